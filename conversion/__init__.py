@@ -1,0 +1,1 @@
+"""Everything that knows PyTorch's formats: key maps, diffusers folders, peft adapters."""
