@@ -1,4 +1,4 @@
-"""fp32 comparisons run with the highest matmul precision, on the CPU, without touching the network."""
+"""fp32 comparisons run with the highest matmul precision, on the CPU, without a network."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""Networks. Each file is a frozen config and the NNX modules built from it; nothing here does I/O."""
+"""Networks. A file is a frozen config and the NNX modules built from it; nothing does I/O."""

@@ -1,0 +1,308 @@
+"""config.json files of diffusers and transformers to our configs, and back.
+
+Each reader accounts for every field: those it uses, those that may only have the value that is
+implemented, and those that say nothing about the network. Anything else is an error that names
+the field.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omgsr_jax.errors import InputError
+from omgsr_jax.models.clip_text import CLIPTextConfig
+from omgsr_jax.models.layers import ACTIVATIONS
+from omgsr_jax.models.unet import UNetConfig
+from omgsr_jax.models.vae import VAEConfig
+from omgsr_jax.process import DDPM
+
+Json = dict[str, Any]
+
+_UNET_DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
+_UNET_UP = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
+
+_UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "act_fn": ("silu",),
+    "addition_embed_type": (None,),
+    "attention_type": ("default",),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "class_embeddings_concat": (False,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "cross_attention_norm": (None,),
+    "downsample_padding": (1,),
+    "dropout": (0, 0.0),
+    "dual_cross_attention": (False,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "mid_block_only_cross_attention": (None, False),
+    "mid_block_scale_factor": (1,),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "num_attention_heads": (None,),
+    "num_class_embeds": (None,),
+    "only_cross_attention": (False,),
+    "resnet_out_scale_factor": (1,),
+    "resnet_skip_time_act": (False,),
+    "resnet_time_scale_shift": ("default",),
+    "reverse_transformer_layers_per_block": (None,),
+    "time_cond_proj_dim": (None,),
+    "time_embedding_act_fn": (None,),
+    "time_embedding_dim": (None,),
+    "time_embedding_type": ("positional",),
+    "timestep_post_act": (None,),
+}
+# upcast_attention is about fp16 softmax; softmax is always fp32 here.
+_UNET_IGNORED = (
+    "sample_size",
+    "upcast_attention",
+    "addition_embed_type_num_heads",
+    "addition_time_embed_dim",
+    "projection_class_embeddings_input_dim",
+)
+_UNET_USED = (
+    "in_channels",
+    "out_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "down_block_types",
+    "up_block_types",
+    "attention_head_dim",
+    "transformer_layers_per_block",
+    "cross_attention_dim",
+    "use_linear_projection",
+    "norm_num_groups",
+    "norm_eps",
+    "flip_sin_to_cos",
+    "freq_shift",
+)
+
+
+def unet_config(config: Json, where: str) -> UNetConfig:
+    _account(config, _UNET_USED, _UNET_FIXED, _UNET_IGNORED, where)
+    widths = tuple(_need(config, "block_out_channels", where))
+    down = _need(config, "down_block_types", where)
+    unknown = sorted({*down} - {*_UNET_DOWN})
+    if unknown:
+        raise InputError(f"{where}: down_block_types {', '.join(unknown)} are not supported")
+    attention = tuple(_UNET_DOWN[name] for name in down)
+    expected = [_UNET_UP[attends] for attends in attention[::-1]]
+    if list(_need(config, "up_block_types", where)) != expected:
+        raise InputError(f"{where}: up_block_types must mirror down_block_types: {expected}")
+    return UNetConfig(
+        in_channels=config.get("in_channels", 4),
+        out_channels=config.get("out_channels", 4),
+        block_out_channels=widths,
+        layers_per_block=config.get("layers_per_block", 2),
+        attention=attention,
+        # The field is misnamed in diffusers: it holds the number of heads.
+        heads=_per_block(config.get("attention_head_dim", 8), widths),
+        transformer_depth=_per_block(config.get("transformer_layers_per_block", 1), widths),
+        cross_attention_dim=_need(config, "cross_attention_dim", where),
+        linear_projection=config.get("use_linear_projection", False),
+        norm_num_groups=config.get("norm_num_groups", 32),
+        norm_eps=config.get("norm_eps", 1e-5),
+        flip_sin_to_cos=config.get("flip_sin_to_cos", True),
+        freq_shift=config.get("freq_shift", 0),
+    )
+
+
+def unet_json(config: UNetConfig) -> Json:
+    down = {attends: name for name, attends in _UNET_DOWN.items()}
+    return {
+        "_class_name": "UNet2DConditionModel",
+        **{field: values[0] for field, values in _UNET_FIXED.items()},
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "block_out_channels": list(config.block_out_channels),
+        "layers_per_block": config.layers_per_block,
+        "down_block_types": [down[attends] for attends in config.attention],
+        "up_block_types": [_UNET_UP[attends] for attends in config.attention[::-1]],
+        "attention_head_dim": list(config.heads),
+        "transformer_layers_per_block": list(config.transformer_depth),
+        "cross_attention_dim": config.cross_attention_dim,
+        "use_linear_projection": config.linear_projection,
+        "norm_num_groups": config.norm_num_groups,
+        "norm_eps": config.norm_eps,
+        "flip_sin_to_cos": config.flip_sin_to_cos,
+        "freq_shift": config.freq_shift,
+    }
+
+
+_VAE_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "act_fn": ("silu",),
+    "latents_mean": (None,),
+    "latents_std": (None,),
+}
+_VAE_IGNORED = ("sample_size", "force_upcast")
+_VAE_PLAIN = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 32,
+    "scaling_factor": 0.18215,
+    "use_quant_conv": True,
+    "use_post_quant_conv": True,
+    "mid_block_add_attention": True,
+}
+_VAE_USED = (
+    *_VAE_PLAIN,
+    "block_out_channels",
+    "down_block_types",
+    "up_block_types",
+    "shift_factor",
+)
+
+
+def vae_config(config: Json, where: str) -> VAEConfig:
+    _account(config, _VAE_USED, _VAE_FIXED, _VAE_IGNORED, where)
+    widths = tuple(_need(config, "block_out_channels", where))
+    for field, kind in (
+        ("down_block_types", "DownEncoderBlock2D"),
+        ("up_block_types", "UpDecoderBlock2D"),
+    ):
+        if list(_need(config, field, where)) != [kind] * len(widths):
+            raise InputError(f"{where}: {field} must be {kind} at all {len(widths)} levels")
+    plain = {field: config.get(field, default) for field, default in _VAE_PLAIN.items()}
+    return VAEConfig(
+        block_out_channels=widths, shift_factor=config.get("shift_factor") or 0.0, **plain
+    )
+
+
+def vae_json(config: VAEConfig) -> Json:
+    levels = len(config.block_out_channels)
+    return {
+        "_class_name": "AutoencoderKL",
+        **{field: values[0] for field, values in _VAE_FIXED.items()},
+        **{field: getattr(config, field) for field in _VAE_PLAIN},
+        "block_out_channels": list(config.block_out_channels),
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "shift_factor": config.shift_factor or None,
+    }
+
+
+_CLIP_USED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+    "eos_token_id",
+)
+_CLIP_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "model_type": ("clip_text_model",),
+    "attention_dropout": (0, 0.0),
+    "dropout": (0, 0.0),
+}
+_CLIP_IGNORED = (
+    "architectures",
+    "bos_token_id",
+    "dtype",
+    "initializer_factor",
+    "initializer_range",
+    "pad_token_id",
+    "projection_dim",
+    "torch_dtype",
+    "transformers_version",
+)
+
+
+def clip_text_config(config: Json, where: str) -> CLIPTextConfig:
+    _account(config, _CLIP_USED, _CLIP_FIXED, _CLIP_IGNORED, where)
+    defaults = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "eos_token_id": 49407}
+    fields = {field: config.get(field, defaults.get(field)) for field in _CLIP_USED}
+    absent = [field for field, value in fields.items() if value is None]
+    if absent:
+        raise InputError(f"{where} lacks {', '.join(absent)}")
+    if fields["hidden_act"] not in ACTIVATIONS:
+        raise InputError(
+            f"{where}: hidden_act {fields['hidden_act']!r} is not supported, only "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+    return CLIPTextConfig(**fields)
+
+
+_DDPM_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "beta_schedule": ("scaled_linear",),
+    "prediction_type": ("epsilon",),
+    "trained_betas": (None,),
+    "rescale_betas_zero_snr": (False,),
+}
+
+
+def ddpm(config: Json, where: str) -> DDPM:
+    """The noise process of a scheduler_config.json. How to sample it in many steps is ignored."""
+    _check_fixed(config, _DDPM_FIXED, where)
+    return DDPM(
+        beta_start=_need(config, "beta_start", where),
+        beta_end=_need(config, "beta_end", where),
+        timesteps=config.get("num_train_timesteps", 1000),
+    )
+
+
+def ddpm_json(process: DDPM) -> Json:
+    return {
+        "_class_name": "DDPMScheduler",
+        **{field: values[0] for field, values in _DDPM_FIXED.items()},
+        "beta_start": process.beta_start,
+        "beta_end": process.beta_end,
+        "num_train_timesteps": process.timesteps,
+    }
+
+
+def read_json(path: Path) -> Json:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _account(
+    config: Json,
+    used: tuple[str, ...],
+    fixed: Mapping[str, tuple[Any, ...]],
+    ignored: tuple[str, ...],
+    where: str,
+) -> None:
+    unknown = sorted(
+        field
+        for field in config
+        if field not in used
+        and field not in fixed
+        and field not in ignored
+        and not field.startswith("_")
+    )
+    if unknown:
+        raise InputError(f"{where} has fields that are not known here: {', '.join(unknown)}")
+    _check_fixed(config, fixed, where)
+
+
+def _check_fixed(config: Json, fixed: Mapping[str, tuple[Any, ...]], where: str) -> None:
+    wrong = [
+        f"{field} = {config[field]!r} (only {values[0]!r})"
+        for field, values in fixed.items()
+        if field in config and config[field] not in values
+    ]
+    if wrong:
+        raise InputError(f"{where} asks for what is not supported: {'; '.join(wrong)}")
+
+
+def _need(config: Json, field: str, where: str) -> Any:
+    if field not in config:
+        raise InputError(f"{where} lacks {field}")
+    return config[field]
+
+
+def _per_block(value: int | list[int], widths: tuple[int, ...]) -> tuple[int, ...]:
+    return (value,) * len(widths) if isinstance(value, int) else tuple(value)

@@ -1,0 +1,197 @@
+"""A PyTorch checkpoint, with or without an OMGSR adapter, to a converted model and back."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from omgsr_jax import checkpoint
+from omgsr_jax.checkpoint import ModelCard
+from omgsr_jax.errors import InputError
+from omgsr_jax.generator import OMGSR, OMGSRConfig
+from omgsr_jax.models.lora import LoRASpec
+
+from . import configs, peft_adapters, recipes
+from .diffusers_folder import DiffusersFolder, sha256
+from .keymap import DIFFUSERS, VAE, Spelling, convert_state, torch_state
+from .prompts import EXPORTED, embed_prompt
+from .recipes import Recipe
+from .tensor_files import write_safetensors
+
+# What `export` remembers of a converted model that no file of PyTorch's formats can say.
+_RECIPE = "recipe.json"
+_BASE_WEIGHTS = nnx.filterlib.Not(nnx.LoRAParam)
+
+
+def convert(
+    base: str,
+    out: str | Path,
+    *,
+    adapter: str | None = None,
+    prompt: str | None = None,
+    mid_timestep: int | None = None,
+    process_size: int | None = None,
+    precision: str | None = None,
+    allow_pickle: bool = False,
+) -> ModelCard:
+    """Converts a diffusers checkpoint and the adapters trained on it; writes the result to `out`.
+
+    Args:
+        base: a diffusers folder, or the hub id of one.
+        out: the converted model; must not exist yet.
+        adapter: a folder with the published adapter sub-folders; without it the base alone is
+            converted, as training needs it.
+        prompt, mid_timestep, process_size: default to those of the published recipe that the base
+            belongs to.
+        precision: "fp32" or "bf16" for the base's weights; by default they are stored as they are.
+        allow_pickle: open pickled weights with torch.load(weights_only=True).
+    """
+    checkpoint.require_new(out)
+    folder = DiffusersFolder(base, allow_pickle=allow_pickle)
+    adapters = _Adapters(adapter, allow_pickle)
+    recipe = recipes.complete(
+        _recipe_of(folder), mid_timestep=mid_timestep, prompt=prompt, process_size=process_size
+    )
+    embeddings = embed_prompt(folder, recipe.prompt)
+    try:
+        generator = OMGSRConfig(
+            vae=configs.vae_config(folder.config("vae"), f"{folder.path}/vae/config.json"),
+            backbone=configs.unet_config(folder.config("unet"), f"{folder.path}/unet/config.json"),
+            process=configs.ddpm(
+                folder.config("scheduler", "scheduler_config.json"),
+                f"{folder.path}/scheduler/scheduler_config.json",
+            ),
+            mid_timestep=recipe.mid_timestep,
+            prompt_shapes={name: array.shape for name, array in embeddings.items()},
+            encoder_lora=adapters.encoder_spec,
+            backbone_lora=adapters.backbone_spec,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    model = OMGSR(generator, rngs=None)
+    dtype = np.dtype(checkpoint.PRECISIONS[precision]) if precision else None
+
+    def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, np.ndarray]:
+        return convert_state(
+            folder.tensors(name),
+            nnx.state(module, _BASE_WEIGHTS),
+            spelling=spelling,
+            headline=f"the weights in {folder.path / name} do not fit their config",
+            dtype=dtype,
+        )
+
+    params = {
+        **adapters.factors(model),
+        **_prefixed("vae", part("vae", model.vae, VAE)),
+        **_prefixed("backbone", part("unet", model.backbone, DIFFUSERS)),
+        **_prefixed("prompt", embeddings),
+    }
+    card = ModelCard(
+        generator=generator,
+        process_size=recipe.process_size,
+        prompt=recipe.prompt,
+        sources=folder.sources | adapters.sources,
+    )
+    checkpoint.write(out, card, params)
+    return card
+
+
+def export(model_directory: str | Path, out: str | Path) -> None:
+    """Writes a converted model as a diffusers folder, its adapters beside it as peft folders.
+
+    The folder has no text encoder; the prompt's embeddings stand in its place.
+    """
+    card = checkpoint.read_card(model_directory)
+    model = checkpoint.read(model_directory)
+    generator = card.generator
+    size = sum(leaf.nbytes for leaf in checkpoint.weights(model).values())
+    with checkpoint.new_directory(out, bytes_needed=size) as folder:
+        _write_part(folder / "vae", configs.vae_json(generator.vae), model.vae)
+        _write_part(folder / "unet", configs.unet_json(generator.backbone), model.backbone)
+        _write_json(
+            folder / "scheduler" / "scheduler_config.json", configs.ddpm_json(generator.process)
+        )
+        write_safetensors(
+            folder / EXPORTED, {name: np.asarray(e[...]) for name, e in model.prompt.items()}
+        )
+        recipe = Recipe("exported", generator.mid_timestep, card.prompt, card.process_size)
+        _write_json(folder / _RECIPE, vars(recipe))
+        _write_adapters(folder, generator, model)
+
+
+class _Adapters:
+    """The encoder's and the backbone's adapter, each of which may be absent."""
+
+    def __init__(self, folder: str | None, allow_pickle: bool):
+        self.allow_pickle = allow_pickle
+        self.encoder = self.backbone = None
+        self.sources: dict[str, str] = {}
+        if folder is None:
+            return
+        path = Path(folder).expanduser()
+        self.encoder = peft_adapters.find_adapter(path, peft_adapters.ENCODER_FOLDERS)
+        self.backbone = peft_adapters.find_adapter(path, peft_adapters.BACKBONE_FOLDERS)
+        if not (self.encoder and self.backbone):
+            raise InputError(
+                f"{folder} is not an OMGSR adapter: expected the sub-folders "
+                f"{peft_adapters.ENCODER_FOLDERS[0]} and {peft_adapters.BACKBONE_FOLDERS[0]}"
+            )
+        for file in sorted([*self.encoder.iterdir(), *self.backbone.iterdir()]):
+            if file.suffix in (".json", ".safetensors"):
+                self.sources[str(file.relative_to(path))] = sha256(file)
+
+    @property
+    def encoder_spec(self) -> LoRASpec | None:
+        return self.encoder and peft_adapters.read_spec(self.encoder)
+
+    @property
+    def backbone_spec(self) -> LoRASpec | None:
+        return self.backbone and peft_adapters.read_spec(self.backbone)
+
+    def factors(self, model: OMGSR) -> dict[str, np.ndarray]:
+        """Both adapters' factors by their names in the generator."""
+        factors = {}
+        for name, folder, module in (
+            ("vae.encoder", self.encoder, model.vae.encoder),
+            ("backbone", self.backbone, model.backbone),
+        ):
+            if folder:
+                read = peft_adapters.read_factors(folder, module, allow_pickle=self.allow_pickle)
+                factors.update(_prefixed(name, read))
+        return factors
+
+
+def _recipe_of(folder: DiffusersFolder) -> Recipe | None:
+    if (folder.path / _RECIPE).is_file():
+        return Recipe(**configs.read_json(folder.path / _RECIPE))
+    return recipes.recipe_of(folder.config("scheduler", "scheduler_config.json"))
+
+
+def _write_part(folder: Path, config: configs.Json, module: nnx.Module) -> None:
+    params = {
+        name: np.asarray(leaf[...])
+        for name, leaf in checkpoint.weights(module).items()
+        if not isinstance(leaf, nnx.LoRAParam)
+    }
+    _write_json(folder / "config.json", config)
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", torch_state(params))
+
+
+def _write_adapters(folder: Path, generator: OMGSRConfig, model: OMGSR) -> None:
+    for name, spec, module in (
+        (peft_adapters.ENCODER_FOLDERS[0], generator.encoder_lora, model.vae.encoder),
+        (peft_adapters.BACKBONE_FOLDERS[0], generator.backbone_lora, model.backbone),
+    ):
+        if spec:
+            peft_adapters.write_adapter(folder / name, spec, module)
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _prefixed(prefix: str, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{prefix}.{name}": array for name, array in params.items()}

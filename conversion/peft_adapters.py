@@ -1,0 +1,115 @@
+"""peft adapter folders, as the published training code saves them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from omgsr_jax.checkpoint import weights
+from omgsr_jax.errors import InputError
+from omgsr_jax.models.lora import LoRASpec
+
+from .configs import Json, read_json
+from .keymap import Spelling, convert_state, torch_state
+from .tensor_files import open_tensors, write_safetensors
+
+_PREFIX = "base_model.model."
+_SPELLING = Spelling(rewrites=((f"^{re.escape(_PREFIX)}", ""),))
+_STEM = "adapter_model"
+
+# The published names of the sub-folders, and what each adapter is for.
+ENCODER_FOLDERS = ("vae_encoder_lora_adapter", "vae_encoder_adapter")
+BACKBONE_FOLDERS = ("unet_lora_adapter", "flux_adapter")
+
+_USED = ("r", "lora_alpha", "target_modules", "use_rslora")
+_FIXED = {"peft_type": "LORA", "bias": "none"}
+# Fields that say how an adapter was trained or saved, not what it computes.
+_IGNORED = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "init_lora_weights",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "task_type",
+)
+
+
+def read_spec(folder: Path) -> LoRASpec:
+    """What adapter_config.json says; any feature that is switched on and unknown is an error."""
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    absent = [field for field in ("r", "lora_alpha", "target_modules") if field not in config]
+    if absent:
+        raise InputError(f"{path} lacks {', '.join(absent)}; is it a LoRA adapter?")
+    wrong = [
+        f"{field} = {value!r}"
+        for field, value in config.items()
+        if field not in _USED
+        and field not in _IGNORED
+        and (value != _FIXED[field] if field in _FIXED else bool(value))
+    ]
+    if wrong:
+        raise InputError(f"{path} asks for what is not supported: {', '.join(wrong)}")
+    if not isinstance(config["target_modules"], list):
+        raise InputError(
+            f"{path}: target_modules is {config['target_modules']!r}; expected a list of names"
+        )
+    return LoRASpec(
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        targets=tuple(sorted(config["target_modules"])),
+        rslora=bool(config.get("use_rslora")),
+    )
+
+
+def read_factors(
+    folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
+) -> dict[str, np.ndarray]:
+    """The factors by name, for a model with shapes in place of arrays that carries the adapter."""
+    return convert_state(
+        open_tensors(folder, _STEM, allow_pickle=allow_pickle),
+        nnx.state(abstract, nnx.LoRAParam),
+        spelling=_SPELLING,
+        headline=f"the adapter {folder} does not fit this base; was it trained on another one?",
+        dtype=np.dtype("float32"),
+    )
+
+
+def write_adapter(folder: Path, spec: LoRASpec, model: nnx.Module) -> None:
+    """Writes the adapter that `model` carries, as peft reads it."""
+    factors = {
+        name: np.asarray(leaf[...])
+        for name, leaf in weights(model).items()
+        if isinstance(leaf, nnx.LoRAParam)
+    }
+    folder.mkdir(parents=True)
+    write_safetensors(
+        folder / f"{_STEM}.safetensors",
+        {f"{_PREFIX}{key}": tensor for key, tensor in torch_state(factors).items()},
+    )
+    (folder / "adapter_config.json").write_text(json.dumps(_config_json(spec), indent=2) + "\n")
+
+
+def _config_json(spec: LoRASpec) -> Json:
+    config: dict[str, Any] = {
+        **_FIXED,
+        "r": spec.rank,
+        "lora_alpha": spec.alpha,
+        "target_modules": list(spec.targets),
+        "use_rslora": spec.rslora,
+        "init_lora_weights": "gaussian",
+        "inference_mode": True,
+    }
+    return dict(sorted(config.items()))
+
+
+def find_adapter(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The sub-folder that holds an adapter under one of its published names."""
+    return next((folder / name for name in names if (folder / name).is_dir()), None)

@@ -1,0 +1,238 @@
+"""A converted model on disk: a directory that names everything needed to use it.
+
+    omgsr.json   what the model is and where it came from (`ModelCard`)
+    params/      its weights, in Orbax's format: read shard by shard, from a local disk or a bucket
+
+A weight's name is its path in the generator, such as `vae.encoder.conv_in.kernel`; an adapter's
+factors stand beside the kernel that they adapt (`vae.encoder.conv_in.lora_A.kernel`).
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx
+from jax.sharding import Sharding
+
+from .errors import InputError
+from .generator import OMGSR, OMGSRConfig
+from .models import lora
+from .models.lora import LoRASpec
+from .models.unet import UNetConfig
+from .models.vae import VAEConfig
+from .process import DDPM, FlowMatching
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+FORMAT = 1
+CARD = "omgsr.json"
+PARAMS = "params"
+PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+
+# How the parts that have variants are called in omgsr.json.
+_KINDS: dict[str, type] = {
+    "unet": UNetConfig,
+    "ddpm": DDPM,
+    "flow_matching": FlowMatching,
+}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The content of omgsr.json."""
+
+    generator: OMGSRConfig
+    process_size: int
+    prompt: str
+    # Every file that went in: name -> sha256.
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {
+            item.name: getattr(self.generator, item.name)
+            for item in dataclasses.fields(self.generator)
+        }
+        return {
+            "format": FORMAT,
+            "generator": {name: _to_json(part) for name, part in parts.items()},
+            "process_size": self.process_size,
+            "prompt": self.prompt,
+            "sources": dict(self.sources),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ModelCard":
+        parts = content["generator"]
+        return cls(
+            generator=OMGSRConfig(
+                vae=_from_json(VAEConfig, parts["vae"]),
+                backbone=_from_json(_KINDS[parts["backbone"]["kind"]], parts["backbone"]),
+                process=_from_json(_KINDS[parts["process"]["kind"]], parts["process"]),
+                mid_timestep=parts["mid_timestep"],
+                prompt_shapes={k: tuple(v) for k, v in parts["prompt_shapes"].items()},
+                encoder_lora=_from_json(LoRASpec, parts["encoder_lora"]),
+                backbone_lora=_from_json(LoRASpec, parts["backbone_lora"]),
+            ),
+            process_size=content["process_size"],
+            prompt=content["prompt"],
+            sources=content["sources"],
+        )
+
+
+def _to_json(part: Any) -> Any:
+    kinds = {kind: name for name, kind in _KINDS.items()}
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        kind = {"kind": kinds[type(part)]} if type(part) in kinds else {}
+        return kind | dataclasses.asdict(part)
+    return part
+
+
+def _from_json(kind: type, content: Mapping[str, Any] | None) -> Any:
+    if content is None:
+        return None
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()
+            if name != "kind"
+        }
+    )
+
+
+def weights(model: nnx.Module) -> dict[str, nnx.Variable]:
+    """The variables of a generator (or of a part of it) by name."""
+    return {weight_name(path): leaf for path, leaf in nnx.state(model).flat_state()}
+
+
+def weight_name(path: tuple[str | int, ...]) -> str:
+    """The dotted name of a weight: its path, whether its layer is adapted or not."""
+    return ".".join(str(part) for part in path if part != "base_layer")
+
+
+def write(directory: str | Path, card: ModelCard, params: Mapping[str, np.ndarray]) -> None:
+    """Writes a converted model. It appears under its name only when it is whole."""
+    with new_directory(directory, bytes_needed=sum(a.nbytes for a in params.values())) as partial:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / PARAMS, dict(params))
+        (partial / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n")
+
+
+def require_new(directory: str | Path) -> None:
+    if Path(directory).exists():
+        raise InputError(f"{directory} exists already; remove it or choose another name")
+
+
+@contextmanager
+def new_directory(directory: str | Path, *, bytes_needed: int) -> Iterator[Path]:
+    """A directory to fill, which gets its name when the block ends well, and else disappears."""
+    require_new(directory)
+    directory = Path(directory).absolute()
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        free = shutil.disk_usage(partial).free
+        if free < bytes_needed:
+            raise InputError(
+                f"{directory} needs {bytes_needed / 1e9:.1f} GB of disk space, "
+                f"{free / 1e9:.1f} GB are free"
+            )
+        yield partial
+        partial.rename(directory)
+    except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+        raise InputError(f"{directory} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_card(directory: str | Path) -> ModelCard:
+    path = epath.Path(directory) / CARD
+    if not path.exists():
+        raise InputError(
+            f"{directory} is not a converted model: it has no {CARD}. "
+            "Make one with `omgsr convert`."
+        )
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise InputError(
+                f"{path} has format {content['format']}, this version of omgsr-jax reads {FORMAT}. "
+                "Convert the model again, or install a version that fits."
+            )
+        return ModelCard.from_json(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error!r}. Convert the model again.") from error
+
+
+def read(
+    directory: str | Path,
+    *,
+    sharding: Callable[[str], Sharding] | None = None,
+    remat: bool = False,
+) -> OMGSR:
+    """The generator with its adapters apart, in the precision that it is stored in.
+
+    Args:
+        directory: a converted model, local or in a bucket (gs://...).
+        sharding: where each weight goes, by name; each process reads only its own shards.
+        remat: recompute activations in the backward pass.
+    """
+    model = OMGSR(read_card(directory).generator, remat=remat, rngs=None)
+    return fill(model, _restore(directory, set(weights(model)), sharding))
+
+
+def fill(model: Module, params: Mapping[str, Any]) -> Module:
+    """`model` (with shapes in place of arrays) with its weights taken from `params` by name."""
+    graph, state = nnx.split(model)
+    filled = {
+        path: leaf.replace(jnp.asarray(params[weight_name(path)]))
+        for path, leaf in state.flat_state()
+    }
+    return nnx.merge(graph, nnx.State.from_flat_path(filled))
+
+
+def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every weight of a converted model, without reading the weights."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(epath.Path(directory) / PARAMS).item_metadata.tree
+    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()}
+
+
+def _restore(
+    directory: str | Path, names: set[str], sharding: Callable[[str], Sharding] | None
+) -> dict[str, jax.Array]:
+    stored = stored_shapes(directory)
+    if set(stored) != names:
+        raise InputError(
+            f"{directory} does not hold the weights that its {CARD} describes: "
+            f"{len(names - set(stored))} are missing, {len(set(stored) - names)} too many. "
+            "Convert the model again."
+        )
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding(name) if sharding else here
+        )
+        for name, leaf in stored.items()
+    }
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(epath.Path(directory) / PARAMS, target)
+
+
+def for_inference(model: OMGSR, precision: str) -> OMGSR:
+    """Merges the adapters (in fp32), then casts everything to the precision to compute in."""
+    lora.merge(model.vae.encoder)
+    lora.merge(model.backbone)
+    dtype = PRECISIONS[precision]
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), state))

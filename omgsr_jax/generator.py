@@ -1,0 +1,91 @@
+"""OMGSR itself (Fig. 5 of the paper): encode, predict once at the mid-timestep, decode.
+
+OMGSR-S and OMGSR-F are this one class over different parts: a VAE, a backbone, a noise process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from .models import lora
+from .models.layers import Rngs
+from .models.lora import LoRASpec
+from .models.unet import UNet, UNetConfig
+from .models.vae import VAE, VAEConfig
+from .process import DDPM, FlowMatching
+
+BackboneConfig = UNetConfig
+_BACKBONES = {UNetConfig: UNet}
+
+
+@dataclass(frozen=True)
+class OMGSRConfig:
+    """What an OMGSR generator is made of."""
+
+    vae: VAEConfig
+    backbone: BackboneConfig
+    process: DDPM | FlowMatching
+    mid_timestep: int
+    # The prompt's embeddings by the backbone's keyword, and their shapes without the batch axis.
+    prompt_shapes: Mapping[str, tuple[int, ...]]
+    encoder_lora: LoRASpec | None = None
+    backbone_lora: LoRASpec | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mid_timestep < self.process.timesteps:
+            raise ValueError(
+                f"the mid-timestep must be within 0 .. {self.process.timesteps - 1}, "
+                f"not {self.mid_timestep}"
+            )
+
+
+class Prompt(nnx.Variable):
+    """Embeddings of the one prompt that a model was trained with."""
+
+
+class OMGSR(nnx.Module):
+    """One-step restoration of low-quality images that are already enlarged to their final size."""
+
+    def __init__(self, config: OMGSRConfig, *, remat: bool = False, rngs: Rngs):
+        self.vae = VAE(config.vae, remat=remat, rngs=rngs)
+        self.backbone = _BACKBONES[type(config.backbone)](config.backbone, remat=remat, rngs=rngs)
+        self.prompt = nnx.Dict(
+            {name: Prompt(jnp.zeros(shape)) for name, shape in config.prompt_shapes.items()}
+        )
+        if config.encoder_lora:
+            lora.inject(self.vae.encoder, config.encoder_lora, rngs=rngs)
+        if config.backbone_lora:
+            lora.inject(self.backbone, config.backbone_lora, rngs=rngs)
+        self.process = config.process
+        self.t_m = config.mid_timestep
+
+    def encode(self, x_l: Array, key: Array | None = None) -> Array:
+        """Images (b h w 3, in [-1, 1]) to scaled latents z_L (b h/8 w/8 c), fp32.
+
+        The posterior's mode is taken, or a sample of it where a random key is given.
+        """
+        posterior = self.vae.encode(x_l)
+        return self.vae.scale(posterior.mode() if key is None else posterior.sample(key))
+
+    def predict(self, z_l: Array) -> Array:
+        """The network's prediction for z_L, taken as the noisy latent at the mid-timestep."""
+        b = z_l.shape[0]
+        prompt = {
+            name: jnp.broadcast_to(embedding[...], (b, *embedding.shape))
+            for name, embedding in self.prompt.items()
+        }
+        return self.backbone(z_l, self.process.conditioning(self.t_m), **prompt)
+
+    def one_step(self, z_l: Array) -> Array:
+        """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""
+        return self.process.clean(z_l, self.predict(z_l), self.t_m)
+
+    def decode(self, z_p: Array) -> Array:
+        """Latents to images in [-1, 1], fp32."""
+        return jnp.clip(self.vae.decode(self.vae.unscale(z_p)).astype(jnp.float32), -1, 1)
+
+    def __call__(self, x_l: Array, key: Array | None = None) -> Array:
+        return self.decode(self.one_step(self.encode(x_l, key)))

@@ -1,0 +1,151 @@
+"""Scaled dot-product attention: the one place that chooses how it is computed.
+
+| platform | back-end | when |
+|---|---|---|
+| CUDA | cuDNN's fused kernel | bf16 or fp16, head size a multiple of 8 up to 128, no bias |
+| TPU | splash attention | 1024 tokens or more, a multiple of 128, no bias, in `jax.set_mesh` |
+| any | XLA, all logits at once | the logits fit in `_WHOLE_LOGITS_BYTES` |
+| any | XLA, a chunk of queries at a time | always |
+
+A back-end that cannot take the call is passed over, and the next one is taken. The platform is the
+one that the program is lowered for, so compiling for a TPU or a GPU that is not there works too.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+
+Backend = Callable[[Array, Array, Array], Array]
+
+_WHOLE_LOGITS_BYTES = 2**30
+_SPLASH_MIN_TOKENS = 1024
+_BATCH_AXES = ("data", "fsdp")
+_HEAD_AXIS = "tensor"
+
+
+def attention(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Array:
+    """softmax(q k^T / sqrt(d) + bias) v, softmax in fp32.
+
+    Args:
+        q: queries, b n k d (n tokens, k heads, head size d).
+        k, v: keys and values, b m k d.
+        bias: added to the logits, broadcastable to b k n m.
+
+    Returns:
+        b n k d, in the dtype of `q`.
+    """
+    if bias is not None:
+        return whole(q, k, v, bias=bias)
+    logits_bytes = 4 * q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2]
+    portable = whole if logits_bytes <= _WHOLE_LOGITS_BYTES else chunked
+    return lax.platform_dependent(
+        q, k, v,
+        cuda=_first_that_takes(q, k, v, cudnn, portable),
+        tpu=_first_that_takes(q, k, v, splash, portable),
+        default=portable,
+    )  # fmt: skip
+
+
+class _RefusedError(Exception):
+    """A back-end's way of saying that this call is not for it."""
+
+
+def whole(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Array:
+    """Attention with all logits in memory."""
+    logits = jnp.einsum("bnkd,bmkd->bknm", q, k, preferred_element_type=jnp.float32)
+    logits = logits * q.shape[-1] ** -0.5
+    if bias is not None:
+        logits = logits + bias
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bknm,bmkd->bnkd", weights, v)
+
+
+def chunked(q: Array, k: Array, v: Array) -> Array:
+    """Attention over as many queries at a time as the memory limit allows; exact."""
+    b, n, heads, d = q.shape
+    bytes_per_query = 4 * b * heads * k.shape[1]
+    size = max(1, _WHOLE_LOGITS_BYTES // bytes_per_query)
+    count = -(-n // size)
+    size = -(-n // count)
+    padded = jnp.pad(q, ((0, 0), (0, count * size - n), (0, 0), (0, 0)))
+    chunks = padded.reshape(b, count, size, heads, d).swapaxes(0, 1)
+    out = lax.map(jax.checkpoint(lambda chunk: whole(chunk, k, v)), chunks)
+    return out.swapaxes(0, 1).reshape(b, count * size, heads, d)[:, :n]
+
+
+def cudnn(q: Array, k: Array, v: Array) -> Array:
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        raise _RefusedError("cuDNN computes attention in bf16 and fp16 only")
+    if q.shape[-1] % 8 or q.shape[-1] > 128:
+        raise _RefusedError("cuDNN wants a head size that is a multiple of 8, up to 128")
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+def splash(q: Array, k: Array, v: Array) -> Array:
+    """Flash attention for TPUs. XLA does not partition Pallas kernels, so it maps over shards."""
+    n, m = q.shape[1], k.shape[1]
+    if min(n, m) < _SPLASH_MIN_TOKENS or n % 128 or m % 128:
+        raise _RefusedError("splash attention pays for long sequences in multiples of 128")
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        raise _RefusedError("splash attention must know how its operands are sharded")
+    batch = tuple(axis for axis in _BATCH_AXES if axis in mesh.axis_names)
+    if q.shape[0] % prod(mesh.shape[axis] for axis in batch):
+        batch = ()
+    heads = mesh.shape.get(_HEAD_AXIS, 1)
+    spec = PartitionSpec(batch, None, _HEAD_AXIS if heads > 1 and q.shape[2] % heads == 0 else None)
+    return jax.shard_map(
+        _splash_on_one_device, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False
+    )(q, k, v)
+
+
+def _splash_on_one_device(q: Array, k: Array, v: Array) -> Array:
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
+    (_, n, heads, d), m = q.shape, k.shape[1]
+    block_q, block_kv = _largest_block(n), _largest_block(m)
+    mask = kernels.MultiHeadMask([kernels.FullMask((n, m))] * heads)
+    kernel = kernels.make_splash_mha_single_device(
+        mask,
+        block_sizes=kernels.BlockSizes(
+            block_q=block_q,
+            block_kv=block_kv,
+            block_kv_compute=block_kv,
+            block_q_dkv=block_q,
+            block_kv_dkv=block_kv,
+            block_kv_dkv_compute=block_kv,
+            block_q_dq=block_q,
+            block_kv_dq=block_kv,
+        ),
+    )
+    q, k, v = ((x.swapaxes(1, 2)) for x in (q * d**-0.5, k, v))  # b k n d
+    return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)
+
+
+def _largest_block(tokens: int) -> int:
+    return next(block for block in (512, 256, 128) if tokens % block == 0)
+
+
+def _first_that_takes(q: Array, k: Array, v: Array, preferred: Backend, other: Backend) -> Backend:
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v))
+    return preferred if _takes(preferred, shapes, jax.sharding.get_abstract_mesh()) else other
+
+
+@lru_cache(maxsize=256)
+def _takes(backend: Backend, shapes: tuple[jax.ShapeDtypeStruct, ...], mesh: object) -> bool:
+    """Can its forward and backward passes be traced for these operands (and under this mesh)?"""
+
+    def forward_and_backward(*qkv: Array) -> tuple[Array, ...]:
+        out, pull_back = jax.vjp(backend, *qkv)
+        return pull_back(out)
+
+    try:
+        jax.eval_shape(forward_and_backward, *shapes)
+    except Exception:  # any refusal, ours or the library's, has the same answer: the next back-end
+        return False
+    return True

@@ -1,0 +1,152 @@
+"""The layers that every network here is made of.
+
+A layer computes in the dtype of its weights, so choosing a precision is casting the weights once.
+Normalisation statistics are fp32 whatever the weights are. Initial values are PyTorch's defaults;
+with `rngs=None` a network is built with shapes in place of large arrays, to be filled later.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+Module = TypeVar("Module", bound=nnx.Module)
+Rngs = nnx.Rngs | None
+Initializer = Callable[..., Array]
+
+_init_kernel = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_init_embedding = jax.nn.initializers.normal(0.02)
+
+
+def draw(init: Initializer, rngs: Rngs, *shape: int) -> Array | jax.ShapeDtypeStruct:
+    """Initial values, or only their shape where there is nothing to draw them from."""
+    if rngs is None:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+    return init(rngs.params(), shape, jnp.float32)
+
+
+def abstract(model: Module) -> Module:
+    """`model` with shapes in place of all arrays."""
+    graph, state = nnx.split(model)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    return nnx.merge(graph, shapes)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+}
+
+
+class Linear(nnx.Module):
+    def __init__(self, c_in: int, c_out: int, *, bias: bool = True, rngs: Rngs):
+        self.kernel = nnx.Param(draw(_init_kernel, rngs, c_in, c_out))
+        self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        kernel = self.kernel[...]
+        y = x.astype(kernel.dtype) @ kernel  # ... c_in -> ... c_out
+        return y if self.bias is None else y + self.bias[...]
+
+
+Padding = int | tuple[tuple[int, int], tuple[int, int]]
+
+
+class Conv(nnx.Module):
+    """A 2-D convolution, `kernel` x `kernel`.
+
+    `padding` is one number for every side, or ((top, bottom), (left, right)).
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: Padding = 0,
+        bias: bool = True,
+        rngs: Rngs,
+    ):
+        self.kernel = nnx.Param(draw(_init_kernel, rngs, kernel, kernel, c_in, c_out))
+        self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
+        self.stride = stride
+        self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+
+    def __call__(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
+        y = self.convolve(x, self.kernel[...])
+        return y if self.bias is None else y + self.bias[...]
+
+    def convolve(self, x: Array, kernel: Array) -> Array:
+        """`x` convolved with any kernel (h w c_in c_out), at this layer's stride and padding."""
+        return lax.conv_general_dilated(
+            x.astype(kernel.dtype),
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding=self.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class GroupNorm(nnx.Module):
+    def __init__(self, channels: int, *, groups: int = 32, eps: float = 1e-5):
+        if channels % groups:
+            raise ValueError(f"{channels} channels cannot be normalised in {groups} groups")
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.groups = groups
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        b, *space, c = x.shape
+        grouped = x.astype(jnp.float32).reshape(b, -1, self.groups, c // self.groups)  # b hw g c/g
+        mean = grouped.mean((1, 3), keepdims=True)
+        variance = jnp.square(grouped - mean).mean((1, 3), keepdims=True)
+        y = ((grouped - mean) * lax.rsqrt(variance + self.eps)).reshape(b, *space, c)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    def __init__(self, channels: int, *, eps: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:  # ... c
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    def __init__(self, count: int, channels: int, *, rngs: Rngs):
+        self.embedding = nnx.Param(draw(_init_embedding, rngs, count, channels))
+
+    def __call__(self, ids: Array) -> Array:  # ... -> ... c
+        return jnp.take(self.embedding[...], ids, axis=0)
+
+
+class Identity(nnx.Module):
+    """Keeps a place in a numbered list where PyTorch has a layer without weights (dropout)."""
+
+    def __call__(self, x: Array) -> Array:
+        return x
+
+
+def remat(block: nnx.Module, *args: Any, **static: Any) -> Any:
+    """Calls `block`, and keeps only its inputs for the backward pass."""
+    graph, state = nnx.split(block)
+
+    def run(state: nnx.State, *args: Any) -> Any:
+        return nnx.merge(graph, state)(*args, **static)
+
+    return jax.checkpoint(run)(state, *args)

@@ -1,0 +1,105 @@
+"""The two noise processes of the paper behind one interface.
+
+A process knows how a clean latent z_0 becomes the noisy z_t, how much signal z_t still holds, and
+how the network's prediction leads back to a clean latent in one step. Arithmetic is fp32.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+
+class Process(Protocol):
+    @property
+    def timesteps(self) -> int:
+        """How many timesteps there are; t runs from 0 to timesteps - 1."""
+
+    def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
+        """z_t, from the clean latent and Gaussian noise (Eq. 1 and 3)."""
+
+    def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
+        """The clean latent, from z_t and what the network predicts there (Eq. 12 and 13)."""
+
+    def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
+        """The signal-to-noise ratio of z_t, for clean latents of mean square `power`."""
+
+    def conditioning(self, t: ArrayLike) -> Array:
+        """The time that the network is told."""
+
+
+@dataclass(frozen=True)
+class DDPM:
+    """Denoising diffusion with Stable Diffusion's schedule; the network predicts the noise."""
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    timesteps: int = 1000
+
+    def alpha_bar(self, t: ArrayLike) -> Array:
+        """The share of signal power left at `t`."""
+        betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.timesteps) ** 2
+        return jnp.asarray(np.cumprod(1 - betas), jnp.float32)[t]
+
+    def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
+        alpha_bar = _per_example(self.alpha_bar(t), z0)
+        return jnp.sqrt(alpha_bar) * z0 + jnp.sqrt(1 - alpha_bar) * eps
+
+    def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
+        alpha_bar = _per_example(self.alpha_bar(t), z_t)
+        noise = prediction.astype(jnp.float32)
+        return (z_t - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
+
+    def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
+        alpha_bar = self.alpha_bar(t)
+        return alpha_bar * power / (1 - alpha_bar)
+
+    def conditioning(self, t: ArrayLike) -> Array:
+        return jnp.asarray(t, jnp.float32)
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """Rectified flow with FLUX's shifted sigmas; the network predicts the velocity eps - z_0.
+
+    FLUX shifts its schedule by the number of image tokens. OMGSR uses the shift of a 1024-pixel
+    image (4096 tokens) at every size, so `tokens` is a constant of the model.
+    """
+
+    timesteps: int = 1000
+    tokens: int = 4096
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+
+    def sigma(self, t: ArrayLike) -> Array:
+        """The share of noise at `t`: 0 at t = 0, 1 at the last timestep."""
+        slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
+        shift = math.exp(self.base_shift + slope * (self.tokens - self.base_tokens))
+        unshifted = np.linspace(0.0, 1.0, self.timesteps)
+        shifted = shift * unshifted / (1 + (shift - 1) * unshifted)
+        return jnp.asarray(shifted, jnp.float32)[t]
+
+    def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
+        sigma = _per_example(self.sigma(t), z0)
+        return (1 - sigma) * z0 + sigma * eps
+
+    def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
+        return z_t - _per_example(self.sigma(t), z_t) * prediction.astype(jnp.float32)
+
+    def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
+        sigma = self.sigma(t)
+        return jnp.square(1 - sigma) * power / jnp.square(sigma)
+
+    def conditioning(self, t: ArrayLike) -> Array:
+        return self.sigma(t)
+
+
+def _per_example(value: Array, z: Array) -> Array:
+    """A scalar as it is, a value per example (b) with axes for z's remaining ones."""
+    return value if value.ndim == 0 else value.reshape(-1, *[1] * (z.ndim - 1))
