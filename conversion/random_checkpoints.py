@@ -111,11 +111,11 @@ def write_base(folder: Path, preset: Preset, *, seed: int = 0) -> None:
         ("vae", AutoencoderKL, preset.vae),
     ):
         module = build(**config)
-        _enliven(module)
+        enliven(module)
         module.save_pretrained(folder / part)
         del module
     text = CLIPTextModel(CLIPTextConfig(**preset.text))
-    _enliven(text)
+    enliven(text)
     text.save_pretrained(folder / "text_encoder")
     _write_json(folder / "scheduler" / "scheduler_config.json", preset.scheduler)
     _write_tokenizer(folder / "tokenizer", preset.text)
@@ -151,7 +151,7 @@ def write_adapters(folder: Path, base: Path, preset: Preset, *, seed: int = 1) -
         del adapted, module
 
 
-def _enliven(module: Any) -> None:
+def enliven(module: Any) -> None:
     """Makes norms and biases random too: ones and zeros would hide a swapped pair."""
     import torch
 

@@ -1,0 +1,241 @@
+"""Comparing networks with their PyTorch counterparts, block by block and stage by stage.
+
+Modules have the same names on both sides, so every module's output can be compared with its
+namesake's, in the order in which PyTorch computes them; the first one that differs is the culprit.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from omgsr_jax import checkpoint
+from omgsr_jax.checkpoint import weight_name
+from omgsr_jax.generator import OMGSR
+
+from . import peft_adapters
+
+STAGES = ("encode", "backbone", "z_P", "decode")
+
+
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """||ours - theirs|| / ||theirs||, in float64."""
+    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    return float(np.linalg.norm(difference) / np.linalg.norm(np.asarray(theirs, np.float64)))
+
+
+def psnr(ours: np.ndarray, theirs: np.ndarray, peak: float = 2.0) -> float:
+    """Peak signal-to-noise ratio in dB; images in [-1, 1] have a peak of 2."""
+    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    return float(20 * np.log10(peak) - 10 * np.log10(np.mean(difference**2) + 1e-30))
+
+
+@dataclass(frozen=True)
+class BlockError:
+    name: str
+    error: float
+
+
+def block_outputs(
+    model: nnx.Module, run: Callable[..., Any], *args: Any
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """`run(model, *args)`, jitted, and what each module of `model` put out on the way."""
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def traced(state: nnx.State, *args: Any) -> tuple[Any, dict[str, jax.Array]]:
+        merged = nnx.merge(graph, state)
+        with _recording(merged) as outputs:
+            result = run(merged, *args)
+        return result, outputs
+
+    result, outputs = traced(state, *args)
+    return result, {name: np.asarray(value) for name, value in outputs.items()}
+
+
+@contextmanager
+def _recording(model: nnx.Module) -> Iterator[dict[str, jax.Array]]:
+    """Notes the output of every module of `model` that puts out one array."""
+    names = {id(module): weight_name(path) for path, module in nnx.iter_modules(model)}
+    kinds = {type(module) for _, module in nnx.iter_modules(model)}
+    originals = {kind: kind.__call__ for kind in kinds if "__call__" in vars(kind)}
+    outputs: dict[str, jax.Array] = {}
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+            output = original(module, *args, **kwargs)
+            if isinstance(output, jax.Array) and id(module) in names:
+                outputs[names[id(module)]] = output
+            return output
+
+        return call
+
+    try:
+        for kind, original in originals.items():
+            kind.__call__ = watched(original)
+        yield outputs
+    finally:
+        for kind, original in originals.items():
+            kind.__call__ = original
+
+
+def compare_blocks(
+    ours: dict[str, np.ndarray], module: Any, run: Callable[[], Any], *, prefix: str = ""
+) -> list[BlockError]:
+    """The error of each block of ours against a torch module's, in the order of computation."""
+    import torch
+
+    errors: list[BlockError] = []
+
+    def hook(name: str) -> Callable[[Any, Any, Any], None]:
+        def compare(child: Any, _: Any, output: Any) -> None:
+            if name in ours and isinstance(output, torch.Tensor):
+                channels_first = output.ndim == 4 or isinstance(child, torch.nn.GroupNorm)
+                theirs = output.movedim(1, -1) if channels_first else output
+                theirs = theirs.float().numpy().reshape(ours[name].shape)
+                errors.append(BlockError(name, relative_error(ours[name], theirs)))
+
+        return compare
+
+    handles = [
+        child.register_forward_hook(hook(name.removeprefix(prefix)))
+        for name, child in module.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return errors
+
+
+def first_divergent(errors: list[BlockError], tolerance: float) -> BlockError | None:
+    return next((block for block in errors if not block.error <= tolerance), None)
+
+
+def to_nhwc(tensor: Any) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy().transpose(0, 2, 3, 1)
+
+
+def to_nchw(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(array, np.float32).transpose(0, 3, 1, 2))
+
+
+class TorchPipeline:
+    """The published inference, in PyTorch: adapters merged, posterior mode, one step, no tiles."""
+
+    def __init__(self, base: Path, adapter: Path | None, mid_timestep: int, context: np.ndarray):
+        import torch
+        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+        from peft import PeftModel
+
+        self.vae = AutoencoderKL.from_pretrained(base / "vae").eval()
+        self.unet = UNet2DConditionModel.from_pretrained(base / "unet").eval()
+        if adapter:
+            encoder, backbone = (
+                str(peft_adapters.find_adapter(adapter, names))
+                for names in (peft_adapters.ENCODER_FOLDERS, peft_adapters.BACKBONE_FOLDERS)
+            )
+            self.vae.encoder = PeftModel.from_pretrained(
+                self.vae.encoder, encoder
+            ).merge_and_unload()
+            self.unet = PeftModel.from_pretrained(self.unet, backbone).merge_and_unload()
+        scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
+        self.alpha_bar = scheduler.alphas_cumprod[mid_timestep]
+        self.mid_timestep = mid_timestep
+        self.context = torch.from_numpy(np.array(context, np.float32))[None]
+
+    def cast(self, dtype: Any) -> "TorchPipeline":
+        self.vae.to(dtype)
+        self.unet.to(dtype)
+        return self
+
+    def stages(self, x_l: np.ndarray) -> dict[str, np.ndarray]:
+        """Every stage's result for images b h w 3."""
+        import torch
+
+        dtype = self.vae.dtype
+        with torch.no_grad():
+            x = to_nchw(x_l).to(dtype)
+            z_l = self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
+            context = self.context.to(dtype).expand(len(x), -1, -1)
+            prediction = self.unet(z_l, self.mid_timestep, encoder_hidden_states=context).sample
+            z_p = (z_l - (1 - self.alpha_bar).sqrt() * prediction) / self.alpha_bar.sqrt()
+            image = self.vae.decode(z_p.to(dtype) / self.vae.config.scaling_factor).sample
+        values = (z_l, prediction, z_p, image.clamp(-1, 1))
+        return dict(zip(STAGES, map(to_nhwc, values), strict=True))
+
+
+def jax_stages(model: OMGSR, x_l: np.ndarray) -> dict[str, np.ndarray]:
+    """Every stage's result of a generator whose adapters are merged, one program per stage."""
+    graph, state = nnx.split(model)
+
+    def stage(function: Callable[..., jax.Array], *args: Any) -> jax.Array:
+        return jax.jit(lambda state, *args: function(nnx.merge(graph, state), *args))(state, *args)
+
+    z_l = stage(lambda m, x: m.encode(x), jnp.asarray(x_l))
+    prediction = stage(lambda m, z: m.predict(z), z_l)
+    z_p = stage(lambda m, z, eps: m.process.clean(z, eps, m.t_m), z_l, prediction)
+    image = stage(lambda m, z: m.decode(z), z_p)
+    values = (z_l, prediction, z_p, image)
+    return {name: np.asarray(value, np.float32) for name, value in zip(STAGES, values, strict=True)}
+
+
+@dataclass
+class Parity:
+    """What a comparison found: per stage, relative errors against PyTorch in fp32."""
+
+    fp32: dict[str, float]
+    bf16: dict[str, float]
+    torch_bf16: dict[str, float]
+    psnr: dict[str, float]
+    images: dict[str, np.ndarray]
+
+
+def compare_stages(
+    base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray, *, with_bf16: bool = True
+) -> Parity:
+    """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3)."""
+    card = checkpoint.read_card(converted)
+    context = np.asarray(checkpoint.read(converted).prompt["context"][...])
+    pipeline = TorchPipeline(base, adapter, card.generator.mid_timestep, context)
+    results = {"torch_fp32": pipeline.stages(x_l)}
+    if with_bf16:
+        import torch
+
+        results["torch_bf16"] = pipeline.cast(torch.bfloat16).stages(x_l)
+    del pipeline
+    gc.collect()
+    for precision in ("fp32", "bf16") if with_bf16 else ("fp32",):
+        with jax.default_matmul_precision("highest" if precision == "fp32" else "default"):
+            model = checkpoint.for_inference(checkpoint.read(converted), precision)
+            results[precision] = jax_stages(model, x_l)
+        del model
+        gc.collect()
+    reference = results["torch_fp32"]
+
+    def errors(name: str) -> dict[str, float]:
+        found = results.get(name, {})
+        return {stage: relative_error(found[stage], reference[stage]) for stage in found}
+
+    return Parity(
+        fp32=errors("fp32"),
+        bf16=errors("bf16"),
+        torch_bf16=errors("torch_bf16"),
+        psnr={
+            name: psnr(found["decode"], reference["decode"])
+            for name, found in results.items()
+            if name != "torch_fp32"
+        },
+        images={name: found["decode"] for name, found in results.items()},
+    )

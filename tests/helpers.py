@@ -1,0 +1,47 @@
+"""Networks read from real folders by the real converter, for comparison with PyTorch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from conversion import configs
+from conversion.configs import read_json
+from conversion.keymap import CLIP_TEXT, DIFFUSERS, VAE, Spelling, convert_state
+from conversion.parity import relative_error
+from conversion.tensor_files import open_tensors
+from omgsr_jax import checkpoint
+from omgsr_jax.models import clip_text, unet, vae
+
+__all__ = ["assert_blocks_agree", "images", "read_network", "relative_error"]
+
+_READERS: dict[str, tuple[Any, Any, Spelling, str]] = {
+    "unet": (unet.UNet, configs.unet_config, DIFFUSERS, "diffusion_pytorch_model"),
+    "vae": (vae.VAE, configs.vae_config, VAE, "diffusion_pytorch_model"),
+    "text": (clip_text.CLIPTextEncoder, configs.clip_text_config, CLIP_TEXT, "model"),
+}
+
+
+def read_network(kind: str, folder: Path) -> nnx.Module:
+    """The network in a folder that diffusers or transformers saved."""
+    network, read_config, spelling, stem = _READERS[kind]
+    model = network(read_config(read_json(folder / "config.json"), str(folder)), rngs=None)
+    params = convert_state(
+        open_tensors(folder, stem), nnx.state(model), spelling=spelling, headline=str(folder)
+    )
+    return checkpoint.fill(model, params)
+
+
+def assert_blocks_agree(errors: list, *, tolerance: float, at_least: int) -> None:
+    """Every block is within `tolerance`; the message names the first one that is not."""
+    assert len(errors) >= at_least, f"only {len(errors)} blocks were compared"
+    wrong = [block for block in errors if not block.error <= tolerance]
+    assert not wrong, f"the first of {len(wrong)} divergent blocks is {wrong[0]}"
+
+
+def images(seed: int, *shape: int) -> np.ndarray:
+    """Random images in [-1, 1], smooth enough to look like ones: b h w 3."""
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(-1, 1, shape).astype(np.float32)
+    return (noise + np.roll(noise, 1, 1) + np.roll(noise, 1, 2)) / 3
