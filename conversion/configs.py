@@ -15,7 +15,7 @@ from omgsr_jax.models.clip_text import CLIPTextConfig
 from omgsr_jax.models.layers import ACTIVATIONS
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
-from omgsr_jax.process import DDPM
+from omgsr_jax.process import DDPM, FlowMatching
 
 Json = dict[str, Any]
 
@@ -246,7 +246,9 @@ def ddpm(config: Json, where: str) -> DDPM:
     )
 
 
-def ddpm_json(process: DDPM) -> Json:
+def scheduler_json(process: DDPM | FlowMatching) -> Json:
+    if not isinstance(process, DDPM):
+        raise InputError("only DDPM processes have a diffusers scheduler config here")
     return {
         "_class_name": "DDPMScheduler",
         **{field: values[0] for field, values in _DDPM_FIXED.items()},

@@ -111,7 +111,8 @@ def export(model_directory: str | Path, out: str | Path) -> None:
         _write_part(folder / "vae", configs.vae_json(generator.vae), model.vae)
         _write_part(folder / "unet", configs.unet_json(generator.backbone), model.backbone)
         _write_json(
-            folder / "scheduler" / "scheduler_config.json", configs.ddpm_json(generator.process)
+            folder / "scheduler" / "scheduler_config.json",
+            configs.scheduler_json(generator.process),
         )
         write_safetensors(
             folder / EXPORTED, {name: np.asarray(e[...]) for name, e in model.prompt.items()}
@@ -126,7 +127,8 @@ class _Adapters:
 
     def __init__(self, folder: str | None, allow_pickle: bool):
         self.allow_pickle = allow_pickle
-        self.encoder = self.backbone = None
+        self.encoder: Path | None = None
+        self.backbone: Path | None = None
         self.sources: dict[str, str] = {}
         if folder is None:
             return
@@ -144,11 +146,11 @@ class _Adapters:
 
     @property
     def encoder_spec(self) -> LoRASpec | None:
-        return self.encoder and peft_adapters.read_spec(self.encoder)
+        return peft_adapters.read_spec(self.encoder) if self.encoder else None
 
     @property
     def backbone_spec(self) -> LoRASpec | None:
-        return self.backbone and peft_adapters.read_spec(self.backbone)
+        return peft_adapters.read_spec(self.backbone) if self.backbone else None
 
     def factors(self, model: OMGSR) -> dict[str, np.ndarray]:
         """Both adapters' factors by their names in the generator."""

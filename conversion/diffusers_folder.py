@@ -34,6 +34,14 @@ class DiffusersFolder:
     def has(self, part: str) -> bool:
         return (self.path / part).is_dir()
 
+    def folder(self, part: str) -> Path:
+        """A component that another library reads as a whole, such as the tokenizer."""
+        if not self.has(part):
+            raise InputError(f"{self.path} has no {part}/")
+        for path in sorted((self.path / part).iterdir()):
+            self._used(path)
+        return self.path / part
+
     def tensors(self, part: str, stem: str = _WEIGHTS) -> Mapping[str, np.ndarray]:
         """The weights of a component, by their PyTorch keys."""
         tensors = open_tensors(self.path / part, stem, allow_pickle=self.allow_pickle)

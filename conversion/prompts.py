@@ -50,7 +50,7 @@ def _tokenize(base: DiffusersFolder, prompt: str, length: int) -> np.ndarray:
         raise InputError(
             "reading the checkpoint's tokenizer needs `pip install omgsr-jax[convert]`"
         ) from None
-    tokenizer = AutoTokenizer.from_pretrained(base.path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(base.folder("tokenizer"))
     length = min(length, tokenizer.model_max_length)
     return tokenizer(
         prompt, max_length=length, padding="max_length", truncation=True, return_tensors="np"

@@ -74,6 +74,7 @@ PRESETS = {
     "tiny": Preset(
         unet={
             "sample_size": 16,
+            "layers_per_block": 1,
             "block_out_channels": [32, 64, 96],
             "attention_head_dim": [2, 4, 6],
             "cross_attention_dim": 48,
@@ -84,7 +85,7 @@ PRESETS = {
         },
         vae={
             "block_out_channels": [16, 32, 32],
-            "layers_per_block": 2,
+            "layers_per_block": 1,
             "norm_num_groups": 8,
             "down_block_types": ["DownEncoderBlock2D"] * 3,
             "up_block_types": ["UpDecoderBlock2D"] * 3,
@@ -106,14 +107,11 @@ def write_base(folder: Path, preset: Preset, *, seed: int = 0) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
-    for part, build, config in (
-        ("unet", UNet2DConditionModel, preset.unet),
-        ("vae", AutoencoderKL, preset.vae),
-    ):
-        module = build(**config)
+    networks: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+    for part, network in networks.items():
+        module = network(**getattr(preset, part))
         enliven(module)
         module.save_pretrained(folder / part)
-        del module
     text = CLIPTextModel(CLIPTextConfig(**preset.text))
     enliven(text)
     text.save_pretrained(folder / "text_encoder")
@@ -147,7 +145,7 @@ def write_adapters(folder: Path, base: Path, preset: Preset, *, seed: int = 1) -
         for key, weight in adapted.named_parameters():
             if "lora_B" in key:  # zero at the start of training, which would prove nothing
                 torch.nn.init.normal_(weight, std=0.02)
-        adapted.save_pretrained(folder)
+        adapted.save_pretrained(str(folder))
         del adapted, module
 
 

@@ -35,7 +35,7 @@ _BY_SCHEDULER = {
 
 def recipe_of(scheduler: Mapping[str, Any]) -> Recipe | None:
     """The recipe whose base has this scheduler_config.json."""
-    kind = scheduler.get("_class_name")
+    kind = scheduler.get("_class_name", "")
     return _BY_SCHEDULER.get((kind, scheduler.get("timestep_spacing", "leading")))
 
 

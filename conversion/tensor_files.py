@@ -33,7 +33,7 @@ DTYPES: dict[str, np.dtype] = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip, pickle
 
 
 class SafetensorsFile(Mapping[str, np.ndarray]):
@@ -68,9 +68,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        if start[:4] == _PICKLE_STARTS[0] or start[:2] in _PICKLE_STARTS:
-            raise InputError(f"{path} is a pickle under a safetensors name; {_PICKLE_ADVICE}")
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER_BYTES + 1
+        if length > _MAX_HEADER_BYTES and start.startswith(_PICKLE_STARTS):
+            raise InputError(f"{path} is a pickle under a safetensors name; {_PICKLE_ADVICE}")
         if length > _MAX_HEADER_BYTES or 8 + length > size:
             raise InputError(
                 f"{path} is not a whole safetensors file: it has {size} bytes, and its header "

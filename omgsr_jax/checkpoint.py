@@ -9,8 +9,9 @@ factors stand beside the kernel that they adapt (`vae.encoder.conv_in.lora_A.ker
 
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,9 +91,8 @@ class ModelCard:
 
 
 def _to_json(part: Any) -> Any:
-    kinds = {kind: name for name, kind in _KINDS.items()}
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        kind = {"kind": kinds[type(part)]} if type(part) in kinds else {}
+        kind = {"kind": _kind_name(part)} if type(part) in _KINDS.values() else {}
         return kind | dataclasses.asdict(part)
     return part
 
@@ -110,11 +110,15 @@ def _from_json(kind: type, content: Mapping[str, Any] | None) -> Any:
 
 
 def weights(model: nnx.Module) -> dict[str, nnx.Variable]:
-    """The variables of a generator (or of a part of it) by name."""
-    return {weight_name(path): leaf for path, leaf in nnx.state(model).flat_state()}
+    """The variables of a generator, or of a part of it, by name."""
+    return by_name(nnx.state(model))
 
 
-def weight_name(path: tuple[str | int, ...]) -> str:
+def by_name(state: nnx.State) -> dict[str, nnx.Variable]:
+    return {weight_name(path): leaf for path, leaf in state.flat_state()}
+
+
+def weight_name(path: Iterable[Any]) -> str:
     """The dotted name of a weight: its path, whether its layer is adapted or not."""
     return ".".join(str(part) for part in path if part != "base_layer")
 
@@ -184,7 +188,8 @@ def read(
 
     Args:
         directory: a converted model, local or in a bucket (gs://...).
-        sharding: where each weight goes, by name; each process reads only its own shards.
+        sharding: where each weight goes, by name; each process reads only its own shards. By
+            default the weights are NumPy arrays on the host.
         remat: recompute activations in the backward pass.
     """
     model = OMGSR(read_card(directory).generator, remat=remat, rngs=None)
@@ -194,10 +199,7 @@ def read(
 def fill(model: Module, params: Mapping[str, Any]) -> Module:
     """`model` (with shapes in place of arrays) with its weights taken from `params` by name."""
     graph, state = nnx.split(model)
-    filled = {
-        path: leaf.replace(jnp.asarray(params[weight_name(path)]))
-        for path, leaf in state.flat_state()
-    }
+    filled = {path: leaf.replace(params[weight_name(path)]) for path, leaf in state.flat_state()}
     return nnx.merge(graph, nnx.State.from_flat_path(filled))
 
 
@@ -210,7 +212,7 @@ def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 def _restore(
     directory: str | Path, names: set[str], sharding: Callable[[str], Sharding] | None
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
     stored = stored_shapes(directory)
     if set(stored) != names:
         raise InputError(
@@ -218,21 +220,64 @@ def _restore(
             f"{len(names - set(stored))} are missing, {len(set(stored) - names)} too many. "
             "Convert the model again."
         )
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        name: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding(name) if sharding else here
-        )
-        for name, leaf in stored.items()
+    how = {
+        name: ocp.ArrayRestoreArgs(sharding=sharding(name))
+        if sharding
+        else ocp.RestoreArgs(restore_type=np.ndarray)
+        for name in stored
     }
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(epath.Path(directory) / PARAMS, target)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.restore(epath.Path(directory) / PARAMS, restore_args=how)
 
 
 def for_inference(model: OMGSR, precision: str) -> OMGSR:
-    """Merges the adapters (in fp32), then casts everything to the precision to compute in."""
+    """Merges the adapters (in fp32), casts to the precision to compute in, and moves to the device.
+
+    Done on the host where the weights are there, which spares compiling hundreds of small programs.
+    """
     lora.merge(model.vae.encoder)
     lora.merge(model.backbone)
     dtype = PRECISIONS[precision]
     graph, state = nnx.split(model)
-    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), state))
+    return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))
+
+
+def describe(directory: str | Path) -> dict[str, Any]:
+    """What a converted model is, for people to read; the weights are not loaded."""
+    card, shapes = read_card(directory), stored_shapes(directory)
+    generator = card.generator
+
+    def parameters(prefix: str, *, adapter: bool = False) -> str:
+        sizes = (
+            math.prod(leaf.shape)
+            for name, leaf in shapes.items()
+            if name.startswith(prefix) and (".lora_" in name) == adapter
+        )
+        return f"{sum(sizes) / 1e6:.2f} M"
+
+    def adapter(spec: LoRASpec | None, prefix: str) -> str:
+        if spec is None:
+            return "none"
+        layers = sum(name.startswith(prefix) and name.endswith("lora_A.kernel") for name in shapes)
+        size = parameters(prefix, adapter=True)
+        return f"rank {spec.rank}, alpha {spec.alpha}, on {layers} layers, {size} parameters"
+
+    files = [path for path in Path(directory).rglob("*") if path.is_file()]
+    return {
+        "model": directory,
+        "backbone": f"{_kind_name(generator.backbone)}, {parameters('backbone.')} parameters",
+        "backbone LoRA": adapter(generator.backbone_lora, "backbone."),
+        "VAE": f"{generator.vae.latent_channels} channels, {parameters('vae.')} parameters",
+        "encoder LoRA": adapter(generator.encoder_lora, "vae.encoder."),
+        "process": f"{_kind_name(generator.process)}, {generator.process.timesteps} timesteps",
+        "mid-timestep": generator.mid_timestep,
+        "process size": f"{card.process_size} px",
+        "prompt": repr(card.prompt),
+        "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
+        "size on disk": f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
+        "sources": dict(card.sources),
+    }
+
+
+def _kind_name(part: Any) -> str:
+    return next(name for name, kind in _KINDS.items() if isinstance(part, kind))

@@ -6,6 +6,36 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from pathlib import Path
+
 import jax
+import pytest
+
+from conversion import random_checkpoints
+from conversion.convert import convert
 
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory) -> Path:
+    """A small SD-Turbo-like diffusers folder with random weights, saved by diffusers itself."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "base"
+    random_checkpoints.write_base(folder, random_checkpoints.PRESETS["tiny"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base, tmp_path_factory) -> Path:
+    """Adapters on it, saved by peft as the published training code saves them."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "adapter"
+    random_checkpoints.write_adapters(folder, tiny_base, random_checkpoints.PRESETS["tiny"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_base, tiny_adapter, tmp_path_factory) -> Path:
+    """Both, converted."""
+    out = tmp_path_factory.mktemp("checkpoints") / "converted"
+    convert(str(tiny_base), out, adapter=str(tiny_adapter))
+    return out

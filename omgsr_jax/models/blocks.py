@@ -31,34 +31,23 @@ class ResnetBlock(nnx.Module):
 
     def __call__(self, x: Array, time: Array | None = None) -> Array:  # b h w c_in -> b h w c_out
         h = self.conv1(jax.nn.silu(self.norm1(x)))
-        if self.time_emb_proj is not None:
+        if self.time_emb_proj is not None and time is not None:
             h = h + self.time_emb_proj(jax.nn.silu(time))[:, None, None, :]
         h = self.conv2(jax.nn.silu(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
-class Attention(nnx.Module):
-    """Multi-head attention of `x` to `context`, or to itself."""
+class AttentionLayers(nnx.Module):
+    """The projections around multi-head attention."""
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        heads: int,
-        c_context: int | None = None,
-        qkv_bias: bool = False,
-        rngs: Rngs,
-    ):
-        c_context = c_context or channels
+    def __init__(self, channels: int, *, heads: int, c_context: int, qkv_bias: bool, rngs: Rngs):
         self.to_q = Linear(channels, channels, bias=qkv_bias, rngs=rngs)
         self.to_k = Linear(c_context, channels, bias=qkv_bias, rngs=rngs)
         self.to_v = Linear(c_context, channels, bias=qkv_bias, rngs=rngs)
         self.to_out = nnx.List([Linear(channels, channels, rngs=rngs)])
         self.heads = heads
 
-    def __call__(self, x: Array, context: Array | None = None) -> Array:  # b n c
-        context = x if context is None else context
-
+    def attend(self, x: Array, context: Array) -> Array:  # b n c, b m c
         def split(y: Array) -> Array:  # b n (k d) -> b n k d
             return y.reshape(*y.shape[:-1], self.heads, -1)
 
@@ -66,17 +55,29 @@ class Attention(nnx.Module):
         return self.to_out[0](y.reshape(x.shape))
 
 
-class SpatialAttention(Attention):
+class Attention(AttentionLayers):
+    """Attention of `x` to `context`, or to itself."""
+
+    def __init__(self, channels: int, *, heads: int, c_context: int | None = None, rngs: Rngs):
+        super().__init__(
+            channels, heads=heads, c_context=c_context or channels, qkv_bias=False, rngs=rngs
+        )
+
+    def __call__(self, x: Array, context: Array | None = None) -> Array:  # b n c
+        return self.attend(x, x if context is None else context)
+
+
+class SpatialAttention(AttentionLayers):
     """The VAE's single-head self-attention over all pixels, with its norm and residual."""
 
     def __init__(self, channels: int, *, groups: int, eps: float, rngs: Rngs):
-        super().__init__(channels, heads=1, qkv_bias=True, rngs=rngs)
+        super().__init__(channels, heads=1, c_context=channels, qkv_bias=True, rngs=rngs)
         self.group_norm = GroupNorm(channels, groups=groups, eps=eps)
 
     def __call__(self, x: Array) -> Array:  # b h w c
         b, h, w, c = x.shape
-        y = super().__call__(self.group_norm(x).reshape(b, h * w, c))
-        return x + y.reshape(b, h, w, c)
+        tokens = self.group_norm(x).reshape(b, h * w, c)
+        return x + self.attend(tokens, tokens).reshape(b, h, w, c)
 
 
 class GEGLU(nnx.Module):

@@ -21,7 +21,7 @@ _init_kernel = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _init_embedding = jax.nn.initializers.normal(0.02)
 
 
-def draw(init: Initializer, rngs: Rngs, *shape: int) -> Array | jax.ShapeDtypeStruct:
+def draw(init: Initializer, rngs: Rngs, *shape: int) -> Any:
     """Initial values, or only their shape where there is nothing to draw them from."""
     if rngs is None:
         return jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -8,6 +8,7 @@ layers for inference, `unmerge` takes them out again. Never train through a merg
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ class LoRA(nnx.Module):
     """A linear or convolution layer together with its adapter."""
 
     def __init__(self, base_layer: Linear | Conv, spec: LoRASpec, *, rngs: Rngs):
-        *window, c_in, c_out = base_layer.kernel.shape  # Linear: no window
+        *window, c_in, c_out = base_layer.kernel.get_value().shape  # Linear: no window
         gaussian = jax.nn.initializers.normal(1 / spec.rank)
         self.base_layer = base_layer
         self.lora_A = LoRAFactor(draw(gaussian, rngs, *window, c_in, spec.rank))
@@ -131,7 +132,7 @@ def unmerge(model: nnx.Module, adapters: dict[str, LoRA]) -> None:
 
 def _shift_kernel(layer: Linear | Conv, delta: Array) -> None:
     kernel = layer.kernel[...]
-    layer.kernel[...] = (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
+    layer.kernel.set_value((kernel.astype(jnp.float32) + delta).astype(kernel.dtype))
 
 
 def _modules(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
@@ -139,15 +140,16 @@ def _modules(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
         yield ".".join(map(str, path)), module
 
 
-def _get(model: nnx.Module, path: str) -> nnx.Module:
+def _get(model: nnx.Module, path: str) -> Any:
+    found: Any = model
     for name in path.split("."):
-        model = model[int(name)] if name.isdigit() else getattr(model, name)
-    return model
+        found = found[int(name)] if name.isdigit() else getattr(found, name)
+    return found
 
 
 def _replace(model: nnx.Module, path: str, module: nnx.Module) -> None:
     parent, _, name = path.rpartition(".")
-    holder = _get(model, parent) if parent else model
+    holder: Any = _get(model, parent) if parent else model
     if name.isdigit():
         holder[int(name)] = module
     else:

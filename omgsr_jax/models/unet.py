@@ -136,7 +136,7 @@ class UNet(nnx.Module):
 
         # The widths of the maps that the way up will meet, the last one first.
         skips = [widths[0]]
-        self.down_blocks = nnx.List([])
+        self.down_blocks: nnx.List[DownBlock] = nnx.List([])
         for level, width in enumerate(widths):
             inputs = [skips[-1]] + [width] * (depth - 1)
             self.down_blocks.append(DownBlock(inputs, level, config, rngs=rngs))
@@ -144,7 +144,7 @@ class UNet(nnx.Module):
 
         self.mid_block = MidBlock(widths[-1], config, rngs=rngs)
 
-        self.up_blocks = nnx.List([])
+        self.up_blocks: nnx.List[UpBlock] = nnx.List([])
         below = widths[-1]
         for level, width in reversed(list(enumerate(widths))):
             inputs = [(width if i else below) + skips.pop() for i in range(depth + 1)]
@@ -177,10 +177,10 @@ class UNet(nnx.Module):
         for block in self.down_blocks:
             skips += run(block, skips[-1], time, context)
         x = run(self.mid_block, skips[-1], time, context)
-        for block in self.up_blocks:
-            here = [skips.pop() for _ in block.resnets]
+        for up in self.up_blocks:
+            here = [skips.pop() for _ in up.resnets]
             size = skips[-1].shape[1:3] if skips else None
-            x = run(block, x, here, time, context, size=size)
+            x = run(up, x, here, time, context, size=size)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
 

@@ -9,7 +9,7 @@ from conversion.parity import block_outputs, compare_blocks, to_nchw, to_nhwc
 from conversion.random_checkpoints import PRESETS, enliven
 from tests.helpers import assert_blocks_agree, images, read_network, relative_error
 
-_SD = PRESETS["tiny"].vae
+_SD = PRESETS["tiny"].vae | {"layers_per_block": 2}
 _FLUX = _SD | {
     "latent_channels": 16,
     "use_quant_conv": False,

@@ -1,0 +1,257 @@
+"""Shows that JAX and PyTorch compute the same from the same weights.
+
+    python scripts/parity.py --preset tiny
+    python scripts/parity.py --base stabilityai/sd-turbo --adapter path/to/adapter --image photo.png
+
+Runs the published pipeline in PyTorch and this one in JAX, stage by stage (encode, backbone, z_P,
+decode, image) in fp32 and bf16, and block by block with --blocks. Prints a table, and writes
+parity.json and parity.html (the images side by side, and where they differ) to --out.
+Exits with 1 if fp32 misses --tolerance at any stage.
+"""
+
+import argparse
+import base64
+import html
+import io
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from conversion import parity, random_checkpoints
+from conversion.convert import convert
+from conversion.diffusers_folder import DiffusersFolder
+from omgsr_jax import checkpoint
+
+ROWS = {
+    "fp32": "JAX fp32",
+    "bf16": "JAX bf16",
+    "torch_bf16": "PyTorch bf16",
+}
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    started = time.time()
+    with _checkpoint(args) as (base, adapter, converted):
+        x_l = _input(args, converted)
+        print(f"comparing on {x_l.shape[1]} x {x_l.shape[2]} px", flush=True)
+        found = parity.compare_stages(base, adapter, converted, x_l)
+        blocks = _compare_blocks(base, adapter, converted, x_l) if args.blocks else {}
+    report = {
+        "weights": args.preset or args.base,
+        "tolerance": args.tolerance,
+        "relative_errors": {row: getattr(found, row) for row in ROWS},
+        "psnr_db": found.psnr,
+        "blocks": {part: [vars(block) for block in errors] for part, errors in blocks.items()},
+        "first_divergent_block": _first_divergent(blocks, args.tolerance),
+        "minutes": round((time.time() - started) / 60, 2),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "versions": _versions(),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "parity.json").write_text(json.dumps(report, indent=2) + "\n")
+    (args.out / "parity.html").write_text(_html(report, found, x_l))
+    _print_table(report)
+    print(f"wrote {args.out / 'parity.json'} and {args.out / 'parity.html'}")
+    return 0 if max(found.fp32.values()) <= args.tolerance else 1
+
+
+@contextmanager
+def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, Path]]:
+    """The diffusers folder, the adapter and the converted model to compare."""
+    with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
+        converted = Path(scratch) / "converted"
+        if args.preset:
+            preset = random_checkpoints.PRESETS[args.preset]
+            base, adapter = Path(scratch) / "base", Path(scratch) / "adapter"
+            print(f"writing a random checkpoint of the {args.preset} architecture", flush=True)
+            random_checkpoints.write_base(base, preset, seed=args.seed)
+            random_checkpoints.write_adapters(adapter, base, preset, seed=args.seed + 1)
+        else:
+            base, adapter = DiffusersFolder(args.base).path, args.adapter
+        print("converting", flush=True)
+        convert(
+            str(base),
+            converted,
+            adapter=str(adapter) if adapter else None,
+            mid_timestep=args.mid_timestep,
+        )
+        yield base, adapter, converted
+
+
+def _input(args: argparse.Namespace, converted: Path) -> np.ndarray:
+    """The image to compare on, b h w 3 in [-1, 1]: the user's, or blurred noise."""
+    size = args.size or (64 if args.preset == "tiny" else 512)
+    if args.image:
+        image = Image.open(args.image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(image, np.float32)[None] / 127.5 - 1
+    coarse = np.random.default_rng(args.seed).integers(0, 256, (size // 8, size // 8, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image, np.float32)[None] / 127.5 - 1
+
+
+def _compare_blocks(
+    base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray
+) -> dict[str, list[parity.BlockError]]:
+    """Every module of the three networks in fp32, each network fed with PyTorch's own input."""
+    import torch
+
+    card = checkpoint.read_card(converted)
+    with jax.default_matmul_precision("highest"):
+        model = checkpoint.for_inference(checkpoint.read(converted), "fp32")
+        context = np.asarray(model.prompt["context"][...])
+        torch_side = parity.TorchPipeline(base, adapter, card.generator.mid_timestep, context)
+        stages = torch_side.stages(x_l)
+        z_l, z_p = stages["encode"], stages["z_P"]
+        scaling, t_m = torch_side.vae.config.scaling_factor, card.generator.mid_timestep
+        comparisons = {
+            "encoder": (
+                model.vae, lambda m, x: m.encode(x).mean, x_l,
+                torch_side.vae, lambda: torch_side.vae.encode(parity.to_nchw(x_l)),
+            ),
+            "unet": (
+                model.backbone, lambda m, z: m(z, t_m, context[None]), z_l,
+                torch_side.unet, lambda: torch_side.unet(
+                    parity.to_nchw(z_l), t_m, encoder_hidden_states=torch.tensor(context)[None]
+                ),
+            ),
+            "decoder": (
+                model.vae, lambda m, z: m.decode(z / scaling), z_p,
+                torch_side.vae, lambda: torch_side.vae.decode(parity.to_nchw(z_p) / scaling),
+            ),
+        }  # fmt: skip
+        errors = {}
+        for part, (ours, run_ours, value, theirs, run_theirs) in comparisons.items():
+            _, outputs = parity.block_outputs(ours, run_ours, value)
+            errors[part] = parity.compare_blocks(outputs, theirs, run_theirs)
+    return errors
+
+
+def _first_divergent(
+    blocks: dict[str, list[parity.BlockError]], tolerance: float
+) -> dict[str, Any] | None:
+    for part, errors in blocks.items():
+        block = parity.first_divergent(errors, tolerance)
+        if block:
+            return {"network": part, **vars(block)}
+    return None
+
+
+def _print_table(report: dict[str, Any]) -> None:
+    print("\nrelative error against PyTorch fp32")
+    print(f"{'':<14}" + "".join(f"{stage:>11}" for stage in parity.STAGES) + f"{'image PSNR':>13}")
+    for row, label in ROWS.items():
+        errors = report["relative_errors"][row]
+        cells = "".join(f"{errors[stage]:>11.2e}" for stage in parity.STAGES)
+        print(f"{label:<14}{cells}{report['psnr_db'][row]:>10.1f} dB")
+    for part, errors in report["blocks"].items():
+        worst = max(errors, key=lambda block: block["error"])
+        print(f"{part}: {len(errors)} blocks, worst {worst['error']:.2e} at {worst['name']}")
+    if report["blocks"]:
+        first = report["first_divergent_block"]
+        print(f"first divergent block: {first['network']}.{first['name']}" if first else
+              f"no block differs by more than {report['tolerance']:g}")  # fmt: skip
+    print(f"{report['minutes']} minutes, peak memory {report['peak_gb']} GB")
+
+
+def _html(report: dict[str, Any], found: parity.Parity, x_l: np.ndarray) -> str:
+    reference = found.images["torch_fp32"][0]
+    difference = np.abs(found.images["fp32"][0] - reference).max(-1, keepdims=True)
+    peak = max(float(difference.max()), 1e-12)
+    pictures = {
+        "input": x_l[0],
+        "PyTorch fp32": reference,
+        "JAX fp32": found.images["fp32"][0],
+        f"difference, white = {peak:.1e}": difference / peak * 2 - 1,
+    }
+    figures = "".join(
+        f"<figure><img src='{_png(image)}'><figcaption>{label}</figcaption></figure>"
+        for label, image in pictures.items()
+    )
+    rows = "".join(
+        f"<tr><th>{label}</th>"
+        + "".join(f"<td>{report['relative_errors'][row][s]:.2e}</td>" for s in parity.STAGES)
+        + f"<td>{report['psnr_db'][row]:.1f} dB</td></tr>"
+        for row, label in ROWS.items()
+    )
+    blocks = "".join(
+        f"<h2>{part}</h2><table>"
+        + "".join(
+            f"<tr><th>{html.escape(b['name'])}</th><td>{b['error']:.2e}</td></tr>" for b in errors
+        )
+        + "</table>"
+        for part, errors in report["blocks"].items()
+    )
+    return _PAGE.format(
+        title=html.escape(f"Parity: {report['weights']}"),
+        head="".join(f"<th>{stage}</th>" for stage in (*parity.STAGES, "image PSNR")),
+        rows=rows,
+        figures=figures,
+        blocks=blocks,
+        versions=html.escape(", ".join(f"{k} {v}" for k, v in report["versions"].items())),
+    )
+
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em }}
+table {{ border-collapse: collapse }} th, td {{ padding: .2em .8em; text-align: right }}
+th {{ font-weight: 600 }} tr + tr {{ border-top: 1px solid #ddd }}
+.row {{ display: flex; flex-wrap: wrap; gap: 1em }} figure {{ margin: 0; flex: 1 1 14em }}
+img {{ width: 100%; image-rendering: pixelated }} figcaption {{ color: #555 }}
+</style>
+<h1>{title}</h1><p>Relative error against PyTorch in fp32, stage by stage.</p>
+<table><tr><th></th>{head}</tr>{rows}</table>
+<div class="row">{figures}</div>{blocks}<p>{versions}</p></html>
+"""
+
+
+def _png(image: np.ndarray) -> str:
+    pixels = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _versions() -> dict[str, str]:
+    import diffusers
+    import flax
+    import torch
+
+    return {lib.__name__: lib.__version__ for lib in (jax, flax, torch, diffusers)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--preset", choices=random_checkpoints.PRESETS, help="random weights of an architecture"
+    )
+    source.add_argument("--base", help="a diffusers folder, or a hub id")
+    parser.add_argument(
+        "--adapter", type=Path, help="folder with the published adapter sub-folders"
+    )
+    parser.add_argument("--mid-timestep", type=int, help="default: that of the base's recipe")
+    parser.add_argument("--image", help="a picture to compare on (default: blurred noise)")
+    parser.add_argument("--size", type=int, help="pixels per side (default: 512, tiny: 64)")
+    parser.add_argument("--blocks", action="store_true", help="compare every block in fp32 too")
+    parser.add_argument("--tolerance", type=float, default=2e-5, help="for fp32 (default: 2e-5)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("outputs/parity"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

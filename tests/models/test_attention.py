@@ -1,0 +1,97 @@
+"""One attention function: every back-end agrees, and the choice never fails."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from omgsr_jax.models import attention as backends
+from omgsr_jax.models.attention import attention
+from tests.helpers import relative_error
+
+
+def _qkv(b=2, n=24, m=24, heads=3, d=16, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return tuple(
+        jnp.asarray(rng.standard_normal((b, tokens, heads, d)), dtype) for tokens in (n, m, m)
+    )
+
+
+@pytest.mark.parametrize("m", [24, 7])
+def test_agrees_with_torch(m):
+    qkv = _qkv(m=m)
+    q, k, v = (torch.from_numpy(np.array(x)).transpose(1, 2) for x in qkv)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    assert relative_error(attention(*qkv), expected.numpy()) <= 1e-6
+
+
+def test_bias_masks_as_in_torch():
+    qkv = _qkv()
+    causal = jnp.where(jnp.tril(jnp.ones((24, 24), bool)), 0.0, -jnp.inf)
+    q, k, v = (torch.from_numpy(np.array(x)).transpose(1, 2) for x in qkv)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert relative_error(attention(*qkv, bias=causal), expected.transpose(1, 2).numpy()) <= 1e-6
+
+
+@pytest.mark.parametrize("n", [24, 25])
+def test_chunked_attention_and_its_gradient_equal_the_whole(monkeypatch, n):
+    qkv = _qkv(n=n)
+    monkeypatch.setattr(backends, "_WHOLE_LOGITS_BYTES", 4 * 2 * 3 * 24 * 7)  # 7 queries at a time
+
+    def total(backend):
+        return jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(backend(*x))), argnums=(0, 1, 2))(*qkv)
+
+    (value, gradients), (expected, expected_gradients) = (
+        total(backends.chunked), total(backends.whole),
+    )  # fmt: skip
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        assert relative_error(ours, theirs) <= 1e-6
+
+
+def test_long_sequences_are_chunked():
+    shape = jax.ShapeDtypeStruct((1, 192 * 192, 1, 512), jnp.float32)
+    text = jax.jit(attention).lower(shape, shape, shape).as_text()
+    assert "36864x36864" not in text
+    short = jax.ShapeDtypeStruct((1, 64 * 64, 1, 512), jnp.float32)
+    assert "4096x4096" in jax.jit(attention).lower(short, short, short).as_text()
+
+
+def test_the_choice_falls_through_where_cudnn_is_not_there():
+    """Lowering for CUDA on a machine without it must give XLA's attention, not an error."""
+    qkv = [jax.ShapeDtypeStruct((1, 4096, 5, 64), jnp.bfloat16)] * 3
+    gradient = jax.grad(lambda *x: jnp.sum(attention(*x).astype(jnp.float32)))
+    text = jax.jit(gradient).trace(*qkv).lower(lowering_platforms=("cuda",)).as_text()
+    assert "4096x4096" in text
+
+
+@pytest.mark.parametrize("d", [64, 512, 20])
+def test_a_refusing_backend_is_passed_over(monkeypatch, d):
+    def refuses(q, k, v):
+        raise NotImplementedError("not today")
+
+    monkeypatch.setattr(backends, "cudnn", refuses)
+    monkeypatch.setattr(backends, "splash", refuses)
+    qkv = _qkv(d=d)
+    assert relative_error(attention(*qkv), backends.whole(*qkv)) <= 1e-7
+
+
+def test_cudnn_is_taken_when_it_can_be(monkeypatch):
+    """Stand-ins that leave a mark in the program show which back-end is lowered where."""
+
+    def marked(q, k, v):
+        return jnp.cos(q)
+
+    monkeypatch.setattr(backends, "cudnn", marked)
+    qkv = [jax.ShapeDtypeStruct((1, 128, 2, 64), jnp.bfloat16)] * 3
+    traced = jax.jit(attention).trace(*qkv)
+    assert "cosine" in traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "cosine" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+def test_softmax_is_fp32_for_bf16_operands():
+    q, k, v = _qkv(n=512, m=512, dtype=jnp.bfloat16)
+    exact = backends.whole(*(x.astype(jnp.float32) for x in (q, k, v)))
+    assert attention(q, k, v).dtype == jnp.bfloat16
+    assert relative_error(attention(q, k, v), exact) <= 5e-3

@@ -1,0 +1,78 @@
+"""A converted model on disk: described, and refused clearly when it is not whole."""
+
+import json
+import shutil
+
+import pytest
+
+from omgsr_jax import checkpoint, cli
+from omgsr_jax.errors import InputError
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def test_info_tells_what_the_model_is(tiny_model, capsys):
+    assert cli.main(["info", str(tiny_model)]) == 0
+    text = capsys.readouterr().out
+    assert "mid-timestep:   195" in text
+    assert "process size:   512 px" in text
+    assert "rank 4, alpha 4, on 19 layers" in text
+    assert "'A high-resolution, 8K" in text
+    assert "unet/diffusion_pytorch_model.safetensors" in text
+
+
+def test_parameter_counts_are_those_of_the_checkpoint(tiny_base, tiny_model):
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
+    millions = sum(weight.numel() for weight in unet.parameters()) / 1e6
+    assert f"{millions:.2f} M" in checkpoint.describe(tiny_model)["backbone"]
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path, capsys):
+    assert cli.main(["info", str(tmp_path)]) == 1
+    assert "it has no omgsr.json. Make one with `omgsr convert`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda card: card | {"format": 99}, "has format 99"),
+        (lambda card: {k: v for k, v in card.items() if k != "prompt"}, "is damaged"),
+        (lambda card: card | {"generator": {**card["generator"], "mid_timestep": -1}}, "within 0"),
+    ],
+)
+def test_a_damaged_card_is_refused(model, edit, expected):
+    path = model / checkpoint.CARD
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    with pytest.raises(InputError, match=expected):
+        checkpoint.read_card(model)
+
+
+def test_weights_that_do_not_fit_the_card_are_refused(model):
+    path = model / checkpoint.CARD
+    card = json.loads(path.read_text())
+    card["generator"]["encoder_lora"] = None
+    path.write_text(json.dumps(card))
+    with pytest.raises(InputError, match="0 are missing, 38 too many"):
+        checkpoint.read(model)
+
+
+def test_weights_go_where_the_sharding_says(tiny_model):
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    mesh = jax.make_mesh((1,), ("data",))
+    sharding = NamedSharding(mesh, PartitionSpec())
+    asked = []
+
+    def rule(name):
+        asked.append(name)
+        return sharding
+
+    weights = checkpoint.weights(checkpoint.read(tiny_model, sharding=rule))
+    assert set(asked) == set(weights)
+    assert all(leaf[...].sharding == sharding for leaf in weights.values())
