@@ -51,7 +51,7 @@ def attention(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Arr
     )  # fmt: skip
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """A back-end's way of saying that this call is not for it."""
 
 
@@ -80,9 +80,9 @@ def chunked(q: Array, k: Array, v: Array) -> Array:
 
 def cudnn(q: Array, k: Array, v: Array) -> Array:
     if q.dtype not in (jnp.bfloat16, jnp.float16):
-        raise _RefusedError("cuDNN computes attention in bf16 and fp16 only")
+        raise RefusedError("cuDNN computes attention in bf16 and fp16 only")
     if q.shape[-1] % 8 or q.shape[-1] > 128:
-        raise _RefusedError("cuDNN wants a head size that is a multiple of 8, up to 128")
+        raise RefusedError("cuDNN wants a head size that is a multiple of 8, up to 128")
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
 
@@ -90,10 +90,10 @@ def splash(q: Array, k: Array, v: Array) -> Array:
     """Flash attention for TPUs. XLA does not partition Pallas kernels, so it maps over shards."""
     n, m = q.shape[1], k.shape[1]
     if min(n, m) < _SPLASH_MIN_TOKENS or n % 128 or m % 128:
-        raise _RefusedError("splash attention pays for long sequences in multiples of 128")
+        raise RefusedError("splash attention pays for long sequences in multiples of 128")
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        raise _RefusedError("splash attention must know how its operands are sharded")
+        raise RefusedError("splash attention must know how its operands are sharded")
     batch = tuple(axis for axis in _BATCH_AXES if axis in mesh.axis_names)
     if q.shape[0] % prod(mesh.shape[axis] for axis in batch):
         batch = ()

@@ -95,3 +95,29 @@ def test_softmax_is_fp32_for_bf16_operands():
     exact = backends.whole(*(x.astype(jnp.float32) for x in (q, k, v)))
     assert attention(q, k, v).dtype == jnp.bfloat16
     assert relative_error(attention(q, k, v), exact) <= 5e-3
+
+
+def test_splash_attention_computes_the_same(monkeypatch):
+    """The TPU kernel, interpreted on the CPU, inside a mesh that shards batch and heads."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
+    on_tpu = kernels.make_splash_mha_single_device
+    monkeypatch.setattr(
+        kernels, "make_splash_mha_single_device", lambda *a, **k: on_tpu(*a, **k, interpret=True)
+    )
+    qkv = _qkv(b=1, n=1024, m=1024, heads=1, d=64)
+    automatic = (jax.sharding.AxisType.Auto,) * 2
+    with jax.set_mesh(jax.make_mesh((1, 1), ("data", "tensor"), axis_types=automatic)):
+        result = jax.jit(backends.splash)(*qkv)
+    assert relative_error(result, backends.whole(*qkv)) <= 1e-5
+
+
+@pytest.mark.parametrize(("n", "m"), [(1024, 77), (1000, 1000), (256, 256)])
+def test_splash_attention_refuses_short_and_uneven_sequences(n, m):
+    with pytest.raises(backends.RefusedError):
+        backends.splash(*_qkv(b=1, n=n, m=m, heads=1, d=8))
+
+
+def test_splash_attention_refuses_to_run_without_knowing_the_mesh():
+    with pytest.raises(backends.RefusedError, match="how its operands are sharded"):
+        backends.splash(*_qkv(b=1, n=1024, m=1024, heads=1, d=8))
