@@ -1,0 +1,1 @@
+"""Images in: files, the Real-ESRGAN degradation, and the Grain pipeline that feeds training."""
