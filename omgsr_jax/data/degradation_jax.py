@@ -7,6 +7,7 @@ JPEG is a quantised block DCT. Inside, one image is c h w in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -66,6 +67,28 @@ def degrade_batch(hr: jax.Array, plans: PlanArrays, config: DegradationConfig) -
         return degrade_one(image, plan, normals, config)
 
     return jax.vmap(one)(hr, plans)
+
+
+def degrade_function(
+    config: DegradationConfig, sharding: jax.sharding.NamedSharding | None = None
+) -> Callable[[jax.Array, PlanArrays], jax.Array]:
+    """`degrade_batch` for a batch divided over devices: each degrades the images it holds.
+
+    Left to the partitioner, the Fourier transforms might gather the batch.
+    """
+    degrade = partial(degrade_batch, config=config)
+    if sharding is None:
+        return degrade
+    batch = jax.sharding.PartitionSpec(sharding.spec[0])
+    return jax.jit(
+        jax.shard_map(
+            degrade,
+            mesh=sharding.mesh,
+            in_specs=(batch, batch),
+            out_specs=batch,
+            check_vma=False,
+        )
+    )
 
 
 def degrade_one(

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import grain
@@ -23,6 +23,9 @@ from omgsr_jax.data.degradation import degrade
 from omgsr_jax.data.images import DamagedImageError, decode_image
 from omgsr_jax.data.plan import PRESETS, DegradationConfig, draw_plan, example_rng
 from omgsr_jax.data.sources import Source, open_sources
+
+if TYPE_CHECKING:
+    import jax
 
 Example = dict[str, Any]
 
@@ -260,7 +263,10 @@ class ExampleIterator(grain.DatasetIterator):
 
 
 def to_device(
-    batches: grain.IterDataset, config: PipelineConfig, sharding: Any = None, ahead: int = 2
+    batches: grain.IterDataset,
+    config: PipelineConfig,
+    sharding: jax.sharding.NamedSharding | None = None,
+    ahead: int = 2,
 ) -> grain.IterDataset:
     """The batches as JAX arrays, `ahead` of them under way, and degraded there if so configured.
 
@@ -269,19 +275,23 @@ def to_device(
     """
     import jax
 
+    if sharding is None and jax.process_count() > 1:
+        raise ValueError("with several processes to_device needs a sharding of the batch axis")
+
     def put(array: np.ndarray) -> jax.Array:
         if jax.process_count() == 1:
             return jax.device_put(array, sharding)
         return jax.make_array_from_process_local_data(sharding, array)
 
+    if config.degrade_on == "device":
+        from omgsr_jax.data.degradation_jax import degrade_function
+
+        degrade_placed = degrade_function(config.degradation_config, sharding)
+
     def place(batch: Example) -> Example:
         placed = {key: jax.tree.map(put, batch[key]) for key in batch if key != "id"}
-        if "plan" in placed:
-            from omgsr_jax.data.degradation_jax import degrade_batch
-
-            placed["lr"] = degrade_batch(
-                placed["hr"], placed.pop("plan"), config.degradation_config
-            )
+        if config.degrade_on == "device":
+            placed["lr"] = degrade_placed(placed["hr"], placed.pop("plan"))
         return {**placed, "id": batch["id"]}
 
     return grain.experimental.ThreadPrefetchIterDataset(
