@@ -69,45 +69,51 @@ def _mix(matrix: np.ndarray, image: jax.Array) -> jax.Array:
 
 def _through_dct(planes: jax.Array, table: np.ndarray, quality: jax.Array) -> jax.Array:
     """Quantised in the frequency domain and back, to whole levels."""
-    c, h, w = planes.shape
+    h, w = planes.shape[1:]
     scale = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    steps = jnp.clip((table * scale + 50) // 100, 1, 255)[:, None, :].astype(planes.dtype)  # u 1 v
-    blocks = planes.reshape(c, h // 8, 8, w // 8, 8) - 128
-    coefficients = jnp.einsum("uy,caybx,vx->caubv", _DCT, blocks, _DCT, precision=_PRECISION)
-    coefficients = jnp.round(coefficients / steps) * steps
-    blocks = jnp.einsum("uy,caubv,vx->caybx", _DCT, coefficients, _DCT, precision=_PRECISION)
-    return jnp.clip(jnp.round(blocks.reshape(c, h, w) + 128), 0, 255)
+    steps = jnp.clip((table * scale + 50) // 100, 1, 255).astype(planes.dtype)
+    steps = jnp.tile(steps, (h // 8, w // 8))
+    coefficients = jnp.round(_on_tiles(_DCT, planes - 128) / steps) * steps
+    return jnp.clip(jnp.round(_on_tiles(_DCT.T, coefficients) + 128), 0, 255)
 
 
 def _halve(planes: jax.Array) -> jax.Array:
     """Means of 2 x 2 pixels, rounded up and down in turn along a row, as libjpeg does."""
-    c, h, w = planes.shape
-    total = planes.reshape(c, h // 2, 2, w // 2, 2).sum(axis=(2, 4))
-    bias = 1 + jnp.arange(w // 2) % 2
+    total = _on_tiles(np.ones((1, 2), np.float32), planes)
+    bias = 1 + jnp.arange(total.shape[2]) % 2
     return jnp.floor((total + bias) / 4)
 
 
 def _double(planes: jax.Array) -> jax.Array:
     """Weights 3/4 and 1/4 of the nearest two samples on either axis, rounded once at the end."""
-    above, below = _neighbours(planes, axis=1)
-    rows = _interleave(3 * planes + above, 3 * planes + below, axis=1)
-    left, right = _neighbours(rows, axis=2)
-    even = jnp.floor((3 * rows + left + 8) / 16)
-    odd = jnp.floor((3 * rows + right + 7) / 16)
-    return _interleave(even, odd, axis=2)
+    rows, columns = (_triangle_filter(n) for n in planes.shape[1:])
+    doubled = jnp.einsum("yh,chw,xw->cyx", rows, planes, columns, precision=_PRECISION)
+    bias = jnp.where(jnp.arange(doubled.shape[2]) % 2 == 0, 8, 7) / 16
+    return jnp.floor(doubled + bias)
 
 
-def _neighbours(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Before and after, the ends repeated."""
-    n = x.shape[axis]
-    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-    last = jax.lax.slice_in_dim(x, n - 1, n, axis=axis)
-    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
-    return before, after
+def _on_tiles(matrix: np.ndarray, planes: jax.Array) -> jax.Array:
+    """`matrix` applied to every block of its width, along rows and along columns.
+
+    Blocks of 2 or 8 pixels suit no accelerator, so a tile of them is one product with a
+    block-diagonal matrix.
+    """
+    c, h, w = planes.shape
+    th, tw = _tile(h), _tile(w)
+    rows, columns = (np.kron(np.eye(t // matrix.shape[1]), matrix) for t in (th, tw))
+    tiles = planes.reshape(c, h // th, th, w // tw, tw)
+    tiles = jnp.einsum("uy,ciyjx->ciujx", rows.astype(np.float32), tiles, precision=_PRECISION)
+    tiles = jnp.einsum("vx,ciujx->ciujv", columns.astype(np.float32), tiles, precision=_PRECISION)
+    return tiles.reshape(c, h * rows.shape[0] // th, w * columns.shape[0] // tw)
 
 
-def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
-    shape = list(even.shape)
-    shape[axis] *= 2
-    return jnp.stack([even, odd], axis=axis + 1).reshape(shape)
+def _tile(n: int) -> int:
+    """The largest divisor of n up to 128 that is a multiple of 8."""
+    return max(t for t in range(8, 129, 8) if n % t == 0)
+
+
+def _triangle_filter(n: int) -> np.ndarray:
+    """2n x n: each sample weighs 3/4 in two pixels and 1/4 in their outer neighbours."""
+    centre = np.arange(2 * n) // 2
+    neighbour = np.clip(centre + np.where(np.arange(2 * n) % 2, 1, -1), 0, n - 1)
+    return (0.75 * np.eye(n)[centre] + 0.25 * np.eye(n)[neighbour]).astype(np.float32)

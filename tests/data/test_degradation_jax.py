@@ -24,8 +24,8 @@ from omgsr_jax.data.plan import (
 )
 from tests.data.photos import synthetic_photo
 
-SIZE = (128, 160)
-SQUARE = (128, 128)  # what whole batches are tested with, all by one compiled program
+SIZE = (64, 80)
+SQUARE = (64, 64)  # of whole batches
 CONFIG = DegradationConfig()
 
 
@@ -82,7 +82,7 @@ def test_resizing_by_matrices_is_that_of_torch(mode, target):
 
 
 @pytest.mark.parametrize("size", [(40, 50), (64, 80), (13, 11)])
-def test_blur_by_spectra_mirrors_about_the_image_not_the_canvas(size):
+def test_blur_by_matrices_mirrors_about_the_image_not_the_canvas(size):
     kernel = Kernel("sinc", 21, cutoff=1.4)
     image = synthetic_photo(64, 80)[: size[0], : size[1]].astype(np.float32) / 255
     blurred = jax.jit(degradation_jax.blur)(
@@ -194,10 +194,11 @@ def test_no_plan_outgrows_its_canvas():
                 assert size[0] <= shape[0]
 
 
+@pytest.mark.slow
 def test_the_pipeline_can_leave_the_degradation_to_the_device(tmp_path):
     for i in range(4):
         Image.fromarray(synthetic_photo(150, 150, i)).save(tmp_path / f"{i}.png")
-    host = PipelineConfig((str(tmp_path),), resolution=128, batch_size=4, degradation=CONFIG)
+    host = PipelineConfig((str(tmp_path),), resolution=64, batch_size=4, degradation=CONFIG)
     device = dataclasses.replace(host, degrade_on="device")
     expected = next(iter(make_pipeline(host)))
     batch = next(iter(to_device(make_pipeline(device), device)))
