@@ -1,0 +1,317 @@
+"""The Grain pipeline: shuffled crops and their degradation, the same on any number of workers.
+
+A position in the endless stream of examples fixes the epoch, the image, its crop and its
+degradation. Processes take positions in turn, workers only compute them, and the state of an
+iterator is a position, so a saved one resumes with any number of workers.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from omgsr_jax.data.degradation import degrade
+from omgsr_jax.data.images import DamagedImageError, decode_image
+from omgsr_jax.data.plan import PRESETS, DegradationConfig, draw_plan, example_rng
+from omgsr_jax.data.sources import Source, open_sources
+
+if TYPE_CHECKING:
+    import jax
+
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What a training run reads.
+
+    `sources` are folders, .txt lists or ArrayRecord shards. `batch_size` counts the pairs of all
+    processes together. `degrade_on` is "host" (OpenCV in the workers) or "device" (batches carry
+    the plans, and `to_device` carries them out in JAX). `degradation` None takes the preset of the
+    resolution. More than `damaged_limit` of damaged images stops the run.
+    """
+
+    sources: tuple[str, ...]
+    resolution: int = 512
+    batch_size: int = 8
+    seed: int = 0
+    degradation: DegradationConfig | None = None
+    degrade_on: str = "host"
+    shuffle: bool = True
+    workers: int = 0
+    threads: int = 4
+    damaged_limit: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.degrade_on not in ("host", "device"):
+            raise ValueError(f'degrade_on must be "host" or "device", not {self.degrade_on!r}')
+        if self.degradation is None and self.resolution not in PRESETS:
+            raise ValueError(
+                f"there is no published degradation for {self.resolution} px, only for "
+                f"{' and '.join(map(str, PRESETS))}; set `degradation`"
+            )
+        if self.resolution % self.degradation_config.scale:
+            raise ValueError(
+                f"resolution {self.resolution} is not a multiple of the degradation's scale "
+                f"{self.degradation_config.scale}"
+            )
+
+    @property
+    def degradation_config(self) -> DegradationConfig:
+        return self.degradation or PRESETS[self.resolution]
+
+
+class DamagedImageWarning(UserWarning):
+    """An image that could not be read was left out."""
+
+
+class TooManyDamagedError(RuntimeError):
+    """So many images cannot be read that something must be wrong with the data."""
+
+
+def make_pipeline(
+    config: PipelineConfig, process_index: int | None = None, process_count: int | None = None
+) -> grain.IterDataset:
+    """Endless batches of this process: `lr` and `hr`, b h w c float32 in [-1, 1], and `id`, a list.
+
+    With `degrade_on="device"` there is `plan` instead of `lr`. The process defaults to JAX's own.
+    """
+    if process_index is None or process_count is None:
+        import jax
+
+        process_index, process_count = jax.process_index(), jax.process_count()
+    if config.batch_size % process_count:
+        raise ValueError(
+            f"a batch of {config.batch_size} cannot be divided among {process_count} processes"
+        )
+    examples = Examples(config, open_sources(config.sources))
+    stream = ExampleStream(examples, process_index, process_count)
+    return stream.batch(config.batch_size // process_count, drop_remainder=True, batch_fn=_collate)
+
+
+class Examples:
+    """The example at a position of the stream, before batching: uint8 images, or what failed."""
+
+    def __init__(self, config: PipelineConfig, source: Source):
+        self.config = config
+        self.source = source
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __call__(self, position: int) -> Example:
+        epoch, place = divmod(position, len(self.source))
+        index = int(self._epoch_order(epoch)[place])
+        try:
+            name, data = self.source[index]
+            image = decode_image(data, name)
+        except DamagedImageError as error:
+            return {"epoch": epoch, "damaged": str(error)}
+        rng = example_rng(self.config.seed, epoch, index)
+        hr = prepare(image, name, self.config.resolution, rng)
+        return {"epoch": epoch, "id": name, "hr": hr, **self._degraded(hr, rng)}
+
+    def _degraded(self, hr: np.ndarray, rng: np.random.Generator) -> Example:
+        degradation = self.config.degradation_config
+        plan = draw_plan(degradation, rng)
+        if self.config.degrade_on == "host":
+            return {"lr": degrade(hr, plan, degradation.scale)}
+        from omgsr_jax.data.degradation_jax import plan_arrays
+
+        return {"plan": plan_arrays(plan, degradation, hr.shape[:2])}
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        order = self._order  # one read: threads may replace it meanwhile
+        if order is None or order[0] != epoch:
+            order = (epoch, self._draw_order(epoch))
+            self._order = order
+        return order[1]
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        if not self.config.shuffle:
+            return np.arange(len(self.source))
+        # The spawn key keeps this generator apart from those of the examples.
+        entropy = np.random.SeedSequence((self.config.seed, epoch), spawn_key=(1,))
+        return np.random.default_rng(entropy).permutation(len(self.source))
+
+
+def prepare(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random crop of `size` squared, flipped half of the time.
+
+    A side that is too short is mirrored about its border pixels. FFHQ faces, told by "ffhq" in the
+    name, are resized as a whole instead of cropped.
+    """
+    if "ffhq" in name.lower():
+        image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+    rows, columns = (_crop_indices(n, size, rng) for n in image.shape[:2])
+    flipped = rng.random() < 0.5
+    return image[rows[:, None], columns[None, ::-1] if flipped else columns[None]]
+
+
+def _crop_indices(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random run of `size` indices into n pixels; a short side is padded by what it lacks on
+    either side first."""
+    lacking = max(size - n, 0)
+    start = int(rng.integers(-lacking, n + lacking - size, endpoint=True))
+    run = np.arange(start, start + size)
+    if not lacking:
+        return run
+    period = max(2 * (n - 1), 1)
+    folded = run % period
+    return np.minimum(folded, period - folded) if n > 1 else np.zeros_like(run)
+
+
+class ExampleStream(grain.IterDataset):
+    """The examples of one process, damaged ones left out."""
+
+    def __init__(self, examples: Examples, process_index: int, process_count: int):
+        super().__init__()
+        self.examples = examples
+        self.process_index = process_index
+        self.process_count = process_count
+
+    def __iter__(self) -> ExampleIterator:
+        return ExampleIterator(self)
+
+    def starting_at(self, position: int) -> grain.DatasetIterator:
+        config = self.examples.config
+        first = position * self.process_count + self.process_index
+        positions = grain.MapDataset.range(first, sys.maxsize, self.process_count)
+        threads = grain.ReadOptions(
+            num_threads=config.threads, prefetch_buffer_size=2 * config.threads
+        )
+        stream = positions.map(self.examples).to_iter_dataset(threads)
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain's worker processes read its absl flags
+        workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
+        return iter(stream.mp_prefetch(workers, worker_init_fn=_one_opencv_thread))
+
+
+class ExampleIterator(grain.DatasetIterator):
+    """Hands examples on, counts damaged ones, and remembers how far it got."""
+
+    def __init__(self, stream: ExampleStream):
+        super().__init__()
+        self._stream = stream
+        self._running: grain.DatasetIterator | None = None
+        self._position = 0
+        self._epoch = 0
+        self._damaged = 0
+
+    def __next__(self) -> Example:
+        if self._running is None:
+            self._running = self._stream.starting_at(self._position)
+        while True:
+            example = next(self._running)
+            self._position += 1
+            if example["epoch"] != self._epoch:
+                self._epoch, self._damaged = example["epoch"], 0
+            if "damaged" not in example:
+                return example
+            self._leave_out(example["damaged"])
+
+    def _leave_out(self, message: str) -> None:
+        self._damaged += 1
+        warnings.warn(f"left out: {message}", DamagedImageWarning, stacklevel=2)
+        total = len(self._stream.examples.source)
+        share, limit = (
+            total / self._stream.process_count,
+            self._stream.examples.config.damaged_limit,
+        )
+        if self._damaged > limit * share:
+            raise TooManyDamagedError(
+                f"{self._damaged} damaged images in epoch {self._epoch}, more than {limit:.1%} of "
+                f"this process's {share:g}; the last: {message}. Remove or replace them, or raise "
+                "damaged_limit if you can do without"
+            )
+
+    def get_state(self) -> dict[str, int]:
+        return {
+            "position": self._position,
+            "epoch": self._epoch,
+            "damaged": self._damaged,
+            "examples": len(self._stream.examples.source),
+            "process_count": self._stream.process_count,
+            "seed": self._stream.examples.config.seed,
+        }
+
+    def set_state(self, state: dict[str, int]) -> None:
+        here = self.get_state()
+        for key in ("examples", "process_count", "seed"):
+            if state[key] != here[key]:
+                raise ValueError(
+                    f"the saved iterator had {key} = {state[key]}, this one has {here[key]}: it "
+                    "would repeat and skip examples. Resume with the data and processes of the "
+                    "saved run, or start the data afresh"
+                )
+        self.close()
+        self._position = state["position"]
+        self._epoch, self._damaged = state["epoch"], state["damaged"]
+
+    def close(self) -> None:
+        """Stops the workers; the iterator starts new ones when it is used again."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+
+def to_device(
+    batches: grain.IterDataset,
+    config: PipelineConfig,
+    sharding: jax.sharding.NamedSharding | None = None,
+    ahead: int = 2,
+) -> grain.IterDataset:
+    """The batches as JAX arrays, `ahead` of them under way, and degraded there if so configured.
+
+    `sharding` divides the first axis; with several processes each contributes its part. The state
+    of an iterator is that of the batch it handed out last.
+    """
+    import jax
+
+    if sharding is None and jax.process_count() > 1:
+        raise ValueError("with several processes to_device needs a sharding of the batch axis")
+
+    def put(array: np.ndarray) -> jax.Array:
+        if jax.process_count() == 1:
+            return jax.device_put(array, sharding)
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    if config.degrade_on == "device":
+        from omgsr_jax.data.degradation_jax import degrade_function
+
+        degrade_placed = degrade_function(config.degradation_config, sharding)
+
+    def place(batch: Example) -> Example:
+        placed = {key: jax.tree.map(put, batch[key]) for key in batch if key != "id"}
+        if config.degrade_on == "device":
+            placed["lr"] = degrade_placed(placed["hr"], placed.pop("plan"))
+        return {**placed, "id": batch["id"]}
+
+    return grain.experimental.ThreadPrefetchIterDataset(
+        batches.map(place), prefetch_buffer_size=ahead
+    )
+
+
+def _collate(examples: Sequence[Example]) -> Example:
+    batch: Example = {"id": [example["id"] for example in examples]}
+    for key in ("lr", "hr"):
+        if key in examples[0]:
+            stacked = np.stack([example[key] for example in examples])  # b h w c
+            batch[key] = np.multiply(stacked, np.float32(2 / 255), dtype=np.float32) - 1
+    if "plan" in examples[0]:
+        plans = [example["plan"] for example in examples]
+        batch["plan"] = {key: np.stack([plan[key] for plan in plans]) for key in plans[0]}
+    return batch
+
+
+def _one_opencv_thread(worker_index: int, worker_count: int) -> None:
+    """Workers are the parallelism; OpenCV's own threads would only compete with them."""
+    del worker_index, worker_count
+    cv2.setNumThreads(1)

@@ -1,0 +1,40 @@
+"""One of several JAX processes that read the same data; run by test_distributed.py.
+
+    python tests/data/distributed_worker.py PORT INDEX COUNT FOLDER host|device OUT.npz
+
+OUT.npz gets, for each of three global batches, `id` and `lr` of the part that this process holds.
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+
+def main(port: str, index: int, count: int, folder: str, degrade_on: str, output: str) -> None:
+    jax.distributed.initialize(f"localhost:{port}", count, index)
+    from omgsr_jax.data import DegradationConfig, PipelineConfig, make_pipeline, to_device
+
+    config = PipelineConfig(
+        (folder,),
+        resolution=64,
+        batch_size=4,
+        seed=5,
+        degradation=DegradationConfig(),
+        degrade_on=degrade_on,
+    )
+    mesh = jax.make_mesh((jax.device_count(),), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    batches = iter(to_device(make_pipeline(config), config, sharding))
+    parts = {}
+    for step in range(3):
+        batch = next(batches)
+        assert batch["lr"].shape == (4, 64, 64, 3), "the global shape"
+        shards = sorted(batch["lr"].addressable_shards, key=lambda s: s.index[0].start or 0)
+        parts[f"id{step}"] = batch["id"]
+        parts[f"lr{step}"] = np.concatenate([np.asarray(shard.data) for shard in shards])
+    np.savez(output, **parts)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
