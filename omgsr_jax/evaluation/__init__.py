@@ -1,0 +1,23 @@
+"""Metrics, benchmark tables and reports: how good outputs are, and how sure that is."""
+
+from .benchmark import run, score
+from .errors import PairError, UnavailableError
+from .metrics import METRICS, Metric, Settings, prepare
+from .pairs import Pair
+from .papers import paper_rows
+from .results import Evaluation, System
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "Metric",
+    "Pair",
+    "PairError",
+    "Settings",
+    "System",
+    "UnavailableError",
+    "paper_rows",
+    "prepare",
+    "run",
+    "score",
+]
