@@ -3,7 +3,7 @@
 from .benchmark import run, score
 from .errors import PairError, UnavailableError
 from .metrics import METRICS, Metric, Settings, prepare
-from .pairs import Pair
+from .pairs import Pair, find_pairs
 from .papers import paper_rows
 from .results import Evaluation, System
 
@@ -16,6 +16,7 @@ __all__ = [
     "Settings",
     "System",
     "UnavailableError",
+    "find_pairs",
     "paper_rows",
     "prepare",
     "run",

@@ -44,12 +44,13 @@ def ssim(sr: ArrayLike, hr: ArrayLike, *, luma: bool = True, crop_border: int = 
     """
     x, y = (_planes_8bit(crop(image, crop_border), luma) for image in (sr, hr))  # b c h w
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    # Variances do not depend on the origin; moving it to mid-grey halves the numbers whose squares
-    # are subtracted below, and with them fp32's rounding.
-    x, y = x - 128, y - 128
+    # Variances do not depend on the origin; moved to the reference's mean, the numbers whose
+    # squares are subtracted below are small, and so is fp32's rounding.
+    origin = jnp.round(jnp.mean(y, axis=(2, 3), keepdims=True))
+    x, y = x - origin, y - origin
     mean_x, mean_y, xx, yy, xy = _blur(jnp.stack([x, y, x * x, y * y, x * y]))
     var_x, var_y, cov = xx - mean_x * mean_x, yy - mean_y * mean_y, xy - mean_x * mean_y
-    mean_x, mean_y = mean_x + 128, mean_y + 128
+    mean_x, mean_y = mean_x + origin, mean_y + origin
     contrast_structure = jnp.maximum((2 * cov + c2) / (var_x + var_y + c2), 0)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     return jnp.mean(luminance * contrast_structure, axis=(1, 2, 3))

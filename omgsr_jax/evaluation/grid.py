@@ -25,17 +25,30 @@ NEAREST, FARTHEST = 3, 8
 def grid_peak(images: ArrayLike, *, period: int = 16) -> jax.Array:
     """Excess power at the harmonics of `period` pixels, in dB, for each of `b h w 3`.
 
-    About 0 for photographs. Looked for in luma, where a repeated texture shows, and in the size of
-    its gradients, where seams of random sign show; the larger of the two is returned.
+    Around 0 for photographs, seldom above 5. Looked for in luma, where a repeated pattern shows,
+    and in the profiles of its gradients, where seams of random sign show; the larger is returned.
     """
     y = weigh(LUMA, channels(to_unit(images)))
     height, width = (size // period * period for size in y.shape[1:])
     y = y[:, :height, :width]
-    down = jnp.abs(y - jnp.roll(y, 1, axis=1))
-    right = jnp.abs(y - jnp.roll(y, 1, axis=2))
-    # A strong edge of the picture must not outweigh a faint seam: compress above ~4 grey levels.
-    gradient = jnp.log1p((down + right) / 4)
-    return jnp.maximum(_lattice_excess(y, period), _lattice_excess(gradient, period))
+    return jnp.maximum(_lattice_excess(y, period), _seam_excess(y, period))
+
+
+def _seam_excess(y: jax.Array, period: int) -> jax.Array:
+    """The same for edges at every `period`-th row and column, of whatever sign and height."""
+    # A strong edge of the picture must not outweigh a faint seam: compress above ~2 grey levels.
+    down, right = (jnp.log1p(jnp.abs(y - jnp.roll(y, 1, axis)) / 2) for axis in (1, 2))
+    ratios = []
+    for profile in (jnp.mean(down, axis=2), jnp.mean(right, axis=1)):  # b n
+        n = profile.shape[1]
+        centred = profile - jnp.mean(profile, axis=1, keepdims=True)
+        power = jnp.square(jnp.abs(jnp.fft.fft(centred * np.hanning(n + 1)[:-1])))
+        step = n // period
+        bins = step * np.arange(1, period, 2)  # odd harmonics: see `_lattice_excess`
+        near = [s * d for d in range(NEAREST, min(FARTHEST, step // 2) + 1) for s in (1, -1)]
+        background = jnp.mean(jnp.stack([power[:, (bins + d) % n] for d in near]), axis=0)
+        ratios.append(power[:, bins] / (background + 1e-12 * jnp.max(power, axis=1, keepdims=True)))
+    return 10 * jnp.log10(jnp.mean(jnp.concatenate(ratios, axis=1), axis=1) + 1e-3)
 
 
 def _lattice_excess(signal: jax.Array, period: int) -> jax.Array:

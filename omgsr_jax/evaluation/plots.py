@@ -8,7 +8,7 @@ import numpy as np
 from .metrics import Metric
 from .results import System
 
-WIDTH, ROW, TOP, AXIS = 460, 62, 8, 26
+WIDTH, ROW, TOP, AXIS = 360, 62, 8, 22
 LEFT, RIGHT = 10, 10
 MAX_DOTS = 400  # beyond, single images are no longer told apart
 
@@ -21,7 +21,7 @@ def distribution(metric: Metric, systems: Sequence[System]) -> str:
     if not len(pooled):
         return "<p class=muted>undefined on every image</p>"
     low, high = float(pooled.min()), float(pooled.max())
-    margin = 0.06 * (high - low) or 0.5
+    margin = 0.1 * (high - low) or 0.5
     low, high = low - margin, high + margin
 
     def x(value: float) -> float:

@@ -83,16 +83,15 @@ def caveats(evaluation: Evaluation) -> list[str]:
     """What a reader who compares these numbers with others has to know."""
     notes = []
     if evaluation.benchmark and evaluation.protocol != "papers":
+        notes.append("The papers' rows are under their protocol, these scores were not held to it.")
+    expected = IMAGES.get(evaluation.benchmark or "")
+    counts = {len(system.images) for system in evaluation.systems}
+    if expected and counts != {expected}:
         notes.append(
-            "The papers' rows are under their protocol, these scores were not forced to be."
+            f"The papers' {evaluation.benchmark} has {expected} images, this evaluation "
+            f"{'/'.join(map(str, sorted(counts)))}: means differ, FID does not compare at all."
         )
     for system in evaluation.systems:
-        expected = IMAGES.get(evaluation.benchmark or "", len(system.images))
-        if len(system.images) != expected:
-            notes.append(
-                f"{system.name} has {len(system.images)} images, the papers' "
-                f"{evaluation.benchmark} {expected}: means differ, FID does not compare at all."
-            )
         for key, values in system.scores.items():
             undefined = [system.images[i] for i, v in enumerate(values) if not math.isfinite(v)]
             if undefined:
