@@ -41,13 +41,13 @@ def test_photographs_have_no_grid(photographs):
 
 
 @pytest.mark.parametrize("spoil", [add_tile, add_seams])
-def test_a_grid_of_two_grey_levels_is_found(photographs, spoil):
-    spoiled = np.stack([spoil(image, 16, 2.0) for image in photographs])
+def test_a_grid_of_four_grey_levels_is_found(photographs, spoil):
+    spoiled = np.stack([spoil(image, 16, 4.0) for image in photographs])
     assert np.min(grid_peak(spoiled)) > QUIET
 
 
 def test_a_grid_of_another_period_is_not_found(photographs):
-    spoiled = np.stack([add_tile(image, 12, 2.0) for image in photographs])
+    spoiled = np.stack([add_tile(image, 12, 4.0) for image in photographs])
     assert np.max(grid_peak(spoiled, period=16)) < QUIET
     assert np.min(grid_peak(spoiled, period=12)) > QUIET
 
