@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import external, fid
-from .errors import PairError
+from .errors import PairError, UnavailableError
 from .metrics import BY_KEY, Settings, choose, prepare
 from .pairs import Pair, PairedFiles, find_pairs, in_batches
 from .papers import IMAGES
@@ -48,7 +48,7 @@ def run(
         benchmark: RealSR, DRealSR or DIV2K-Val, to show the papers' rows beside.
         settings: what else the numbers depend on, and where weights are.
         subset: allow references that have no output.
-        cross_check: compute what we implement by pyiqa too, and report the largest difference.
+        cross_check: score by pyiqa too what it shares with us, and report the largest difference.
         progress: called with (system, images done, images in all).
     """
     settings = settings or Settings()
@@ -64,7 +64,8 @@ def run(
     ready, not_run = prepare(keys, settings, list(files.values()))
 
     systems: list[System] = []
-    checks: dict[str, float] = {}
+    theirs, not_checked = _prepare_checks(ready) if cross_check else ({}, {})
+    checks: dict[str, float] = dict.fromkeys(theirs, 0.0)
     reference = None
     for name, pairs in files.items():
         if systems and systems[-1].images != sorted(pair.name for pair in pairs):
@@ -72,10 +73,11 @@ def run(
         report = progress and partial(_report, progress, name, len(pairs))
         system, reference = score(name, (pair.read() for pair in pairs), ready, reference, report)
         systems.append(replace(system, files=pairs))
-        if cross_check:
-            for key, difference in _cross_check(system, pairs, ready).items():
-                checks[key] = max(difference, checks.get(key, 0.0))
-    evaluation = Evaluation(systems, settings, not_run, protocol, benchmark, checks)
+        for key, difference in _cross_check(systems[-1], theirs).items() if theirs else ():
+            checks[key] = max(difference, checks[key])
+    evaluation = Evaluation(
+        systems, settings, not_run, protocol, benchmark, {**checks, **not_checked}
+    )
     if out is not None:
         write(evaluation, Path(out))
     return evaluation
@@ -157,14 +159,21 @@ def _check_protocol(files: Mapping[str, list[PairedFiles]], settings: Settings) 
         )
 
 
-def _cross_check(
-    system: System, files: Sequence[PairedFiles], ready: Mapping[str, Any]
-) -> dict[str, float]:
-    """The largest difference between our scores of one system and pyiqa's, by metric."""
-    theirs = {}
+def _prepare_checks(ready: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """pyiqa's versions of the metrics that run, made ready; and why some cannot be."""
+    theirs, not_checked = {}, {}
     for key in ready:
         same = BY_KEY[key].pyiqa
-        if same is not None:
+        if same is None:
+            continue
+        try:
             theirs[key] = external.prepare(same[0], **same[1])
-    other, _ = score(system.name, (pair.read() for pair in files), theirs)
+        except UnavailableError as reason:
+            not_checked[key] = str(reason)
+    return theirs, not_checked
+
+
+def _cross_check(system: System, theirs: Mapping[str, Any]) -> dict[str, float]:
+    """The largest difference between our scores and pyiqa's on any image, by metric."""
+    other, _ = score(system.name, (pair.read() for pair in system.files), theirs)
     return {key: float(np.nanmax(np.abs(other.scores[key] - system.scores[key]))) for key in theirs}

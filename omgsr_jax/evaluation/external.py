@@ -34,11 +34,6 @@ def prepare(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], np.
     return score
 
 
-def folder_fid(sr_dir: str, hr_dir: str) -> float:
-    """pyiqa's FID between two folders."""
-    return float(_create("fid")(sr_dir, hr_dir))
-
-
 def _create(name: str, **options: Any) -> Any:
     try:
         import pyiqa

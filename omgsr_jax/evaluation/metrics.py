@@ -102,7 +102,7 @@ METRICS = (
     Metric("clipiqa", "CLIPIQA", "higher", 4, "no reference", _pyiqa("clipiqa"), _side(224)),
     Metric("psnr_rgb", "PSNR RGB", "higher", 2, "dB", _psnr(False), _inside(1, 1), ("psnr", {})),
     Metric("ssim_rgb", "SSIM RGB", "higher", 4, "", _ssim(False), _inside(11, 11), ("ssimc", {})),
-    Metric("grid", "Grid", "lower", 2, "dB over the spectrum's background", _grid, _periods),
+    Metric("grid", "Grid", "lower", 2, "dB over background", _grid, _periods),
 )
 PAPER_KEYS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa")
 BY_KEY = {metric.key: metric for metric in METRICS}

@@ -8,7 +8,8 @@ import numpy as np
 from .metrics import Metric
 from .results import System
 
-WIDTH, ROW, TOP, AXIS = 360, 62, 8, 22
+WIDTH, ROW, TOP, AXIS = 320, 68, 2, 22  # px; a row is its name, its density and its dots
+NAME, DOTS = 16, 14
 LEFT, RIGHT = 10, 10
 MAX_DOTS = 400  # beyond, single images are no longer told apart
 
@@ -48,11 +49,11 @@ def _row(
     place: tuple[int, int],
 ) -> Iterator[str]:
     index, top = place
-    base = top + ROW - 16
+    top, base = top + NAME, top + ROW - DOTS
     grid = np.linspace(*limits, 160)
     density = _density(values, grid, limits)
     points = " ".join(
-        f"{x(g):.1f},{base - (ROW - 24) * d:.1f}" for g, d in zip(grid, density, strict=True)
+        f"{x(g):.1f},{base - (base - top) * d:.1f}" for g, d in zip(grid, density, strict=True)
     )
     mean = system.mean(metric.key)
     title = (
@@ -63,7 +64,7 @@ def _row(
     ends = (f"{x(limit):.1f},{base}" for limit in limits)
     yield f'<polygon class=area points="{next(ends)} {points} {next(ends)}"/>'
     yield (
-        f'<rect class=ci x="{x(mean.low):.1f}" y="{top}" height="{ROW - 16}" '
+        f'<rect class=ci x="{x(mean.low):.1f}" y="{top}" height="{base - top}" '
         f'width="{max(x(mean.high) - x(mean.low), 1):.1f}"/>'
     )
     centre = f"{x(mean.value):.1f}"
@@ -71,7 +72,7 @@ def _row(
     if len(values) <= MAX_DOTS:
         for rank, value in enumerate(values):
             yield f'<circle cx="{x(value):.1f}" cy="{base + 4 + rank * 5 % 3 * 2.5:.1f}" r="1.6"/>'
-    yield f'<text x="{LEFT}" y="{top + 11}">{escape(system.name)}</text></g>'
+    yield f'<text x="{LEFT}" y="{top - 4}">{escape(system.name)}</text></g>'
 
 
 def _density(values: np.ndarray, grid: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -89,6 +90,6 @@ def _axis(low: float, high: float, x: Callable[[float], float], y: int) -> Itera
     step = 10 ** np.floor(np.log10((high - low) / 3))
     step = next(step * k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= 6)
     decimals = max(0, int(-np.floor(np.log10(step) + 1e-9)))
-    for tick in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step:
+    for tick in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0:
         yield f'<line class=tick x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{y}"/>'
         yield f'<text class=label x="{x(tick):.1f}" y="{y + 14}">{tick:.{decimals}f}</text>'

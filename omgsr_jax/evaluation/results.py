@@ -31,7 +31,8 @@ class Evaluation:
     not_run: dict[str, str]  # metric key -> why
     protocol: str | None = None
     benchmark: str | None = None  # whose rows of the papers to show beside
-    cross_check: dict[str, float] = field(default_factory=dict)  # largest difference to pyiqa's
+    # metric key -> largest difference to pyiqa on any image, or why it could not be checked
+    cross_check: dict[str, float | str] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[Metric]:

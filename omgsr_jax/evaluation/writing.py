@@ -135,8 +135,9 @@ def markdown(summary: dict[str, Any]) -> str:
         lines += ["", "Mind:"] + [f"- {note}" for note in summary["caveats"]]
     if summary["largest_difference_to_pyiqa"]:
         lines += ["", "Largest difference to pyiqa on any image:"]
-        checks = summary["largest_difference_to_pyiqa"].items()
-        lines += [f"- {BY_KEY[key].label}: {value:.2g}" for key, value in checks]
+        for key, found in summary["largest_difference_to_pyiqa"].items():
+            text = f"not checked: {found}" if isinstance(found, str) else f"{found:.2g}"
+            lines.append(f"- {BY_KEY[key].label}: {text}")
     return "\n".join(lines) + "\n"
 
 

@@ -209,6 +209,15 @@ def test_pyiqa_is_asked_with_the_papers_options(folders, monkeypatch):
     assert found.cross_check["psnr"] > 30  # the stand-in gives no PSNR, and that is seen
 
 
+def test_a_check_that_cannot_be_made_says_why(folders, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyiqa", None)  # importing it now fails
+    found = evaluation.run(
+        folders.good, folders.hr, out=tmp_path, metrics=["psnr"], cross_check=True
+    )
+    assert "pip install" in found.cross_check["psnr"]
+    assert "- PSNR: not checked: " in (tmp_path / "summary.md").read_text()
+
+
 def test_what_pyiqa_cannot_do_is_reported_as_not_run(folders, monkeypatch):
     def create(name, **options):
         raise OSError("no route to the weights\nand a long story")

@@ -58,6 +58,7 @@ def test_one_image_is_no_distribution():
         fid.frechet_distance(gaussian(np.ones((1, 4))), gaussian(np.eye(4)))
 
 
+@pytest.mark.slow  # two eigendecompositions of 2048x2048, and the network in both frameworks
 def test_whole_metric_matches_torch_and_scipy():
     reference = random_torch()
     tensors = {key: value.numpy() for key, value in reference.state_dict().items()}
