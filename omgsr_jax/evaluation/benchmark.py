@@ -73,8 +73,9 @@ def run(
         report = progress and partial(_report, progress, name, len(pairs))
         system, reference = score(name, (pair.read() for pair in pairs), ready, reference, report)
         systems.append(replace(system, files=pairs))
-        for key, difference in _cross_check(systems[-1], theirs).items() if theirs else ():
-            checks[key] = max(difference, checks[key])
+        if theirs:
+            largest = _cross_check(systems[-1], theirs)
+            checks = {key: max(largest[key], checks[key]) for key in checks}
     evaluation = Evaluation(
         systems, settings, not_run, protocol, benchmark, {**checks, **not_checked}
     )
@@ -111,6 +112,8 @@ def score(
         images += [pair.name for pair in batch]
         if progress:
             progress(len(images))
+    if not images:
+        raise PairError(f"{name} gave no images to score.")
     reference = reference or references
     order = np.argsort(images)
     per_image = {key: np.concatenate(values)[order] for key, values in scores.items()}
@@ -125,12 +128,12 @@ def _report(progress: Progress, name: str, total: int, done: int) -> None:
 def _name_systems(
     sr_dirs: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
 ) -> dict[str, Path]:
+    if not isinstance(sr_dirs, str | Path) and not sr_dirs:
+        raise ValueError("Give at least one folder of outputs.")
     if isinstance(sr_dirs, Mapping):
         return {name: Path(folder) for name, folder in sr_dirs.items()}
     folders = [sr_dirs] if isinstance(sr_dirs, str | Path) else list(sr_dirs)
     paths = [Path(folder) for folder in folders]
-    if not paths:
-        raise ValueError("Give at least one folder of outputs.")
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):  # a/out and b/out: tell them by their whole paths
         names = [str(path) for path in paths]

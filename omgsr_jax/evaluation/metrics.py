@@ -99,7 +99,7 @@ METRICS = (
     Metric("niqe", "NIQE", "lower", 4, "no reference", _niqe, _inside(96, 192), ("niqe", {})),
     Metric("musiq", "MUSIQ", "higher", 2, "no reference, KonIQ", _pyiqa("musiq"), _side(32)),
     Metric("maniqa", "MANIQA", "higher", 4, "no reference, PIPAL", MANIQA, _side(224)),
-    Metric("clipiqa", "CLIPIQA", "higher", 4, "no reference", _pyiqa("clipiqa"), _side(224)),
+    Metric("clipiqa", "CLIPIQA", "higher", 4, "no reference", _pyiqa("clipiqa"), _side(32)),
     Metric("psnr_rgb", "PSNR RGB", "higher", 2, "dB", _psnr(False), _inside(1, 1), ("psnr", {})),
     Metric("ssim_rgb", "SSIM RGB", "higher", 4, "", _ssim(False), _inside(11, 11), ("ssimc", {})),
     Metric("grid", "Grid", "lower", 2, "dB over background", _grid, _periods),

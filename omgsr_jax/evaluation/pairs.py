@@ -114,6 +114,9 @@ def in_batches(pairs: Iterable[Pair], batch_size: int) -> Iterator[list[Pair]]:
     """Consecutive pairs of one size, at most `batch_size` together."""
     batch: list[Pair] = []
     for pair in pairs:
+        if pair.sr.shape != pair.hr.shape:
+            sizes = f"the output is {_wxh(pair.sr.shape)}, the reference {_wxh(pair.hr.shape)}"
+            raise PairError(f"{pair.name}: {sizes}")
         if batch and (len(batch) == batch_size or pair.hr.shape != batch[0].hr.shape):
             yield batch
             batch = []
@@ -157,7 +160,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
     return (height, width), max(bits, 8)
 
 
-def _wxh(size: tuple[int, int]) -> str:
+def _wxh(size: Sequence[int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 

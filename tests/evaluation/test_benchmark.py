@@ -108,6 +108,16 @@ def test_a_stream_is_scored_like_folders(folders, result):
     np.testing.assert_array_equal(system.scores["ssim"], result[0].systems[0].scores["ssim"])
 
 
+def test_a_stream_that_gives_nothing_or_the_wrong_size_is_an_error():
+    with pytest.raises(PairError, match="no images"):
+        evaluation.score("model", iter(()), {})
+    small, large = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 24, 3), np.uint8)
+    with pytest.raises(PairError, match="x: the output is 8x8, the reference 24x16"):
+        evaluation.score("model", [evaluation.Pair("x", small, large)], {})
+    with pytest.raises(ValueError, match="at least one folder"):
+        evaluation.run({}, "hr")
+
+
 def test_images_of_different_sizes_are_scored_in_one_run(tmp_path):
     hr = {
         "a.png": photograph(1, 40, 48),
