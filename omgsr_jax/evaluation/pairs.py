@@ -1,0 +1,175 @@
+"""Images of two or three folders, paired by name and checked before anything is computed.
+
+Every problem of a benchmark's files is found from their headers and reported in one error: half an
+hour of metrics should not end at a stray file.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from .errors import PairError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SHOWN = 5  # of each kind of problem; the rest is counted
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image of a benchmark: an output and its reference, uint8 `h w 3`."""
+
+    name: str
+    sr: np.ndarray
+    hr: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairedFiles:
+    """Matched files, and the size that output and reference share."""
+
+    name: str
+    sr: Path
+    hr: Path
+    lr: Path | None
+    size: tuple[int, int]  # height, width
+
+    def read(self) -> Pair:
+        return Pair(self.name, read_image(self.sr), read_image(self.hr))
+
+
+def find_pairs(
+    sr_dir: str | Path,
+    hr_dir: str | Path,
+    lr_dir: str | Path | None = None,
+    *,
+    subset: bool = False,
+) -> list[PairedFiles]:
+    """Match files by name without suffix. `subset` allows references that have no output."""
+    sr, hr = list_images(sr_dir), list_images(hr_dir)
+    lr = list_images(lr_dir) if lr_dir is not None else None
+
+    problems = _missing(f"output(s) in {sr_dir} without a reference in {hr_dir}", sr, hr)
+    if not subset:
+        absent = _missing(f"reference(s) in {hr_dir} without an output in {sr_dir}", hr, sr)
+        if absent and not problems:
+            absent.append("To score only the outputs that are there, pass subset=True (--subset).")
+        problems += absent
+    if lr is not None:
+        problems += _missing(f"output(s) in {sr_dir} without an input in {lr_dir}", sr, lr)
+
+    found, bad = [], []
+    for name in sorted(sr.keys() & hr.keys()):
+        source = lr.get(name) if lr is not None else None
+        size, problem = _check(sr[name], hr[name], source)
+        if problem:
+            bad.append(f"{name}: {problem}")
+        else:
+            found.append(PairedFiles(name, sr[name], hr[name], source, size))
+    problems += _some("pair(s) that cannot be compared", bad)
+    if problems:
+        raise PairError(f"{sr_dir} cannot be scored against {hr_dir}.\n" + "\n".join(problems))
+    return sorted(found, key=lambda pair: pair.size)  # one size after another: one program each
+
+
+def list_images(folder: str | Path) -> dict[str, Path]:
+    """Name without suffix -> file, for the images directly in `folder`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PairError(f"{folder} is not a folder.")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise PairError(
+                f"{folder} has both {files[path.stem].name} and {path.name}: images are paired by "
+                "name without suffix, so only one may stay."
+            )
+        files[path.stem] = path
+    if not files:
+        raise PairError(f"{folder} holds no images ({' '.join(SUFFIXES)}).")
+    return files
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 RGB `h w 3`, turned the way its EXIF orientation says."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if (
+                upright.has_transparency_data
+                and np.asarray(upright.convert("RGBA"))[..., 3].min() < 255
+            ):
+                raise PairError(f"{path} has transparent pixels: put it on a background first.")
+            return np.asarray(upright.convert("RGB"))
+    except OSError as error:
+        raise PairError(f"{path} cannot be read: {error}") from error
+
+
+def in_batches(pairs: Iterable[Pair], batch_size: int) -> Iterator[list[Pair]]:
+    """Consecutive pairs of one size, at most `batch_size` together."""
+    batch: list[Pair] = []
+    for pair in pairs:
+        if pair.sr.shape != pair.hr.shape:
+            sizes = f"the output is {_wxh(pair.sr.shape)}, the reference {_wxh(pair.hr.shape)}"
+            raise PairError(f"{pair.name}: {sizes}")
+        if batch and (len(batch) == batch_size or pair.hr.shape != batch[0].hr.shape):
+            yield batch
+            batch = []
+        batch.append(pair)
+    if batch:
+        yield batch
+
+
+def _check(sr: Path, hr: Path, lr: Path | None) -> tuple[tuple[int, int], str]:
+    """The common size, and what is wrong with this pair ("" if nothing)."""
+    try:
+        (sr_size, sr_bits), (hr_size, hr_bits) = _header(sr), _header(hr)
+        lr_size = _header(lr)[0] if lr is not None else None
+    except (OSError, UnidentifiedImageError) as error:
+        return (0, 0), f"not readable as an image ({error})"
+    if sr_bits != hr_bits:
+        return hr_size, f"the output has {sr_bits} bits per channel, the reference {hr_bits}"
+    if hr_bits != 8:
+        return hr_size, f"{hr_bits} bits per channel; the metrics are defined on 8-bit images"
+    if sr_size != hr_size:
+        return hr_size, f"the output is {_wxh(sr_size)}, the reference {_wxh(hr_size)}"
+    if lr_size and (lr_size[0] * hr_size[1] != lr_size[1] * hr_size[0] or lr_size > hr_size):
+        return hr_size, f"the input is {_wxh(lr_size)}, no reduction of {_wxh(hr_size)}"
+    return hr_size, ""
+
+
+def _header(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) as displayed and bits per channel, without decoding the pixels."""
+    with Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) >= 5:  # orientation: lying on its side
+            width, height = height, width
+        # Pillow opens a 16-bit RGB PNG as if it had 8 bits, so the file itself must be asked.
+        if image.format == "PNG":
+            with path.open("rb") as file:
+                bits = file.read(25)[24]  # of IHDR, after signature, chunk header, width, height
+        elif isinstance(image, TiffImageFile):
+            bits = max(image.tag_v2.get(258, (8,)))
+        else:
+            bits = 8
+    return (height, width), max(bits, 8)
+
+
+def _wxh(size: Sequence[int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _missing(what: str, names: Iterable[str], among: Iterable[str]) -> list[str]:
+    return _some(what, sorted(set(names) - set(among)))
+
+
+def _some(what: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    more = [f"... and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return [f"{len(items)} {what}:"] + [f"  {item}" for item in [*items[:SHOWN], *more]]
