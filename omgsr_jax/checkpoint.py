@@ -196,6 +196,20 @@ def read(
     return fill(model, _restore(directory, set(weights(model)), sharding))
 
 
+def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
+    """The prompt's embeddings by the backbone's keyword, without the rest of the model."""
+    names = [f"prompt.{name}" for name in read_card(directory).generator.prompt_shapes]
+    how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        restored = checkpointer.restore(
+            epath.Path(directory) / PARAMS,
+            args=ocp.args.PyTreeRestore(
+                item=dict.fromkeys(names, 0), restore_args=how, partial_restore=True
+            ),
+        )
+    return {name.removeprefix("prompt."): value for name, value in restored.items()}
+
+
 def fill(model: Module, params: Mapping[str, Any]) -> Module:
     """`model` (with shapes in place of arrays) with its weights taken from `params` by name."""
     graph, state = nnx.split(model)
