@@ -122,7 +122,7 @@ def first_divergent(errors: list[BlockError], tolerance: float) -> BlockError | 
 
 
 def to_nhwc(tensor: Any) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy().transpose(0, 2, 3, 1)
+    return tensor.detach().cpu().numpy().transpose(0, 2, 3, 1)
 
 
 def to_nchw(array: Any) -> Any:
@@ -155,14 +155,24 @@ class TorchPipeline:
         self.mid_timestep = mid_timestep
         self.context = torch.from_numpy(np.array(context, np.float32))[None]
 
+    def double(self) -> "TorchPipeline":
+        self.vae.double()
+        self.unet.double()
+        return self
+
+    def float(self) -> "TorchPipeline":
+        self.vae.float()
+        self.unet.float()
+        return self
+
     def stages(self, x_l: np.ndarray) -> dict[str, np.ndarray]:
         """Every stage's result for images b h w 3."""
         import torch
 
         with torch.no_grad():
-            x = to_nchw(x_l)
+            x = to_nchw(x_l).to(self.vae.dtype)
             z_l = self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-            context = self.context.expand(len(x), -1, -1)
+            context = self.context.to(x.dtype).expand(len(x), -1, -1)
             prediction = self.unet(z_l, self.mid_timestep, encoder_hidden_states=context).sample
             z_p = (z_l - (1 - self.alpha_bar).sqrt() * prediction) / self.alpha_bar.sqrt()
             image = self.vae.decode(z_p / self.vae.config.scaling_factor).sample
@@ -218,49 +228,42 @@ def jax_stages(model: OMGSR, x_l: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(value, np.float32) for name, value in zip(STAGES, values, strict=True)}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parity:
-    """What a comparison found: per stage, relative errors against PyTorch in fp32."""
+    """Every stage's result by who computed it: torch_fp64, torch_fp32, fp32 (JAX), and in bf16."""
 
-    fp32: dict[str, float]
-    bf16: dict[str, float]
-    torch_bf16: dict[str, float]
-    psnr: dict[str, float]
-    images: dict[str, np.ndarray]
+    results: dict[str, dict[str, np.ndarray]]
+
+    def errors(self, who: str, reference: str) -> dict[str, float]:
+        """Relative errors per stage; each stage inherits those of the stages before it."""
+        ours, theirs = self.results[who], self.results[reference]
+        return {stage: relative_error(ours[stage], theirs[stage]) for stage in STAGES}
+
+    def psnr(self, who: str, reference: str) -> float:
+        """Of the final images, in dB."""
+        return psnr(self.results[who]["decode"], self.results[reference]["decode"])
 
 
-def compare_stages(
-    base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray, *, with_bf16: bool = True
-) -> Parity:
-    """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3)."""
+def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray) -> Parity:
+    """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3).
+
+    PyTorch runs in fp64 too: at 512 px its fp32 group norms alone are off by 1e-5, so that only
+    fp64 can tell which of two fp32 results is the better one.
+    """
     card = checkpoint.read_card(converted)
     context = checkpoint.read_prompt(converted)["context"]
     pipeline = TorchPipeline(base, adapter, card.generator.mid_timestep, context)
-    results = {"torch_fp32": pipeline.stages(x_l)}
-    if with_bf16:
-        results["torch_bf16"] = pipeline.stages_in_bf16(x_l)
+    results = {
+        "torch_fp32": pipeline.stages(x_l),
+        "torch_fp64": pipeline.double().stages(x_l),
+        "torch_bf16": pipeline.float().stages_in_bf16(x_l),
+    }
     del pipeline
     gc.collect()
-    for precision in ("fp32", "bf16") if with_bf16 else ("fp32",):
+    for precision in ("fp32", "bf16"):
         with jax.default_matmul_precision("highest" if precision == "fp32" else "default"):
             model = checkpoint.for_inference(checkpoint.read(converted), precision)
             results[precision] = jax_stages(model, x_l)
         del model
         gc.collect()
-    reference = results["torch_fp32"]
-
-    def errors(name: str) -> dict[str, float]:
-        found = results.get(name, {})
-        return {stage: relative_error(found[stage], reference[stage]) for stage in found}
-
-    return Parity(
-        fp32=errors("fp32"),
-        bf16=errors("bf16"),
-        torch_bf16=errors("torch_bf16"),
-        psnr={
-            name: psnr(found["decode"], reference["decode"])
-            for name, found in results.items()
-            if name != "torch_fp32"
-        },
-        images={name: found["decode"] for name, found in results.items()},
-    )
+    return Parity(results)

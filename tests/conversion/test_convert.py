@@ -20,10 +20,13 @@ from tests.helpers import images, relative_error
 def test_converted_model_agrees_with_pytorch_at_every_stage(tiny_base, tiny_adapter, tiny_model):
     parity = compare_stages(tiny_base, tiny_adapter, tiny_model, images(0, 2, 64, 96, 3))
     # Errors add up from stage to stage, hence more than the 1e-5 of a single network.
-    assert max(parity.fp32.values()) <= 2e-5, parity.fp32
-    assert parity.psnr["fp32"] >= 90
+    for reference in ("torch_fp32", "torch_fp64"):
+        errors = parity.errors("fp32", reference)
+        assert max(errors.values()) <= 2e-5, (reference, errors)
+        assert parity.psnr("fp32", reference) >= 90
     # bf16 is held against what PyTorch itself loses in bf16.
-    assert all(parity.bf16[stage] <= 2 * parity.torch_bf16[stage] for stage in parity.bf16)
+    ours, theirs = (parity.errors(who, "torch_fp64") for who in ("bf16", "torch_bf16"))
+    assert all(ours[stage] <= 2 * theirs[stage] for stage in ours), (ours, theirs)
 
 
 def test_prompt_embeddings_are_those_of_transformers(tiny_base, tiny_model):
