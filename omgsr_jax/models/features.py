@@ -1,0 +1,63 @@
+"""What the perceptual networks share: their interface, their input's range, their smoothing filters.
+
+Anything with `features` can be looked through by a loss or a discriminator: VGG16, AlexNet, DINOv2,
+DINOv3-ConvNeXt, and the encoder of a frozen VAE.
+"""
+
+from typing import Protocol
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+Colour = tuple[float, float, float]
+
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+# The published code subtracts CLIP's mean from DINOv2's input, and divides by ImageNet's deviation.
+CLIP_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
+
+_BINOMIAL = (0.125, 0.375, 0.375, 0.125)
+_HANN = (0.25, 0.5, 0.25)
+
+
+class FeatureBackbone(Protocol):
+    """A network that is looked through, not at."""
+
+    def features(self, x: Array) -> list[Array]:
+        """Images (b h w 3, in [-1, 1]) to feature maps (b h' w' c), in the order of their depth."""
+
+
+def normalized(x: Array, mean: Colour = IMAGENET_MEAN) -> Array:
+    """Images in [-1, 1] as networks trained on ImageNet expect them."""
+    return (x * 0.5 + 0.5 - jnp.asarray(mean, x.dtype)) / jnp.asarray(IMAGENET_STD, x.dtype)
+
+
+def max_pool(x: Array, *, window: int = 2) -> Array:
+    """The largest value of every `window` x `window` pixels, two pixels apart: b h w c."""
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, window, window, 1), (1, 2, 2, 1), padding="VALID"
+    )
+
+
+def l2_pool(x: Array, *, stride: int = 2) -> Array:
+    """The smoothed energy of every channel, as DISTS pools: b h w c."""
+    energy = _smooth(jnp.square(x.astype(jnp.float32)), _HANN, stride=stride, padding=1)
+    return jnp.sqrt(energy + 1e-12).astype(x.dtype)  # at 0, the root alone has no gradient
+
+
+def blur_pool(x: Array, *, stride: int = 2, padding: int = 1) -> Array:
+    """`x` behind a low-pass filter that lets it be subsampled without aliasing: b h w c."""
+    return _smooth(x.astype(jnp.float32), _BINOMIAL, stride=stride, padding=padding).astype(x.dtype)
+
+
+def _smooth(x: Array, taps: tuple[float, ...], *, stride: int, padding: int) -> Array:
+    """Each channel filtered with `taps` along both axes of space, on zero padding."""
+    for axis in (1, 2):
+        margin = [(padding, padding) if i == axis else (0, 0) for i in range(x.ndim)]
+        x = jnp.pad(x, margin)
+        last = x.shape[axis] - len(taps)
+        x = sum(
+            tap * lax.slice_in_dim(x, i, i + last + 1, stride=stride, axis=axis)
+            for i, tap in enumerate(taps)
+        )
+    return x
