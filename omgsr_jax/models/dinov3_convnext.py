@@ -46,9 +46,7 @@ class Stage(nnx.Module):
             c_in = config.hidden_sizes[stage - 1]
             down = [LayerNorm(c_in, eps=eps), Conv(c_in, width, 2, stride=2, rngs=rngs)]
         self.downsample_layers = nnx.List(down)
-        self.layers = nnx.List(
-            Layer(width, config, rngs=rngs) for _ in range(config.depths[stage])
-        )
+        self.layers = nnx.List(Layer(width, config, rngs=rngs) for _ in range(config.depths[stage]))
 
     def __call__(self, x: Array) -> Array:
         for layer in (*self.downsample_layers, *self.layers):
@@ -66,9 +64,7 @@ class DINOv3ConvNeXt(nnx.Module):
         self.config = config
         self.remat = remat
 
-    def features(
-        self, x: Array, *, between: Callable[[Array], Array] = lambda x: x
-    ) -> list[Array]:
+    def features(self, x: Array, *, between: Callable[[Array], Array] = lambda x: x) -> list[Array]:
         """The output of every stage (b h/4 w/4 c, b h/8 w/8 c, ...).
 
         `between` is applied to a stage's output before it is returned and goes into the next one.

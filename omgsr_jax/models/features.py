@@ -1,9 +1,11 @@
-"""What the perceptual networks share: their interface, their input's range, their smoothing filters.
+"""What the perceptual networks share: their interface, the range of their input, their pooling.
 
 Anything with `features` can be looked through by a loss or a discriminator: VGG16, AlexNet, DINOv2,
 DINOv3-ConvNeXt, and the encoder of a frozen VAE.
 """
 
+import operator
+from functools import reduce
 from typing import Protocol
 
 import jax.numpy as jnp
@@ -28,8 +30,8 @@ class FeatureBackbone(Protocol):
 
 
 def normalized(x: Array, mean: Colour = IMAGENET_MEAN) -> Array:
-    """Images in [-1, 1] as networks trained on ImageNet expect them."""
-    return (x * 0.5 + 0.5 - jnp.asarray(mean, x.dtype)) / jnp.asarray(IMAGENET_STD, x.dtype)
+    """Images in [-1, 1] as networks trained on ImageNet expect them, fp32."""
+    return (x.astype(jnp.float32) * 0.5 + 0.5 - jnp.asarray(mean)) / jnp.asarray(IMAGENET_STD)
 
 
 def max_pool(x: Array, *, window: int = 2) -> Array:
@@ -41,23 +43,28 @@ def max_pool(x: Array, *, window: int = 2) -> Array:
 
 def l2_pool(x: Array, *, stride: int = 2) -> Array:
     """The smoothed energy of every channel, as DISTS pools: b h w c."""
-    energy = _smooth(jnp.square(x.astype(jnp.float32)), _HANN, stride=stride, padding=1)
+    energy = jnp.square(x.astype(jnp.float32))
+    for axis in (1, 2):
+        energy = filtered(energy, _HANN, axis=axis, stride=stride, padding=1)
     return jnp.sqrt(energy + 1e-12).astype(x.dtype)  # at 0, the root alone has no gradient
 
 
 def blur_pool(x: Array, *, stride: int = 2, padding: int = 1) -> Array:
     """`x` behind a low-pass filter that lets it be subsampled without aliasing: b h w c."""
-    return _smooth(x.astype(jnp.float32), _BINOMIAL, stride=stride, padding=padding).astype(x.dtype)
-
-
-def _smooth(x: Array, taps: tuple[float, ...], *, stride: int, padding: int) -> Array:
-    """Each channel filtered with `taps` along both axes of space, on zero padding."""
+    y = x.astype(jnp.float32)
     for axis in (1, 2):
-        margin = [(padding, padding) if i == axis else (0, 0) for i in range(x.ndim)]
-        x = jnp.pad(x, margin)
-        last = x.shape[axis] - len(taps)
-        x = sum(
-            tap * lax.slice_in_dim(x, i, i + last + 1, stride=stride, axis=axis)
-            for i, tap in enumerate(taps)
-        )
-    return x
+        y = filtered(y, _BINOMIAL, axis=axis, stride=stride, padding=padding)
+    return y.astype(x.dtype)
+
+
+def filtered(
+    x: Array, taps: tuple[float, ...], *, axis: int, stride: int = 1, padding: int
+) -> Array:
+    """`x` correlated with `taps` along one axis, on zero padding."""
+    x = jnp.pad(x, [(padding, padding) if i == axis else (0, 0) for i in range(x.ndim)])
+    end = x.shape[axis] - len(taps) + 1
+    shifted = (
+        tap * lax.slice_in_dim(x, i, end + i, stride=stride, axis=axis)
+        for i, tap in enumerate(taps)
+    )
+    return reduce(operator.add, shifted)

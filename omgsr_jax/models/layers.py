@@ -88,7 +88,7 @@ class Conv(nnx.Module):
         return y if self.bias is None else y + self.bias[...]
 
     def convolve(self, x: Array, kernel: Array) -> Array:
-        """`x` convolved with any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
+        """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
         return lax.conv_general_dilated(
             x.astype(kernel.dtype),
             kernel,

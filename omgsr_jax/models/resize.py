@@ -1,7 +1,7 @@
 """Resizing with PyTorch's arithmetic: a matrix for the rows and one for the columns.
 
-`jax.image.resize` differs from what the networks here were trained with: its cubic kernel is another
-one, it renormalises at the border, and it has no area mode.
+`jax.image.resize` differs from what the networks here were trained with: its cubic kernel is
+another one, it renormalises at the border, and it has no area mode.
 """
 
 import jax.numpy as jnp

@@ -1,8 +1,8 @@
 """Spectral normalisation, as torch.nn.utils.spectral_norm does it.
 
 The largest singular value of a kernel is estimated by one step of power iteration per training
-forward. The two vectors of that iteration are neither trained nor fixed: they are `SpectralVector`s,
-which a training step takes from the discriminator's state and hands on.
+forward. The two vectors of that iteration are neither trained nor fixed: a training step takes the
+`SpectralVector`s from the discriminator's state and hands them on.
 """
 
 import math
@@ -36,10 +36,8 @@ class SpectralNorm(nnx.Module):
         base = self.base_layer
         kernel = base.kernel[...].astype(jnp.float32)
         kernel = (kernel / self.sigma(train=train)).astype(base.kernel.dtype)
-        if isinstance(base, Conv):
-            y = base.convolve(x, kernel)
-        else:
-            y = x.astype(kernel.dtype) @ kernel
+        x = x.astype(kernel.dtype)
+        y = base.convolve(x, kernel) if isinstance(base, Conv) else x @ kernel
         return y if base.bias is None else y + base.bias[...]
 
     def sigma(self, *, train: bool) -> Array:
