@@ -55,7 +55,7 @@ def augment(x: Array, drawn: Augmentation) -> Array:
     x = (x - grey) * _per_image(drawn.saturation) + grey
     grey = x.mean((1, 2, 3), keepdims=True)
     x = (x - grey) * _per_image(drawn.contrast) + grey
-    return jax.vmap(_translated)(x, drawn.shift) * _hole_mask(x.shape[1:3], drawn.hole)
+    return jax.vmap(_translated)(x, drawn.shift) * _hole_mask(x.shape[1], x.shape[2], drawn.hole)
 
 
 def _translated(x: Array, shift: Array) -> Array:
@@ -66,10 +66,10 @@ def _translated(x: Array, shift: Array) -> Array:
     return jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), x.shape)
 
 
-def _hole_mask(size: tuple[int, int], hole: Array) -> Array:  # b h w 1
+def _hole_mask(h: int, w: int, hole: Array) -> Array:  # b h w 1
     """0 in a rectangle around each centre, of half the height and half the width; else 1."""
     inside = []
-    for axis, length in enumerate(size):
+    for axis, length in enumerate((h, w)):
         cut = _part(length, _CUTOUT)
         first = hole[:, axis, None] - cut // 2  # b 1
         index = jnp.arange(length)

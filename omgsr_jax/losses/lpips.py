@@ -33,7 +33,7 @@ def lpips(x: Array, y: Array, backbone: FeatureBackbone, heads: LPIPSHeads) -> A
     sum over levels of mean_{h w} sum_c w_c (x_c / |x| - y_c / |y|)^2, where |.| runs over channels.
     """
     maps = zip(heads.lin, backbone.features(x), backbone.features(y), strict=True)
-    return sum(_level(weight[...], a, b) for weight, a, b in maps)
+    return jnp.stack([_level(weight[...], a, b) for weight, a, b in maps]).sum(0)
 
 
 def oc_lpips(

@@ -4,9 +4,9 @@ v1 (Fig. 5 of the paper): DINOv2 at 518 pixels, two spatial levels and a token l
 v2 (the revised paper): the first three stages of DINOv3-ConvNeXt, a tower on each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -164,13 +164,14 @@ class DiscriminatorParts(NamedTuple):
     backbone: nnx.State  # frozen
 
     def merge(self) -> Discriminator:
-        return nnx.merge(self.graph, self.heads, self.spectral, self.backbone)
+        """The whole of it again, whose forwards leave these parts as they are."""
+        return nnx.merge(self.graph, self.heads, self.spectral, self.backbone, copy=True)
 
 
 def take_apart(discriminator: Discriminator) -> DiscriminatorParts:
-    parts = nnx.split(discriminator, _is_head, SpectralVector, ...)
+    parts: Any = nnx.split(discriminator, _is_head, SpectralVector, ...)
     return DiscriminatorParts(*parts)
 
 
-def _is_head(path: tuple[str | int, ...], leaf: nnx.Variable) -> bool:
+def _is_head(path: Sequence[Any], leaf: Any) -> bool:
     return path[0] == "heads" and isinstance(leaf, nnx.Param)

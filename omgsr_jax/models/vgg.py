@@ -26,7 +26,7 @@ class VGG(nnx.Module):
     """
 
     def __init__(self, config: VGGConfig, *, rngs: Rngs):
-        self.layers = nnx.List([])
+        self.layers: nnx.List = nnx.List([])
         c_in = 3
         for width, depth in zip(config.widths, config.depths, strict=True):
             if self.layers:
