@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import spectral_norm
 
 from conversion.parity import relative_error, to_nchw
+from omgsr_jax import checkpoint
 from omgsr_jax.models.discriminator import (
     Discriminator,
     TokenHeads,
@@ -91,18 +92,17 @@ def _torch_tower_heads(channels, layout):
     return heads, forward
 
 
-def _copy(ours, theirs):
-    """The weights and the vectors of PyTorch's spectral norms, in ours."""
-    modules = dict(theirs.named_modules())
-    for path, module in nnx.iter_modules(ours):
-        if isinstance(module, SpectralNorm):
-            layer = modules[".".join(map(str, path))]
+def _filled(ours, theirs):
+    """`ours` (with shapes in place of arrays) with the weights and vectors of PyTorch's."""
+    params = {}
+    for name, layer in theirs.named_modules():
+        if hasattr(layer, "weight_u"):
             v = layer.weight_v.reshape(layer.weight_orig.shape[1:])
-            if v.ndim == 3:  # I H W -> H W I
-                v = v.permute(1, 2, 0)
-            module.u[...], module.v[...] = layer.weight_u.numpy(), v.reshape(-1).numpy()
-            module.base_layer.kernel[...] = _kernel(layer.weight_orig)
-            module.base_layer.bias[...] = layer.bias.detach().numpy()
+            v = v.permute(1, 2, 0) if v.ndim == 3 else v  # I H W -> H W I
+            params[f"{name}.u"], params[f"{name}.v"] = layer.weight_u.numpy(), v.reshape(-1).numpy()
+            params[f"{name}.kernel"] = _kernel(layer.weight_orig)
+            params[f"{name}.bias"] = layer.bias.detach().numpy()
+    return checkpoint.fill(ours, params)
 
 
 def _kernel(weight):
@@ -116,13 +116,13 @@ def _heads(kind):
     rng = np.random.default_rng(0)
     if kind == "v1":
         theirs, forward = _torch_token_heads(12, 8)
-        ours = TokenHeads(TokenHeadsConfig(12, 8), rngs=nnx.Rngs(0))
+        ours = TokenHeads(TokenHeadsConfig(12, 8), rngs=None)
         shapes = [(2, 37, 37, 12)] * 3
     else:
         theirs, forward = _torch_tower_heads(_CHANNELS, kind)
-        ours = TowerHeads(TowerHeadsConfig(_CHANNELS, layout=kind), rngs=nnx.Rngs(0))
-        shapes = [(2, kind // n, kind // n, c) for n, c in zip((4, 8, 16), _CHANNELS, strict=True)]
-    _copy(ours, theirs)
+        ours = TowerHeads(TowerHeadsConfig(_CHANNELS, layout=kind), rngs=None)
+        shapes = [(1, kind // n, kind // n, c) for n, c in zip((4, 8, 16), _CHANNELS, strict=True)]
+    ours = _filled(ours, theirs)
     maps = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     return ours, theirs, forward, maps
 
@@ -175,17 +175,15 @@ def test_spectral_norm_follows_pytorch_for_ten_forwards_and_then_stands_still(ki
     torch.manual_seed(1)
     if kind == "linear":
         theirs = spectral_norm(nn.Linear(24, 10))
-        ours = SpectralNorm(Linear(24, 10, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+        ours = SpectralNorm(Linear(24, 10, rngs=None), rngs=None)
         x = np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32)
         given = torch.from_numpy(x)
     else:
         theirs = spectral_norm(nn.Conv2d(6, 10, 3, padding=1))
-        ours = SpectralNorm(Conv(6, 10, 3, padding=1, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+        ours = SpectralNorm(Conv(6, 10, 3, padding=1, rngs=None), rngs=None)
         x = np.random.default_rng(0).standard_normal((3, 5, 7, 6)).astype(np.float32)
         given = to_nchw(x)
-    holder, root = nn.Module(), nnx.List([ours])
-    holder.add_module("0", theirs)
-    _copy(root, holder)
+    ours = _filled(nnx.List([ours]), nn.Sequential(theirs))[0]
     graph, params, spectral = nnx.split(ours, nnx.Param, SpectralVector)
 
     @jax.jit
@@ -229,9 +227,7 @@ class _Stages(nnx.Module):
 
 
 def test_a_discriminator_comes_apart_into_heads_vectors_and_a_frozen_backbone():
-    discriminator = Discriminator(
-        _Stages(), TowerHeadsConfig((8, 8, 8)), rngs=nnx.Rngs(0)
-    )
+    discriminator = Discriminator(_Stages(), TowerHeadsConfig((8, 8, 8)), rngs=nnx.Rngs(0))
     parts = take_apart(discriminator)
     assert {path[0] for path, _ in parts.heads.flat_state()} == {"heads"}
     assert {type(leaf) for _, leaf in parts.spectral.flat_state()} == {SpectralVector}
