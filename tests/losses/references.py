@@ -1,4 +1,4 @@
-"""The losses in plain PyTorch (float64), written from their papers for comparison. Images: b 3 h w."""
+"""The losses in plain PyTorch, written from their papers for comparison. Images: b 3 h w."""
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def sobel(x):
 
 def chunks(x, window):
     """As the published code cuts square images, by torch's unfold."""
-    b, c, size, _ = x.shape
+    _, c, size, _ = x.shape
     count = size // window + 1
     stride = window - (count * window - size) // (count - 1)
     columns = functional.unfold(x, window, stride=stride)

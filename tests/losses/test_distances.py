@@ -14,7 +14,6 @@ from conversion.parity import relative_error, to_nchw
 from conversion.perceptual import convert_perceptual
 from conversion.random_checkpoints import enliven
 from omgsr_jax import perceptual
-from omgsr_jax.losses import chunks as windows
 from omgsr_jax.losses.chunks import chunks, starts
 from omgsr_jax.losses.dists import dists, oc_dists, oc_ea_dists
 from omgsr_jax.losses.dv3cd import dv3cd
@@ -88,8 +87,6 @@ def _edges(x):
     return references.sobel(x * 0.5 + 0.5).expand(-1, 3, -1, -1) * 2 - 1
 
 
-_ZERO_ONE = "in [0, 1]"
-
 # Per loss: the size of the images, ours, PyTorch's.
 _LOSSES = {
     "mse": (16, lambda n, x, y: mse(x, y), lambda t, x, y: (x - y).square().mean()),
@@ -141,7 +138,9 @@ _LOSSES = {
 def test_values_and_gradients_agree_with_pytorch(networks, name):
     theirs, ours = networks
     size, loss, reference = _LOSSES[name]
-    x, y = images(1, 2, size, size, 3), images(2, 2, size, size, 3)
+    # In these images no activation is so near to a ReLU's kink that fp32 falls on its other side,
+    # which would change the gradient of the pixels around it by far more than rounding.
+    x, y = images(3, 2, size, size, 3), images(4, 2, size, size, 3)
     graph, state = nnx.split(ours)
 
     @jax.jit
@@ -282,9 +281,8 @@ def test_gradients_are_finite_where_images_are_flat(networks, name, precision):
             assert np.isfinite(np.asarray(gradient, np.float32)).all(), case
 
 
-def test_a_feature_that_is_zero_everywhere_has_no_gradient_in_lpips(networks):
-    """On dark flat patches every ReLU can be off: the length is then 0, and its root has no slope."""
-    _, ours = networks
+def test_pixels_without_any_feature_have_no_gradient_in_lpips():
+    """On dark flat patches every ReLU can be off: the length is 0, and its root has no slope."""
 
     class Dead(nnx.Module):
         def features(self, x):
@@ -299,9 +297,7 @@ def test_lpips_agrees_with_lpips_j_on_weights_in_its_own_layout(tmp_path, monkey
     import h5py
 
     rng = np.random.default_rng(0)
-    widths, depths = VGGConfig().widths, VGGConfig().depths
-    small = (64, 128, 256, 512, 512)
-    assert widths == small  # lpips-j's architecture is fixed
+    widths, depths = VGGConfig().widths, VGGConfig().depths  # lpips-j knows no others
     with h5py.File(tmp_path / "vgg16_weights.h5", "w") as file:
         c_in = 3
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
