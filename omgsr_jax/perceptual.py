@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -121,7 +122,7 @@ def read(
             set(checkpoint.weights(model)),
             _of_part(sharding, name),
         )
-        networks[name] = _cast(checkpoint.fill(model, params), precision)
+        networks[name] = _on_device(checkpoint.fill(model, params), precision)
     return Networks(**networks)
 
 
@@ -138,9 +139,7 @@ def _of_part(
     return sharding and (lambda weight: sharding(f"{name}.{weight}"))
 
 
-def _cast(model: nnx.Module, precision: str) -> nnx.Module:
-    if not isinstance(model, _BACKBONES):
-        return model
-    dtype = checkpoint.PRECISIONS[precision]
+def _on_device(model: nnx.Module, precision: str) -> nnx.Module:
+    dtype = checkpoint.PRECISIONS[precision] if isinstance(model, _BACKBONES) else jnp.float32
     graph, state = nnx.split(model)
-    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.astype(dtype), state))
+    return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))

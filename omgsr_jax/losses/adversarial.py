@@ -6,8 +6,9 @@ The two steps of an iteration share one key and hand on the state of the spectra
     parts = parts._replace(spectral=spectral)
     loss, spectral = discriminator_loss(parts, x_h, x_p, key)
 
-What a step trains is what the caller differentiates: the generator's step with respect to x_P (and
-on to the generator's weights), the discriminator's with respect to `parts.heads`.
+Both can be jitted as they are. What a step trains is what the caller differentiates: the
+generator's step with respect to x_P (and on to the generator's weights), the discriminator's with
+respect to `parts.heads`.
 """
 
 import jax
