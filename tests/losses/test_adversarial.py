@@ -8,6 +8,7 @@ import torch
 from flax import nnx
 
 from conversion.parity import relative_error, to_nchw
+from omgsr_jax import checkpoint
 from omgsr_jax.losses import adversarial
 from omgsr_jax.losses.adversarial import bce
 from omgsr_jax.losses.augment import augment, draw
@@ -27,7 +28,7 @@ class _Backbone(nnx.Module):
     """Three strided looks at the image through one frozen weight."""
 
     def __init__(self):
-        self.kernel = nnx.Param(jax.random.normal(jax.random.key(1), (3, 6)))
+        self.kernel = nnx.Param(jnp.zeros((3, 6)))
 
     def features(self, x):
         x = jnp.tanh(x @ self.kernel[...])
@@ -37,7 +38,13 @@ class _Backbone(nnx.Module):
 @pytest.fixture(scope="module")
 def parts():
     config = TokenHeadsConfig(6, 4, levels=(0, 1, 2), image_size=None)
-    return take_apart(Discriminator(_Backbone(), config, rngs=nnx.Rngs(0)))
+    discriminator = Discriminator(_Backbone(), config, rngs=None)
+    rng = np.random.default_rng(0)
+    drawn = {
+        name: rng.standard_normal(leaf.shape).astype(np.float32)
+        for name, leaf in checkpoint.weights(discriminator).items()
+    }
+    return take_apart(checkpoint.fill(discriminator, jax.tree.map(jnp.asarray, drawn)))
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,7 @@ def test_every_feature_map_agrees_with_pytorch(networks, name, size):
     ours = _features(out, name, x)
     assert len(ours) == len(expected)
     errors = [relative_error(a, b) for a, b in zip(ours, expected, strict=True)]
+    print(f"\n{name} {size[0]}x{size[1]}: {max(errors):.1e}")
     assert max(errors) <= 1e-5, f"relative errors by level: {errors}"
 
 
