@@ -12,6 +12,8 @@ from typing import Any
 
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.clip_text import CLIPTextConfig
+from omgsr_jax.models.dinov2 import DINOv2Config
+from omgsr_jax.models.dinov3_convnext import DINOv3ConvNeXtConfig
 from omgsr_jax.models.layers import ACTIVATIONS
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
@@ -226,6 +228,68 @@ def clip_text_config(config: Json, where: str) -> CLIPTextConfig:
             f"{', '.join(ACTIVATIONS)}"
         )
     return CLIPTextConfig(**fields)
+
+
+_DINOV2_PLAIN = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "mlp_ratio": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "qkv_bias": True,
+    "patch_size": 14,
+    "image_size": 224,
+}
+_DINOV2_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "model_type": ("dinov2",),
+    "num_channels": (3,),
+    "use_swiglu_ffn": (False,),
+}
+_TRANSFORMERS_IGNORED = (
+    "architectures",
+    "drop_path_rate",
+    "dtype",
+    "initializer_range",
+    "out_features",
+    "out_indices",
+    "stage_names",
+    "torch_dtype",
+    "transformers_version",
+)
+_DINOV2_IGNORED = (
+    *_TRANSFORMERS_IGNORED,
+    "apply_layernorm",
+    "attention_probs_dropout_prob",
+    "hidden_dropout_prob",
+    "layerscale_value",
+    "reshape_hidden_states",
+    "use_mask_token",
+)
+
+
+def dinov2_config(config: Json, where: str) -> DINOv2Config:
+    _account(config, tuple(_DINOV2_PLAIN), _DINOV2_FIXED, _DINOV2_IGNORED, where)
+    plain = {field: config.get(field, default) for field, default in _DINOV2_PLAIN.items()}
+    return DINOv2Config(interpolate_offset=0.0, **plain)
+
+
+_CONVNEXT_USED = ("hidden_sizes", "depths", "hidden_act", "layer_norm_eps")
+_CONVNEXT_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "model_type": ("dinov3_convnext",),
+    "num_channels": (3,),
+}
+_CONVNEXT_IGNORED = (*_TRANSFORMERS_IGNORED, "image_size", "layer_scale_init_value")
+
+
+def dinov3_convnext_config(config: Json, where: str) -> DINOv3ConvNeXtConfig:
+    _account(config, _CONVNEXT_USED, _CONVNEXT_FIXED, _CONVNEXT_IGNORED, where)
+    return DINOv3ConvNeXtConfig(
+        hidden_sizes=tuple(_need(config, "hidden_sizes", where)),
+        depths=tuple(_need(config, "depths", where)),
+        hidden_act=config.get("hidden_act", "gelu"),
+        layer_norm_eps=config.get("layer_norm_eps", 1e-6),
+    )
 
 
 _DDPM_FIXED: Mapping[str, tuple[Any, ...]] = {

@@ -61,6 +61,35 @@ CLIP_TEXT = Spelling(
     rewrites=((r"^text_model\.", ""),),
     ignored=(r"(text_model\.)?embeddings\.position_ids",),
 )
+TORCHVISION = Spelling(
+    rewrites=((r"^features\.", "layers."),),
+    ignored=(r"classifier\..*",),
+)
+DINOV2 = Spelling(
+    # The original's names; transformers' are ours. The token for masked patches is for training.
+    rewrites=(
+        (r"^cls_token$", "embeddings.cls_token"),
+        (r"^pos_embed$", "embeddings.position_embeddings"),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+        (r"^blocks\.(\d+)\.", r"encoder.layer.\1."),
+        (r"\.attn\.(query|key|value)\.", r".attention.attention.\1."),
+        (r"\.attn\.proj\.", ".attention.output.dense."),
+        (r"\.ls(\d)\.gamma$", r".layer_scale\1.lambda1"),
+        (r"^norm\.", "layernorm."),
+    ),
+    ignored=(r"(embeddings\.)?mask_token",),
+)
+DINOV3_CONVNEXT = Spelling(
+    # The original's names; transformers' are ours. The last norm is behind the last feature map.
+    rewrites=(
+        (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample_layers."),
+        (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.layers.\2."),
+        (r"\.dwconv\.", ".depthwise_conv."),
+        (r"\.norm\.", ".layer_norm."),
+        (r"\.pwconv(\d)\.", r".pointwise_conv\1."),
+    ),
+    ignored=(r"(layer_)?norm\..*", r"norms\.3\..*"),
+)
 
 
 def torch_key(name: str) -> str:

@@ -34,6 +34,7 @@ from .models.vae import VAEConfig
 from .process import DDPM, FlowMatching
 
 Module = TypeVar("Module", bound=nnx.Module)
+Card = TypeVar("Card")
 
 FORMAT = 1
 CARD = "omgsr.json"
@@ -76,13 +77,13 @@ class ModelCard:
         parts = content["generator"]
         return cls(
             generator=OMGSRConfig(
-                vae=_from_json(VAEConfig, parts["vae"]),
-                backbone=_from_json(_KINDS[parts["backbone"]["kind"]], parts["backbone"]),
-                process=_from_json(_KINDS[parts["process"]["kind"]], parts["process"]),
+                vae=from_json(VAEConfig, parts["vae"]),
+                backbone=from_json(_KINDS[parts["backbone"]["kind"]], parts["backbone"]),
+                process=from_json(_KINDS[parts["process"]["kind"]], parts["process"]),
                 mid_timestep=parts["mid_timestep"],
                 prompt_shapes={k: tuple(v) for k, v in parts["prompt_shapes"].items()},
-                encoder_lora=_from_json(LoRASpec, parts["encoder_lora"]),
-                backbone_lora=_from_json(LoRASpec, parts["backbone_lora"]),
+                encoder_lora=from_json(LoRASpec, parts["encoder_lora"]),
+                backbone_lora=from_json(LoRASpec, parts["backbone_lora"]),
             ),
             process_size=content["process_size"],
             prompt=content["prompt"],
@@ -97,7 +98,8 @@ def _to_json(part: Any) -> Any:
     return part
 
 
-def _from_json(kind: type, content: Mapping[str, Any] | None) -> Any:
+def from_json(kind: type, content: Mapping[str, Any] | None) -> Any:
+    """The config of class `kind` that was written as `content`."""
     if content is None:
         return None
     return kind(
@@ -125,10 +127,23 @@ def weight_name(path: Iterable[Any]) -> str:
 
 def write(directory: str | Path, card: ModelCard, params: Mapping[str, np.ndarray]) -> None:
     """Writes a converted model. It appears under its name only when it is whole."""
-    with new_directory(directory, bytes_needed=sum(a.nbytes for a in params.values())) as partial:
+    write_directory(directory, CARD, card.to_json(), {PARAMS: params})
+
+
+def write_directory(
+    directory: str | Path,
+    card_name: str,
+    card: Mapping[str, Any],
+    trees: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    """Writes a directory that holds a card (JSON) and weights, each tree of them by its path."""
+    size = sum(array.nbytes for tree in trees.values() for array in tree.values())
+    with new_directory(directory, bytes_needed=size) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / PARAMS, dict(params))
-        (partial / CARD).write_text(json.dumps(card.to_json(), indent=2) + "\n")
+            for path, tree in trees.items():
+                checkpointer.save(partial / path, dict(tree))
+                checkpointer.wait_until_finished()
+        (partial / card_name).write_text(json.dumps(card, indent=2) + "\n")
 
 
 def require_new(directory: str | Path) -> None:
@@ -160,22 +175,34 @@ def new_directory(directory: str | Path, *, bytes_needed: int) -> Iterator[Path]
 
 
 def read_card(directory: str | Path) -> ModelCard:
-    path = epath.Path(directory) / CARD
+    return read_description(
+        directory, CARD, "a converted model", "omgsr convert", ModelCard.from_json
+    )
+
+
+def read_description(
+    directory: str | Path,
+    card_name: str,
+    what: str,
+    command: str,
+    parse: Callable[[dict[str, Any]], Card],
+) -> Card:
+    """What the card in `directory` says; it should be `what`, which `command` makes."""
+    path = epath.Path(directory) / card_name
     if not path.exists():
         raise InputError(
-            f"{directory} is not a converted model: it has no {CARD}. "
-            "Make one with `omgsr convert`."
+            f"{directory} is not {what}: it has no {card_name}. Make one with `{command}`."
         )
     try:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise InputError(
                 f"{path} has format {content['format']}, this version of omgsr-jax reads {FORMAT}. "
-                "Convert the model again, or install a version that fits."
+                "Convert again, or install a version that fits."
             )
-        return ModelCard.from_json(content)
+        return parse(content)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}. Convert the model again.") from error
+        raise InputError(f"{path} is damaged: {error!r}. Convert again.") from error
 
 
 def read(
@@ -193,7 +220,7 @@ def read(
         remat: recompute activations in the backward pass.
     """
     model = OMGSR(read_card(directory).generator, remat=remat, rngs=None)
-    return fill(model, _restore(directory, set(weights(model)), sharding))
+    return fill(model, restore(epath.Path(directory) / PARAMS, set(weights(model)), sharding))
 
 
 def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
@@ -219,20 +246,25 @@ def fill(model: Module, params: Mapping[str, Any]) -> Module:
 
 def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every weight of a converted model, without reading the weights."""
+    return _tree_shapes(epath.Path(directory) / PARAMS)
+
+
+def _tree_shapes(tree: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
     with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(epath.Path(directory) / PARAMS).item_metadata.tree
+        metadata = checkpointer.metadata(tree).item_metadata.tree
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()}
 
 
-def _restore(
-    directory: str | Path, names: set[str], sharding: Callable[[str], Sharding] | None
+def restore(
+    tree: epath.Path, names: set[str], sharding: Callable[[str], Sharding] | None = None
 ) -> dict[str, Any]:
-    stored = stored_shapes(directory)
+    """The weights of one tree, which must be called `names`."""
+    stored = _tree_shapes(tree)
     if set(stored) != names:
         raise InputError(
-            f"{directory} does not hold the weights that its {CARD} describes: "
+            f"{tree} does not hold the weights that its description names: "
             f"{len(names - set(stored))} are missing, {len(set(stored) - names)} too many. "
-            "Convert the model again."
+            "Convert again."
         )
     how = {
         name: ocp.ArrayRestoreArgs(sharding=sharding(name))
@@ -241,7 +273,7 @@ def _restore(
         for name in stored
     }
     with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(epath.Path(directory) / PARAMS, restore_args=how)
+        return checkpointer.restore(tree, restore_args=how)
 
 
 def for_inference(model: OMGSR, precision: str) -> OMGSR:

@@ -20,9 +20,10 @@ FLOORS = {
     "checkpoint": _CORE,
     "timestep": _CORE | {"checkpoint"},
     "losses": _CORE | {"losses"},
+    "perceptual": _CORE | {"checkpoint", "losses"},
     "data": _BASE | {"data"},
     "inference": _CORE | {"checkpoint", "inference"},
-    "training": _CORE | {"checkpoint", "training", "losses", "data"},
+    "training": _CORE | {"checkpoint", "training", "losses", "perceptual", "data"},
     "evaluation": _CORE | {"checkpoint", "evaluation", "inference"},
 }
 THIRD_PARTY = {"models": {"jax", "flax", "numpy"}, "process": {"jax", "numpy"}}

@@ -62,7 +62,8 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]]
 class Conv(nnx.Module):
     """A 2-D convolution, `kernel` x `kernel`.
 
-    `padding` is one number for every side, or ((top, bottom), (left, right)).
+    `padding` is one number for every side, or ((top, bottom), (left, right)). With `groups`, every
+    group of output channels sees its own group of input channels only.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         padding: Padding = 0,
+        groups: int = 1,
         bias: bool = True,
         rngs: Rngs,
     ):
-        self.kernel = nnx.Param(draw(_init_kernel, rngs, kernel, kernel, c_in, c_out))
+        self.kernel = nnx.Param(draw(_init_kernel, rngs, kernel, kernel, c_in // groups, c_out))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
         self.stride = stride
         self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
@@ -86,13 +88,14 @@ class Conv(nnx.Module):
         return y if self.bias is None else y + self.bias[...]
 
     def convolve(self, x: Array, kernel: Array) -> Array:
-        """`x` convolved with any kernel (h w c_in c_out), at this layer's stride and padding."""
+        """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
         return lax.conv_general_dilated(
             x.astype(kernel.dtype),
             kernel,
             window_strides=(self.stride, self.stride),
             padding=self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[-1] // kernel.shape[2],
         )
 
 

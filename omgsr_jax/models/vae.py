@@ -113,10 +113,17 @@ class Encoder(nnx.Module):
         self.remat = remat
 
     def __call__(self, x: Array) -> Array:  # b h w 3 -> b h/8 w/8 2c
+        x = self.features(x)[-1]
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+    def features(self, x: Array) -> list[Array]:
+        """The output of every block on the way (b h/2 w/2 c, ..., b h/8 w/8 c)."""
         x = self.conv_in(x)
+        maps = []
         for block in (*self.down_blocks, self.mid_block):
             x = remat(block, x) if self.remat else block(x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+            maps.append(x)
+        return maps
 
 
 class Decoder(nnx.Module):

@@ -1,0 +1,98 @@
+"""The GAN losses (L_GAN and L_OC-GAN, Eq. 15), as pure functions of a discriminator's parts.
+
+The two steps of an iteration share one key and hand on the state of the spectral norms:
+
+    loss, spectral = generator_loss(parts, x_p, key)
+    parts = parts._replace(spectral=spectral)
+    loss, spectral = discriminator_loss(parts, x_h, x_p, key)
+
+Both can be jitted as they are. What a step trains is what the caller differentiates: the
+generator's step with respect to x_P (and on to the generator's weights), the discriminator's with
+respect to `parts.heads`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from ..models.discriminator import DiscriminatorParts
+from ..models.spectral_norm import SpectralVector
+from . import augment
+from .chunks import chunks
+
+_REAL = 0.8  # a label of 1 would let the discriminator grow too sure
+_FAKE = 0.0
+
+
+def bce(logits: list[Array], label: float) -> Array:
+    """Binary cross-entropy of logits (b h w 1 per level): mean over a level, sum over levels."""
+    levels = [logit.astype(jnp.float32) for logit in logits]
+    # -label log D - (1 - label) log (1 - D), with D = sigmoid(logit)
+    return jnp.stack([(jax.nn.softplus(z) - label * z).mean() for z in levels]).sum()
+
+
+def generator_loss(
+    parts: DiscriminatorParts, x_p: Array, key: Array, *, chunk: int | None = None
+) -> tuple[Array, nnx.State]:
+    """The generator's side of Eq. 15: x_P is to be taken for real.
+
+    Args:
+        parts: the discriminator.
+        x_p: restored images, b h w 3 in [-1, 1].
+        key: for the augmentation; the same for both steps of an iteration.
+        chunk: L_OC-GAN's window size (518 for DINOv2); None judges whole images.
+
+    Returns:
+        The loss, and the next state of the spectral norms.
+    """
+    logits, spectral = _judge(parts, x_p, _keys(key)[0], chunk)
+    return bce(logits, _REAL), spectral
+
+
+def discriminator_loss(
+    parts: DiscriminatorParts,
+    x_h: Array,
+    x_p: Array,
+    key: Array,
+    *,
+    chunk: int | None = None,
+    quirks: bool = False,
+) -> tuple[Array, nnx.State]:
+    """The discriminator's side of Eq. 15: x_H is real, x_P is not. No gradient goes into either.
+
+    The published code does not clear the gradient that the generator's step leaves in the
+    discriminator, and applies it along with this step's. With `quirks` this loss has that gradient:
+    it contains the generator's loss as a function of the heads. `parts` must then hold the spectral
+    norms' state that `generator_loss` returned.
+
+    Returns:
+        The loss, and the next state of the spectral norms.
+    """
+    x_h, x_p = lax.stop_gradient((x_h, x_p))
+    for_generator, for_real, for_fake = _keys(key)
+    loss = jnp.zeros(())
+    if quirks:
+        logits, _ = _judge(parts, x_p, for_generator, chunk, train=False)
+        loss += bce(logits, _REAL)
+    logits, spectral = _judge(parts, x_h, for_real, chunk)
+    loss += bce(logits, _REAL)
+    logits, spectral = _judge(parts._replace(spectral=spectral), x_p, for_fake, chunk)
+    return loss + bce(logits, _FAKE), spectral
+
+
+def _judge(
+    parts: DiscriminatorParts, x: Array, key: Array, chunk: int | None, *, train: bool = True
+) -> tuple[list[Array], nnx.State]:
+    """The logits of augmented images, and the spectral norms' state after this forward."""
+    if chunk is not None:
+        x = chunks(x, chunk)
+    x = augment.augment(x, augment.draw(key, *x.shape[:3]))
+    discriminator = parts.merge()
+    logits = discriminator(x, train=train)
+    return logits, nnx.state(discriminator, SpectralVector)
+
+
+def _keys(key: Array) -> Array:
+    """One key for each look at the discriminator: the generator's, at real images, at fake ones."""
+    return jax.random.split(key, 3)

@@ -1,0 +1,145 @@
+"""Converted perceptual networks on disk: what a training run's losses look through.
+
+perceptual.json   which networks, their configs, and where they came from
+params/vgg/ ...   the weights of each, in Orbax's format: only those that are needed are read
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+from jax.sharding import Sharding
+
+from . import checkpoint
+from .errors import InputError
+from .losses.dists import DISTSConfig, DISTSWeights
+from .losses.lpips import LPIPSConfig, LPIPSHeads
+from .losses.total import Networks
+from .models.alexnet import AlexNet, AlexNetConfig
+from .models.dinov2 import DINOv2, DINOv2Config
+from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
+from .models.features import CLIP_MEAN
+from .models.vgg import VGG, VGGConfig
+
+CARD = "perceptual.json"
+_COMMAND = "omgsr convert --perceptual"
+
+# Every part of `Networks`: its config and its class.
+PARTS: dict[str, tuple[Any, Any]] = {
+    "vgg": (VGGConfig, VGG),
+    "lpips_vgg": (LPIPSConfig, LPIPSHeads),
+    "alexnet": (AlexNetConfig, AlexNet),
+    "lpips_alex": (LPIPSConfig, LPIPSHeads),
+    "dists": (DISTSConfig, DISTSWeights),
+    "dinov2": (DINOv2Config, DINOv2),
+    "dinov3_convnext": (DINOv3ConvNeXtConfig, DINOv3ConvNeXt),
+}
+# The weights of a distance are small and stay in fp32 whatever the networks compute in.
+_BACKBONES = (VGG, AlexNet, DINOv2, DINOv3ConvNeXt)
+_WITH_REMAT = (DINOv2, DINOv3ConvNeXt)
+
+
+@dataclass(frozen=True)
+class PerceptualCard:
+    """The content of perceptual.json."""
+
+    configs: Mapping[str, Any]
+    # Every file that went in: name -> sha256.
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": checkpoint.FORMAT,
+            "parts": {name: dataclasses.asdict(config) for name, config in self.configs.items()},
+            "sources": dict(self.sources),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "PerceptualCard":
+        return cls(
+            configs={
+                name: checkpoint.from_json(PARTS[name][0], config)
+                for name, config in content["parts"].items()
+            },
+            sources=content["sources"],
+        )
+
+
+def write(
+    directory: str | Path, card: PerceptualCard, params: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Writes networks by their names in `PARTS`. The directory appears only when it is whole."""
+    trees = {f"{checkpoint.PARAMS}/{name}": tree for name, tree in params.items()}
+    checkpoint.write_directory(directory, CARD, card.to_json(), trees)
+
+
+def read_card(directory: str | Path) -> PerceptualCard:
+    what = "a directory of converted perceptual networks"
+    return checkpoint.read_description(directory, CARD, what, _COMMAND, PerceptualCard.from_json)
+
+
+def read(
+    directory: str | Path,
+    parts: Collection[str],
+    *,
+    precision: str = "fp32",
+    sharding: Callable[[str], Sharding] | None = None,
+    remat: bool = False,
+    quirks: bool = False,
+) -> Networks:
+    """The networks called `parts`, such as `LossWeights.networks`; others are not read.
+
+    Args:
+        directory: what `omgsr convert --perceptual` wrote, local or in a bucket (gs://...).
+        parts: names in `PARTS`.
+        precision: "fp32" or "bf16", what the networks compute in.
+        sharding: where each weight goes, by its name with its part's in front of it.
+        remat: recompute activations in the backward pass, where a network can.
+        quirks: normalise DINOv2's input as the published code does.
+    """
+    configs = read_card(directory).configs
+    absent = sorted(set(parts) - set(configs))
+    if absent:
+        raise InputError(
+            f"{directory} has no {', '.join(absent)}; it has {', '.join(configs) or 'nothing'}. "
+            f"Add the weights to the source folder and run `{_COMMAND}` again."
+        )
+    networks: dict[str, Any] = {}
+    for name in parts:
+        config = configs[name]
+        if quirks and name == "dinov2":
+            config = dataclasses.replace(config, mean=CLIP_MEAN)
+        model = abstract(name, config, remat=remat)
+        params = checkpoint.restore(
+            epath.Path(directory) / checkpoint.PARAMS / name,
+            set(checkpoint.weights(model)),
+            _of_part(sharding, name),
+        )
+        networks[name] = _on_device(checkpoint.fill(model, params), precision)
+    return Networks(**networks)
+
+
+def abstract(name: str, config: Any, *, remat: bool = False) -> nnx.Module:
+    """The network called `name`, with shapes in place of large arrays."""
+    network = PARTS[name][1]
+    options = {"remat": remat} if network in _WITH_REMAT else {}
+    return network(config, rngs=None, **options)
+
+
+def _of_part(
+    sharding: Callable[[str], Sharding] | None, name: str
+) -> Callable[[str], Sharding] | None:
+    return sharding and (lambda weight: sharding(f"{name}.{weight}"))
+
+
+def _on_device(model: nnx.Module, precision: str) -> nnx.Module:
+    dtype = checkpoint.PRECISIONS[precision] if isinstance(model, _BACKBONES) else jnp.float32
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))
