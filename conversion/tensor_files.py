@@ -164,6 +164,15 @@ def open_tensors(
     raise InputError(f"no weights in {folder}: expected {stem}.safetensors or its shards")
 
 
+def open_file(path: Path, *, allow_pickle: bool = False) -> Mapping[str, np.ndarray]:
+    """The weights in one file, safetensors or (where allowed) a pickle."""
+    if path.suffix not in _PICKLE_ENDINGS:
+        return _open_single(path)
+    if not allow_pickle:
+        raise InputError(f"{path} is a pickle, and {_PICKLE_ADVICE}")
+    return _load_pickles([path])
+
+
 def _open_single(path: Path) -> Tensors:
     return Tensors([SafetensorsFile(path)])
 

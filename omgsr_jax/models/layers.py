@@ -60,7 +60,7 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
 
 class Conv(nnx.Module):
-    """A 2-D convolution, `kernel` x `kernel`.
+    """A 2-D convolution, `kernel` x `kernel` or (height, width).
 
     `padding` is one number for every side, or ((top, bottom), (left, right)).
     """
@@ -69,14 +69,15 @@ class Conv(nnx.Module):
         self,
         c_in: int,
         c_out: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         *,
         stride: int = 1,
         padding: Padding = 0,
         bias: bool = True,
         rngs: Rngs,
     ):
-        self.kernel = nnx.Param(draw(_init_kernel, rngs, kernel, kernel, c_in, c_out))
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.kernel = nnx.Param(draw(_init_kernel, rngs, *size, c_in, c_out))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
         self.stride = stride
         self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
