@@ -148,7 +148,7 @@ def search(
     images = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
     _check(images)
     means = np.array(_mean_curves(process, images, seed), np.float64)  # criteria resamples+1 t
-    means[means >= _CEILING] = np.inf
+    means[means > 0.99 * _CEILING] = np.inf  # the mean of ceilings is one but for rounding
     optima = {
         name: Optimum(
             timestep=int(curves[0].argmin()),
@@ -176,7 +176,7 @@ def _mean_curves(process: Process, images: Moments, seed: int) -> Array:
     count = len(images.power)
     rng = np.random.default_rng(seed)
     shares = np.full(count, 1 / count)
-    resamples = rng.multinomial(count, shares, RESAMPLES) if count > 1 else np.ones((RESAMPLES, 1))
+    resamples = rng.multinomial(count, shares, RESAMPLES)
     weights = np.concatenate([np.ones((1, count)), resamples]).astype(np.float32) / count
 
     lacking = -count % _CHUNK  # repeats the last image, with weight 0

@@ -157,6 +157,15 @@ def test_what_cannot_be_searched_is_refused():
         timestep.search(lambda z: z, DDPM(), [(same * np.nan, same)])
 
 
+@pytest.mark.parametrize("count", [4, 12, 76])
+def test_the_snr_is_undefined_where_there_is_no_noise(count):
+    rng = np.random.default_rng(0)
+    z_h, noise = rng.standard_normal((2, count, 8, 8, 4)).astype("f4")
+    curve = timestep.search(lambda z: z, FlowMatching(), [(z_h + noise, z_h)]).optima["snr"].curve
+    assert np.isinf(curve[0])
+    assert np.isfinite(curve[1:]).all()
+
+
 def test_results_are_written(tmp_path):
     found = find(FlowMatching(), lambda z_h, noise: z_h + noise)
     timestep.write(found, tmp_path / "out", chosen="snr")
