@@ -29,7 +29,7 @@ Encode = Callable[[Array], Array]  # images (b h w 3, in [-1, 1]) to latents
 Curve = Callable[["Moments", Array, Array], Array]
 
 RESAMPLES = 1000
-_CHUNK = 256  # images at once, so that memory does not grow with their number
+_CHUNK = 256  # images whose curves are held at once
 _CEILING = 1e30  # stands for the infinite SNR of a z_t without noise, which has no mean
 
 
