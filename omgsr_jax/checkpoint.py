@@ -30,7 +30,7 @@ from .generator import OMGSR, OMGSRConfig
 from .models import lora
 from .models.lora import LoRASpec
 from .models.unet import UNetConfig
-from .models.vae import VAEConfig
+from .models.vae import VAE, VAEConfig
 from .process import DDPM, FlowMatching
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -235,6 +235,53 @@ def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
             ),
         )
     return {name.removeprefix("prompt."): value for name, value in restored.items()}
+
+
+def read_vae(directory: str | Path) -> VAE:
+    """The pre-trained VAE alone, in fp32: no adapter, and nothing of the backbone is read."""
+    vae = VAE(read_card(directory).generator.vae, rngs=None)
+    names = {f"vae.{name}" for name in weights(vae)}
+    stored = stored_shapes(directory)
+    if not names <= set(stored):
+        raise InputError(
+            f"{directory} lacks {len(names - set(stored))} weights of the VAE that its {CARD} "
+            "describes. Convert the model again."
+        )
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        params = checkpointer.restore(
+            epath.Path(directory) / PARAMS,
+            args=ocp.args.PyTreeRestore(
+                item={name: stored[name] for name in names},
+                restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
+                partial_restore=True,
+            ),
+        )
+    return fill(
+        vae,
+        {name.removeprefix("vae."): array.astype(np.float32) for name, array in params.items()},
+    )
+
+
+def set_mid_timestep(directory: str | Path, mid_timestep: int) -> None:
+    """Rewrites the mid-timestep of a converted model that has not been trained at another one."""
+    card = require_untrained(directory)
+    generator = dataclasses.replace(card.generator, mid_timestep=mid_timestep)
+    content = dataclasses.replace(card, generator=generator).to_json()
+    partial = epath.Path(directory) / f".{CARD}.partial"
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(epath.Path(directory) / CARD)
+
+
+def require_untrained(directory: str | Path) -> ModelCard:
+    """The card of a model without adapters, whose mid-timestep may still be chosen."""
+    card = read_card(directory)
+    if card.generator.encoder_lora or card.generator.backbone_lora:
+        raise InputError(
+            f"the adapters in {directory} were trained at mid-timestep "
+            f"{card.generator.mid_timestep} and would not fit another one. Convert the base "
+            "without --adapter, choose, and train that."
+        )
+    return card
 
 
 def fill(model: Module, params: Mapping[str, Any]) -> Module:

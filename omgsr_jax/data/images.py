@@ -11,10 +11,12 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from omgsr_jax.errors import InputError
+
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
-class DamagedImageError(Exception):
+class DamagedImageError(InputError):
     """A file that should hold an image and cannot be decoded."""
 
 
@@ -74,30 +76,28 @@ def list_images(source: str | os.PathLike[str]) -> list[str]:
     if root.suffix.lower() in EXTENSIONS and root.is_file():
         return [str(root)]
     if not root.exists():
-        raise FileNotFoundError(
-            f"{source} does not exist; expected a folder of images or a .txt list"
-        )
+        raise InputError(f"{source} does not exist; expected a folder of images or a .txt list")
     if not root.is_dir():
-        raise ValueError(f"{source} is neither a folder, a .txt list nor an image file")
+        raise InputError(f"{source} is neither a folder, a .txt list nor an image file")
     found = sorted(str(path) for path in _walk(root) if path.suffix.lower() in EXTENSIONS)
     if not found:
-        raise ValueError(f"{source} holds no images; the known kinds are {' '.join(EXTENSIONS)}")
+        raise InputError(f"{source} holds no images; the known kinds are {' '.join(EXTENSIONS)}")
     return found
 
 
 def _listed(file: epath.Path) -> list[str]:
     if not file.is_file():
-        raise FileNotFoundError(f"the image list {file} does not exist")
+        raise InputError(f"the image list {file} does not exist")
     lines = [line.strip() for line in file.read_text().splitlines()]
     # An absolute path or an address with a scheme on the right replaces what stands on the left.
     paths = [str(file.parent / line) if "://" not in line else line for line in lines if line]
     if not paths:
-        raise ValueError(f"the image list {file} is empty; expected a path on each line")
+        raise InputError(f"the image list {file} is empty; expected a path on each line")
     missing = [path for path in paths if "://" not in path and not os.path.isfile(path)]
     if missing:
         shown = "".join(f"\n  {path}" for path in missing[:5])
         more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise FileNotFoundError(
+        raise InputError(
             f"{file} lists {len(missing)} of {len(paths)} files that do not exist:{shown}{more}"
         )
     return paths

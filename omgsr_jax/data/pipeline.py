@@ -23,6 +23,7 @@ from omgsr_jax.data.degradation import degrade
 from omgsr_jax.data.images import DamagedImageError, decode_image
 from omgsr_jax.data.plan import PRESETS, DegradationConfig, draw_plan, example_rng
 from omgsr_jax.data.sources import Source, open_sources
+from omgsr_jax.errors import InputError
 
 if TYPE_CHECKING:
     import jax
@@ -53,14 +54,14 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         if self.degrade_on not in ("host", "device"):
-            raise ValueError(f'degrade_on must be "host" or "device", not {self.degrade_on!r}')
+            raise InputError(f'degrade_on must be "host" or "device", not {self.degrade_on!r}')
         if self.degradation is None and self.resolution not in PRESETS:
-            raise ValueError(
+            raise InputError(
                 f"there is no published degradation for {self.resolution} px, only for "
                 f"{' and '.join(map(str, PRESETS))}; set `degradation`"
             )
         if self.resolution % self.degradation_config.scale:
-            raise ValueError(
+            raise InputError(
                 f"resolution {self.resolution} is not a multiple of the degradation's scale "
                 f"{self.degradation_config.scale}"
             )
@@ -74,7 +75,7 @@ class DamagedImageWarning(UserWarning):
     """An image that could not be read was left out."""
 
 
-class TooManyDamagedError(RuntimeError):
+class TooManyDamagedError(InputError):
     """So many images cannot be read that something must be wrong with the data."""
 
 
@@ -90,7 +91,7 @@ def make_pipeline(
 
         process_index, process_count = jax.process_index(), jax.process_count()
     if config.batch_size % process_count:
-        raise ValueError(
+        raise InputError(
             f"a batch of {config.batch_size} cannot be divided among {process_count} processes"
         )
     examples = Examples(config, open_sources(config.sources))
@@ -246,7 +247,7 @@ class ExampleIterator(grain.DatasetIterator):
         here = self.get_state()
         for key in ("examples", "process_count", "seed"):
             if state[key] != here[key]:
-                raise ValueError(
+                raise InputError(
                     f"the saved iterator had {key} = {state[key]}, this one has {here[key]}: it "
                     "would repeat and skip examples. Resume with the data and processes of the "
                     "saved run, or start the data afresh"

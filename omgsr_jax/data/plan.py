@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from omgsr_jax.data.kernels import SHAPES, Kernel
+from omgsr_jax.errors import InputError
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 Range = tuple[float, float]
@@ -19,17 +20,17 @@ Range = tuple[float, float]
 
 def _check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be between 0 and 1, not {value}")
+        raise InputError(f"{name} must be between 0 and 1, not {value}")
 
 
 def _check_distribution(name: str, values: tuple[float, ...], count: int) -> None:
     if len(values) != count or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
-        raise ValueError(f"{name} must be {count} probabilities that sum to 1, not {values}")
+        raise InputError(f"{name} must be {count} probabilities that sum to 1, not {values}")
 
 
 def _check_range(name: str, limits: Range, lowest: float, highest: float) -> None:
     if len(limits) != 2 or not lowest <= limits[0] <= limits[1] <= highest:
-        raise ValueError(f"{name} must be (low, high) within [{lowest}, {highest}], not {limits}")
+        raise InputError(f"{name} must be (low, high) within [{lowest}, {highest}], not {limits}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class StageConfig:
         _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
         _check_range("resize_range", self.resize_range, 1e-3, math.inf)
         if not self.resize_range[0] <= 1 <= self.resize_range[1]:
-            raise ValueError(f"resize_range must contain 1, but is {self.resize_range}")
+            raise InputError(f"resize_range must contain 1, but is {self.resize_range}")
 
 
 PUBLISHED_FIRST = StageConfig(
@@ -107,11 +108,11 @@ class DegradationConfig:
     def __post_init__(self) -> None:
         low, high = self.kernel_size
         if low < 1 or low > high or low % 2 == 0 or high % 2 == 0:
-            raise ValueError(
+            raise InputError(
                 f"kernel_size must be two odd numbers in order, not {self.kernel_size}"
             )
         if self.scale < 1:
-            raise ValueError(f"scale must be at least 1, not {self.scale}")
+            raise InputError(f"scale must be at least 1, not {self.scale}")
         _check_distribution("kernel_probabilities", self.kernel_probabilities, len(SHAPES))
         _check_probability("final_sinc_probability", self.final_sinc_probability)
 
@@ -151,7 +152,7 @@ class Plan:
 def example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator of one example: the same on every machine, worker and process."""
     if min(seed, epoch, index) < 0:
-        raise ValueError(f"seed, epoch and index must not be negative: {(seed, epoch, index)}")
+        raise InputError(f"seed, epoch and index must not be negative: {(seed, epoch, index)}")
     return np.random.default_rng((seed, epoch, index))
 
 

@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from omgsr_jax.data.images import DamagedImageError, decode_image, list_images
+from omgsr_jax.errors import InputError
 
 SHARD_SUFFIX = ".array_record"
 
@@ -92,7 +93,7 @@ def open_sources(paths: Iterable[str]) -> Source:
     """Each path is a folder of images or of shards, a .txt list, an image or a shard."""
     sources = [_open(path) for path in paths]
     if not sources:
-        raise ValueError("no training images: name a folder, a .txt list or ArrayRecord shards")
+        raise InputError("no training images: name a folder, a .txt list or ArrayRecord shards")
     return sources[0] if len(sources) == 1 else Joined(sources)
 
 
@@ -112,9 +113,9 @@ def _record_count(shard: str) -> int:
         count = len(grain.sources.ArrayRecordDataSource([shard]))
     except Exception as error:  # RuntimeError, its text sometimes empty
         reason = str(error) or "it is cut short or no ArrayRecord at all"
-        raise ValueError(f"{shard} cannot be opened as an ArrayRecord: {reason}") from error
+        raise InputError(f"{shard} cannot be opened as an ArrayRecord: {reason}") from error
     if count == 0:
-        raise ValueError(f"{shard} holds no records")
+        raise InputError(f"{shard} holds no records")
     return count
 
 
@@ -142,7 +143,7 @@ def pack(
     paths = [path for source in sources for path in list_images(source)]
     output = Path(output)
     if any(output.glob(f"*{SHARD_SUFFIX}")):
-        raise FileExistsError(f"{output} holds shards already; choose a new folder or remove them")
+        raise InputError(f"{output} holds shards already; choose a new folder or remove them")
     output.mkdir(parents=True, exist_ok=True)
     damaged: list[str] = []
     shards = _Shards(output, shard_bytes)

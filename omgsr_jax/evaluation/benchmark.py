@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from . import external, fid
 from .errors import PairError, UnavailableError
 from .metrics import BY_KEY, Settings, choose, prepare
@@ -54,7 +55,7 @@ def run(
     settings = settings or Settings()
     keys = choose(metrics, protocol)
     if benchmark is not None and benchmark not in IMAGES:
-        raise ValueError(f"No benchmark {benchmark!r} in the papers: {', '.join(IMAGES)}.")
+        raise InputError(f"No benchmark {benchmark!r} in the papers: {', '.join(IMAGES)}.")
     files = {
         name: find_pairs(folder, hr_dir, lr_dir, subset=subset)
         for name, folder in _name_systems(sr_dirs).items()
@@ -129,7 +130,7 @@ def _name_systems(
     sr_dirs: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
 ) -> dict[str, Path]:
     if not isinstance(sr_dirs, str | Path) and not sr_dirs:
-        raise ValueError("Give at least one folder of outputs.")
+        raise InputError("Give at least one folder of outputs.")
     if isinstance(sr_dirs, Mapping):
         return {name: Path(folder) for name, folder in sr_dirs.items()}
     folders = [sr_dirs] if isinstance(sr_dirs, str | Path) else list(sr_dirs)
@@ -138,7 +139,7 @@ def _name_systems(
     if len(set(names)) < len(names):  # a/out and b/out: tell them by their whole paths
         names = [str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise ValueError(f"A folder is given twice: {', '.join(names)}.")
+        raise InputError(f"A folder is given twice: {', '.join(names)}.")
     return dict(zip(names, paths, strict=True))
 
 

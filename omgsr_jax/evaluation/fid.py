@@ -8,10 +8,8 @@ the number of images: compare only with numbers from the same benchmark.
 Features are summed up as they come: one running mean and covariance, whatever the number of images.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +18,6 @@ from flax import nnx
 from PIL import Image
 
 from ..models import inception
-from .errors import UnavailableError
-
-WEIGHTS_ENV = "OMGSR_FID_INCEPTION"
 
 Features = Callable[[np.ndarray], np.ndarray]
 
@@ -97,34 +92,3 @@ def resize_clean(image: np.ndarray, size: int = inception.INPUT_SIZE) -> np.ndar
         for c in range(3)
     ]
     return np.stack([np.asarray(channel) for channel in channels], axis=-1).clip(0, 255)
-
-
-def load_inception(
-    path: str | Path | None = None, *, allow_pickle: bool = False
-) -> inception.Inception:
-    """From `path`, else from $OMGSR_FID_INCEPTION; raises UnavailableError when neither is given.
-
-    Reads .safetensors, and with `allow_pickle` the .pth that pytorch-fid publishes.
-    """
-    given = path or os.environ.get(WEIGHTS_ENV)
-    if not given:
-        raise UnavailableError(
-            f"no Inception weights: pass inception=FILE or set ${WEIGHTS_ENV} "
-            "(pt_inception-2015-12-05-6726825d.pth, a release file of mseitzer/pytorch-fid)"
-        )
-    path = Path(given)
-    if not path.is_file():
-        raise FileNotFoundError(f"FID's Inception weights: there is no file {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        return inception.build(load_file(path))
-    if not allow_pickle:
-        raise ValueError(
-            f"{path} is not a .safetensors file. The published FID weights are a PyTorch pickle: "
-            "pass allow_pickle=True to read it (tensors only, needs torch), or convert it once."
-        )
-    import torch
-
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-    return inception.build({key: value.numpy() for key, value in tensors.items()})

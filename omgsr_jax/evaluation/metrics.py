@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..errors import InputError
+from ..models.inception import Inception
 from . import external, fid, fidelity, grid, niqe
 from .errors import UnavailableError
 from .pairs import PairedFiles
@@ -27,8 +29,7 @@ class Settings:
     crop_border: int = 0  # pixels left out on each side, for all but networks and the grid
     grid_period: int = 16  # px: 16 for FLUX (2x2 latents of 8 px), 8 for what a VAE alone does
     niqe_params: str | Path | None = None
-    inception: str | Path | None = None
-    allow_pickle: bool = False  # for `inception`: read the published .pth
+    inception: Inception | None = None  # as conversion.inception.read_inception gives it
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,12 @@ def _niqe(settings: Settings) -> Score:
 
 
 def _fid(settings: Settings) -> fid.Features:
-    weights = fid.load_inception(settings.inception, allow_pickle=settings.allow_pickle)
-    return fid.feature_extractor(weights)
+    if settings.inception is None:
+        raise UnavailableError(
+            "no Inception weights: give --inception FILE, pt_inception-2015-12-05-6726825d.pth of "
+            "mseitzer/pytorch-fid's releases, or its conversion to safetensors"
+        )
+    return fid.feature_extractor(settings.inception)
 
 
 def _grid(settings: Settings) -> Score:
@@ -111,10 +116,10 @@ BY_KEY = {metric.key: metric for metric in METRICS}
 def choose(keys: Sequence[str] | None, protocol: str | None) -> list[str]:
     """The asked metrics in the table's order; all without asking, the papers' with the protocol."""
     if protocol not in (None, "papers"):
-        raise ValueError(f"There is no protocol {protocol!r}; the one there is is 'papers'.")
+        raise InputError(f"There is no protocol {protocol!r}; the one there is is 'papers'.")
     unknown = sorted(set(keys or ()) - BY_KEY.keys())
     if unknown:
-        raise ValueError(f"Unknown metric(s) {', '.join(unknown)}; there are {', '.join(BY_KEY)}.")
+        raise InputError(f"Unknown metric(s) {', '.join(unknown)}; there are {', '.join(BY_KEY)}.")
     if keys is not None:
         return [key for key in BY_KEY if key in keys]
     return [key for key in BY_KEY if protocol is None or key in (*PAPER_KEYS, "grid")]

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from scipy.io import loadmat
 from scipy.special import gammaln
 
+from ..errors import InputError
 from .errors import UnavailableError
 from .fidelity import channels, crop, to_unit, weigh
 
@@ -51,12 +52,15 @@ def load_pristine(path: str | Path | None = None) -> Pristine:
 
     The parameters are those that MATLAB's release, BasicSR and pyiqa share; they come as BasicSR's
     `niqe_pris_params.npz` or as MATLAB's `niqe_modelparameters.mat`. Raises UnavailableError when
-    there is nothing to read, and ValueError when a file holds something else.
+    there is nothing to read, and InputError when a file holds something else.
     """
     path = Path(path or os.environ.get(WEIGHTS_ENV) or _download())
     if not path.is_file():
-        raise FileNotFoundError(f"NIQE's parameters: there is no file {path}")
-    arrays = loadmat(path) if path.suffix == ".mat" else dict(np.load(path))
+        raise InputError(f"NIQE's parameters: there is no file {path}")
+    try:
+        arrays = loadmat(path) if path.suffix == ".mat" else dict(np.load(path))
+    except Exception as error:  # each of the two readers raises several types
+        raise InputError(f"NIQE's parameters: {path} cannot be read: {error}") from error
     for mean_key, cov_key in KEY_LAYOUTS:
         if mean_key in arrays and cov_key in arrays:
             mean, cov = (np.asarray(arrays[key], np.float64) for key in (mean_key, cov_key))
@@ -64,7 +68,7 @@ def load_pristine(path: str | Path | None = None) -> Pristine:
             if mean.shape == (FEATURES,) and cov.shape == (FEATURES, FEATURES):
                 return Pristine(mean, cov)
     shapes = {key: np.shape(value) for key, value in arrays.items() if key[0] != "_"}
-    raise ValueError(
+    raise InputError(
         f"{path} does not hold NIQE's parameters: expected a mean of {FEATURES} and a covariance "
         f"of {FEATURES}x{FEATURES} named like {' or '.join(map(str, KEY_LAYOUTS))}, found {shapes}"
     )

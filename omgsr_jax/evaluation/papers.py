@@ -9,6 +9,8 @@ import csv
 from dataclasses import dataclass
 from importlib.resources import files
 
+from ..errors import InputError
+
 SOURCE = "OMGSR, arXiv:2508.08227v1"
 IMAGES = {"RealSR": 100, "DRealSR": 93, "DIV2K-Val": 3000}
 
@@ -25,7 +27,7 @@ class PaperRow:
 def paper_rows(benchmark: str) -> list[PaperRow]:
     """The rows of one benchmark: RealSR, DRealSR or DIV2K-Val."""
     if benchmark not in IMAGES:
-        raise ValueError(
+        raise InputError(
             f"The papers have no benchmark {benchmark!r}; they have {', '.join(IMAGES)}."
         )
     text = files(__package__).joinpath("papers.csv").read_text()

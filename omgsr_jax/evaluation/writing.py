@@ -17,7 +17,7 @@ from .report import render
 from .results import Evaluation
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-WEIGHT_SETTINGS = ("niqe_params", "inception", "allow_pickle")  # where from, not what was measured
+WEIGHT_SETTINGS = ("niqe_params", "inception")  # where from, not what was measured
 
 
 def write(evaluation: Evaluation, folder: Path) -> None:
@@ -60,14 +60,18 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
             for m in evaluation.metrics
         }
         systems[system.name] = {"images": len(system.images), "metrics": means}
-    settings = dataclasses.asdict(evaluation.settings)
+    settings = {
+        item.name: getattr(evaluation.settings, item.name)
+        for item in dataclasses.fields(evaluation.settings)
+        if item.name not in WEIGHT_SETTINGS
+    }
     rows = paper_rows(evaluation.benchmark) if evaluation.benchmark else []
     return _without_nan(
         {
             "omgsr_jax": __version__,
             "protocol": evaluation.protocol,
             "benchmark": evaluation.benchmark,
-            "settings": {k: v for k, v in settings.items() if k not in WEIGHT_SETTINGS},
+            "settings": settings,
             "interval": {"level": statistics.LEVEL, "resamples": statistics.RESAMPLES},
             "systems": systems,
             "differences": [dataclasses.asdict(row) for row in evaluation.differences()],

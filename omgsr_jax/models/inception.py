@@ -8,12 +8,12 @@ counts no padding, the last block pools by maximum, and inputs are TensorFlow's 
 Module paths are the keys of the port's state dict: `Mixed_5b.branch1x1.conv.weight` and so on.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+from jax import Array
+
+from .layers import Conv, Rngs
 
 INPUT_SIZE = 299
 FEATURES = 2048
@@ -22,47 +22,62 @@ BATCH_NORM_EPS = 1e-3
 Size = int | tuple[int, int]
 
 
+class BatchNorm(nnx.Module):
+    """Batch norm with its stored statistics, under PyTorch's names."""
+
+    def __init__(self, channels: int):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.running_mean = nnx.BatchStat(jnp.zeros(channels))
+        self.running_var = nnx.BatchStat(jnp.ones(channels))
+
+    def __call__(self, x: Array) -> Array:
+        y = x.astype(jnp.float32) - self.running_mean[...]
+        y = y * jax.lax.rsqrt(self.running_var[...] + BATCH_NORM_EPS)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
 class BasicConv2d(nnx.Module):
-    """Convolution without bias, batch norm with its stored statistics, ReLU."""
+    """Convolution without bias, batch norm, ReLU."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: Size, stride: int = 1, padding: Size = 0):
-        size, pad = ((n, n) if isinstance(n, int) else n for n in (kernel, padding))
-        rngs = nnx.Rngs(0)  # replaced by the checkpoint; see `build`
-        self.conv = nnx.Conv(
-            c_in,
-            c_out,
-            size,
-            strides=stride,
-            padding=[(n, n) for n in pad],
-            use_bias=False,
-            rngs=rngs,
-        )
-        self.bn = nnx.BatchNorm(c_out, use_running_average=True, epsilon=BATCH_NORM_EPS, rngs=rngs)
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: Size,
+        stride: int = 1,
+        padding: Size = 0,
+        *,
+        rngs: Rngs,
+    ):
+        rows, columns = (padding, padding) if isinstance(padding, int) else padding
+        pads = ((rows, rows), (columns, columns))
+        self.conv = Conv(c_in, c_out, kernel, stride=stride, padding=pads, bias=False, rngs=rngs)
+        self.bn = BatchNorm(c_out)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = self.conv.kernel.dtype
-        return nnx.relu(self.bn(self.conv(x.astype(dtype))).astype(dtype))
-
-
-def conv_1x7(c_in: int, c_out: int) -> BasicConv2d:
-    return BasicConv2d(c_in, c_out, (1, 7), padding=(0, 3))
+    def __call__(self, x: Array) -> Array:
+        return jax.nn.relu(self.bn(self.conv(x)))
 
 
-def conv_7x1(c_in: int, c_out: int) -> BasicConv2d:
-    return BasicConv2d(c_in, c_out, (7, 1), padding=(3, 0))
+def conv_1x7(c_in: int, c_out: int, *, rngs: Rngs) -> BasicConv2d:
+    return BasicConv2d(c_in, c_out, (1, 7), padding=(0, 3), rngs=rngs)
+
+
+def conv_7x1(c_in: int, c_out: int, *, rngs: Rngs) -> BasicConv2d:
+    return BasicConv2d(c_in, c_out, (7, 1), padding=(3, 0), rngs=rngs)
 
 
 class InceptionA(nnx.Module):
-    def __init__(self, c_in: int, pool_features: int):
-        self.branch1x1 = BasicConv2d(c_in, 64, 1)
-        self.branch5x5_1 = BasicConv2d(c_in, 48, 1)
-        self.branch5x5_2 = BasicConv2d(48, 64, 5, padding=2)
-        self.branch3x3dbl_1 = BasicConv2d(c_in, 64, 1)
-        self.branch3x3dbl_2 = BasicConv2d(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = BasicConv2d(96, 96, 3, padding=1)
-        self.branch_pool = BasicConv2d(c_in, pool_features, 1)
+    def __init__(self, c_in: int, pool_features: int, *, rngs: Rngs):
+        self.branch1x1 = BasicConv2d(c_in, 64, 1, rngs=rngs)
+        self.branch5x5_1 = BasicConv2d(c_in, 48, 1, rngs=rngs)
+        self.branch5x5_2 = BasicConv2d(48, 64, 5, padding=2, rngs=rngs)
+        self.branch3x3dbl_1 = BasicConv2d(c_in, 64, 1, rngs=rngs)
+        self.branch3x3dbl_2 = BasicConv2d(64, 96, 3, padding=1, rngs=rngs)
+        self.branch3x3dbl_3 = BasicConv2d(96, 96, 3, padding=1, rngs=rngs)
+        self.branch_pool = BasicConv2d(c_in, pool_features, 1, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         branch5x5 = self.branch5x5_2(self.branch5x5_1(x))
         branch3x3 = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         pooled = self.branch_pool(average_pool(x))
@@ -72,31 +87,31 @@ class InceptionA(nnx.Module):
 class InceptionB(nnx.Module):
     """35x35 -> 17x17."""
 
-    def __init__(self, c_in: int):
-        self.branch3x3 = BasicConv2d(c_in, 384, 3, stride=2)
-        self.branch3x3dbl_1 = BasicConv2d(c_in, 64, 1)
-        self.branch3x3dbl_2 = BasicConv2d(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = BasicConv2d(96, 96, 3, stride=2)
+    def __init__(self, c_in: int, *, rngs: Rngs):
+        self.branch3x3 = BasicConv2d(c_in, 384, 3, stride=2, rngs=rngs)
+        self.branch3x3dbl_1 = BasicConv2d(c_in, 64, 1, rngs=rngs)
+        self.branch3x3dbl_2 = BasicConv2d(64, 96, 3, padding=1, rngs=rngs)
+        self.branch3x3dbl_3 = BasicConv2d(96, 96, 3, stride=2, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         branch3x3 = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return jnp.concatenate([self.branch3x3(x), branch3x3, max_pool(x, stride=2)], axis=-1)
 
 
 class InceptionC(nnx.Module):
-    def __init__(self, c_in: int, c_mid: int):
-        self.branch1x1 = BasicConv2d(c_in, 192, 1)
-        self.branch7x7_1 = BasicConv2d(c_in, c_mid, 1)
-        self.branch7x7_2 = conv_1x7(c_mid, c_mid)
-        self.branch7x7_3 = conv_7x1(c_mid, 192)
-        self.branch7x7dbl_1 = BasicConv2d(c_in, c_mid, 1)
-        self.branch7x7dbl_2 = conv_7x1(c_mid, c_mid)
-        self.branch7x7dbl_3 = conv_1x7(c_mid, c_mid)
-        self.branch7x7dbl_4 = conv_7x1(c_mid, c_mid)
-        self.branch7x7dbl_5 = conv_1x7(c_mid, 192)
-        self.branch_pool = BasicConv2d(c_in, 192, 1)
+    def __init__(self, c_in: int, c_mid: int, *, rngs: Rngs):
+        self.branch1x1 = BasicConv2d(c_in, 192, 1, rngs=rngs)
+        self.branch7x7_1 = BasicConv2d(c_in, c_mid, 1, rngs=rngs)
+        self.branch7x7_2 = conv_1x7(c_mid, c_mid, rngs=rngs)
+        self.branch7x7_3 = conv_7x1(c_mid, 192, rngs=rngs)
+        self.branch7x7dbl_1 = BasicConv2d(c_in, c_mid, 1, rngs=rngs)
+        self.branch7x7dbl_2 = conv_7x1(c_mid, c_mid, rngs=rngs)
+        self.branch7x7dbl_3 = conv_1x7(c_mid, c_mid, rngs=rngs)
+        self.branch7x7dbl_4 = conv_7x1(c_mid, c_mid, rngs=rngs)
+        self.branch7x7dbl_5 = conv_1x7(c_mid, 192, rngs=rngs)
+        self.branch_pool = BasicConv2d(c_in, 192, 1, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         branch7x7 = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
@@ -107,15 +122,15 @@ class InceptionC(nnx.Module):
 class InceptionD(nnx.Module):
     """17x17 -> 8x8."""
 
-    def __init__(self, c_in: int):
-        self.branch3x3_1 = BasicConv2d(c_in, 192, 1)
-        self.branch3x3_2 = BasicConv2d(192, 320, 3, stride=2)
-        self.branch7x7x3_1 = BasicConv2d(c_in, 192, 1)
-        self.branch7x7x3_2 = conv_1x7(192, 192)
-        self.branch7x7x3_3 = conv_7x1(192, 192)
-        self.branch7x7x3_4 = BasicConv2d(192, 192, 3, stride=2)
+    def __init__(self, c_in: int, *, rngs: Rngs):
+        self.branch3x3_1 = BasicConv2d(c_in, 192, 1, rngs=rngs)
+        self.branch3x3_2 = BasicConv2d(192, 320, 3, stride=2, rngs=rngs)
+        self.branch7x7x3_1 = BasicConv2d(c_in, 192, 1, rngs=rngs)
+        self.branch7x7x3_2 = conv_1x7(192, 192, rngs=rngs)
+        self.branch7x7x3_3 = conv_7x1(192, 192, rngs=rngs)
+        self.branch7x7x3_4 = BasicConv2d(192, 192, 3, stride=2, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         branch3x3 = self.branch3x3_2(self.branch3x3_1(x))
         branch7x7 = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
         branch7x7 = self.branch7x7x3_4(branch7x7)
@@ -123,18 +138,18 @@ class InceptionD(nnx.Module):
 
 
 class InceptionE(nnx.Module):
-    def __init__(self, c_in: int):
-        self.branch1x1 = BasicConv2d(c_in, 320, 1)
-        self.branch3x3_1 = BasicConv2d(c_in, 384, 1)
-        self.branch3x3_2a = BasicConv2d(384, 384, (1, 3), padding=(0, 1))
-        self.branch3x3_2b = BasicConv2d(384, 384, (3, 1), padding=(1, 0))
-        self.branch3x3dbl_1 = BasicConv2d(c_in, 448, 1)
-        self.branch3x3dbl_2 = BasicConv2d(448, 384, 3, padding=1)
-        self.branch3x3dbl_3a = BasicConv2d(384, 384, (1, 3), padding=(0, 1))
-        self.branch3x3dbl_3b = BasicConv2d(384, 384, (3, 1), padding=(1, 0))
-        self.branch_pool = BasicConv2d(c_in, 192, 1)
+    def __init__(self, c_in: int, *, rngs: Rngs):
+        self.branch1x1 = BasicConv2d(c_in, 320, 1, rngs=rngs)
+        self.branch3x3_1 = BasicConv2d(c_in, 384, 1, rngs=rngs)
+        self.branch3x3_2a = BasicConv2d(384, 384, (1, 3), padding=(0, 1), rngs=rngs)
+        self.branch3x3_2b = BasicConv2d(384, 384, (3, 1), padding=(1, 0), rngs=rngs)
+        self.branch3x3dbl_1 = BasicConv2d(c_in, 448, 1, rngs=rngs)
+        self.branch3x3dbl_2 = BasicConv2d(448, 384, 3, padding=1, rngs=rngs)
+        self.branch3x3dbl_3a = BasicConv2d(384, 384, (1, 3), padding=(0, 1), rngs=rngs)
+        self.branch3x3dbl_3b = BasicConv2d(384, 384, (3, 1), padding=(1, 0), rngs=rngs)
+        self.branch_pool = BasicConv2d(c_in, 192, 1, rngs=rngs)
 
-    def __call__(self, x: jax.Array, *, pooled: jax.Array) -> jax.Array:
+    def __call__(self, x: Array, *, pooled: Array) -> Array:
         single = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         branches = [
@@ -151,25 +166,25 @@ class InceptionE(nnx.Module):
 class Inception(nnx.Module):
     """`b 299 299 3` in [-1, 1] -> `b 2048`: the activations before the classifier."""
 
-    def __init__(self) -> None:
-        self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
-        self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3)
-        self.Conv2d_2b_3x3 = BasicConv2d(32, 64, 3, padding=1)
-        self.Conv2d_3b_1x1 = BasicConv2d(64, 80, 1)
-        self.Conv2d_4a_3x3 = BasicConv2d(80, 192, 3)
-        self.Mixed_5b = InceptionA(192, pool_features=32)
-        self.Mixed_5c = InceptionA(256, pool_features=64)
-        self.Mixed_5d = InceptionA(288, pool_features=64)
-        self.Mixed_6a = InceptionB(288)
-        self.Mixed_6b = InceptionC(768, 128)
-        self.Mixed_6c = InceptionC(768, 160)
-        self.Mixed_6d = InceptionC(768, 160)
-        self.Mixed_6e = InceptionC(768, 192)
-        self.Mixed_7a = InceptionD(768)
-        self.Mixed_7b = InceptionE(1280)
-        self.Mixed_7c = InceptionE(2048)
+    def __init__(self, *, rngs: Rngs):
+        self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2, rngs=rngs)
+        self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3, rngs=rngs)
+        self.Conv2d_2b_3x3 = BasicConv2d(32, 64, 3, padding=1, rngs=rngs)
+        self.Conv2d_3b_1x1 = BasicConv2d(64, 80, 1, rngs=rngs)
+        self.Conv2d_4a_3x3 = BasicConv2d(80, 192, 3, rngs=rngs)
+        self.Mixed_5b = InceptionA(192, pool_features=32, rngs=rngs)
+        self.Mixed_5c = InceptionA(256, pool_features=64, rngs=rngs)
+        self.Mixed_5d = InceptionA(288, pool_features=64, rngs=rngs)
+        self.Mixed_6a = InceptionB(288, rngs=rngs)
+        self.Mixed_6b = InceptionC(768, 128, rngs=rngs)
+        self.Mixed_6c = InceptionC(768, 160, rngs=rngs)
+        self.Mixed_6d = InceptionC(768, 160, rngs=rngs)
+        self.Mixed_6e = InceptionC(768, 192, rngs=rngs)
+        self.Mixed_7a = InceptionD(768, rngs=rngs)
+        self.Mixed_7b = InceptionE(1280, rngs=rngs)
+        self.Mixed_7c = InceptionE(2048, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = max_pool(x, stride=2)  # b 73 73 64
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
@@ -183,48 +198,10 @@ class Inception(nnx.Module):
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 
-def average_pool(x: jax.Array) -> jax.Array:
+def average_pool(x: Array) -> Array:
     """3x3 at stride 1, over what lies inside the image."""
     return nnx.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
-def max_pool(x: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
+def max_pool(x: Array, stride: int = 1, padding: int = 0) -> Array:
     return nnx.max_pool(x, (3, 3), (stride, stride), [(padding, padding)] * 2)
-
-
-# --- the port's checkpoint -----------------------------------------------------------------------
-
-# A leaf's name here -> in torch.
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-# What the file has and features do not need: the classifier, and training's step counters.
-UNUSED = ("fc.weight", "fc.bias", "num_batches_tracked")
-
-
-def build(tensors: Mapping[str, np.ndarray], dtype: jnp.dtype = jnp.float32) -> Inception:
-    """The network filled from a state dict; one error lists every key that does not fit."""
-    graph, abstract = nnx.split(nnx.eval_shape(Inception))
-    leaves = dict(nnx.to_flat_state(abstract))
-    paths = {".".join((*map(str, path[:-1]), LEAVES[str(path[-1])])): path for path in leaves}
-    given = {key: value for key, value in tensors.items() if not key.endswith(UNUSED)}
-
-    problems = [f"missing {key}" for key in paths if key not in given]
-    problems += [f"unknown {key}" for key in given if key not in paths]
-    for key in paths.keys() & given.keys():
-        leaf, value = leaves[paths[key]], given[key]
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value  # OIHW -> HWIO
-        if value.shape != leaf.shape:
-            problems.append(f"misshapen {key}: {value.shape}, expected {leaf.shape}")
-        statistics = paths[key][-2] == "bn"
-        leaves[paths[key]] = leaf.replace(jnp.asarray(value, jnp.float32 if statistics else dtype))
-    if problems:
-        raise ValueError(
-            "These are not the weights of FID's Inception (pt_inception-2015-12-05). "
-            f"{len(problems)} of its keys do not fit:\n  " + "\n  ".join(sorted(problems))
-        )
-    return nnx.merge(graph, nnx.from_flat_state(leaves))

@@ -60,7 +60,7 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
 
 class Conv(nnx.Module):
-    """A 2-D convolution, `kernel` x `kernel`.
+    """A 2-D convolution, `kernel` x `kernel` or (height, width).
 
     `padding` is one number for every side, or ((top, bottom), (left, right)). With `groups`, every
     group of output channels sees its own group of input channels only.
@@ -70,7 +70,7 @@ class Conv(nnx.Module):
         self,
         c_in: int,
         c_out: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         *,
         stride: int = 1,
         padding: Padding = 0,
@@ -78,7 +78,8 @@ class Conv(nnx.Module):
         bias: bool = True,
         rngs: Rngs,
     ):
-        self.kernel = nnx.Param(draw(_init_kernel, rngs, kernel, kernel, c_in // groups, c_out))
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.kernel = nnx.Param(draw(_init_kernel, rngs, *size, c_in // groups, c_out))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
         self.stride = stride
         self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding

@@ -12,6 +12,7 @@ from omgsr_jax.data import degradation
 from omgsr_jax.data.degradation import add_noise, blur, degrade, degrade_folder, jpeg, resize
 from omgsr_jax.data.kernels import Kernel, render
 from omgsr_jax.data.plan import PRESETS, Stage, draw_plan, example_rng
+from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 
 PHOTO = synthetic_photo(128, 160)
@@ -209,11 +210,11 @@ def test_what_cannot_be_degraded_is_reported_and_the_rest_done(folder, tmp_path)
 
 def test_two_images_of_one_name_are_refused_before_anything_is_written(folder, tmp_path):
     Image.fromarray(PHOTO).save(folder / "photo1.jpg")
-    with pytest.raises(ValueError, match=r"would both be written as photo1\.png"):
+    with pytest.raises(InputError, match=r"would both be written as photo1\.png"):
         degrade_folder(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_results_may_not_land_among_their_sources(folder):
-    with pytest.raises(ValueError, match="lies inside"):
+    with pytest.raises(InputError, match="lies inside"):
         degrade_folder(folder, folder / "out")

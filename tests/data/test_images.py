@@ -14,6 +14,7 @@ from omgsr_jax.data.images import (
     write_atomically,
     write_image,
 )
+from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 
 PHOTO = synthetic_photo(24, 32)
@@ -129,16 +130,16 @@ def test_a_list_names_its_images(tmp_path):
 
 
 def test_what_cannot_be_listed_is_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist; expected a folder"):
+    with pytest.raises(InputError, match="nowhere does not exist; expected a folder"):
         list_images(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no images; the known kinds are \.png"):
+    with pytest.raises(InputError, match=r"holds no images; the known kinds are \.png"):
         list_images(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"model\.bin is neither a folder"):
+    with pytest.raises(InputError, match=r"model\.bin is neither a folder"):
         list_images(tmp_path / "model.bin")
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(ValueError, match="is empty; expected a path on each line"):
+    with pytest.raises(InputError, match="is empty; expected a path on each line"):
         list_images(tmp_path / "empty.txt")
     (tmp_path / "list.txt").write_text("".join(f"gone{i}.png\n" for i in range(7)))
-    with pytest.raises(FileNotFoundError, match=r"lists 7 of 7 files that do not(.|\n)*and 2 more"):
+    with pytest.raises(InputError, match=r"lists 7 of 7 files that do not(.|\n)*and 2 more"):
         list_images(tmp_path / "list.txt")

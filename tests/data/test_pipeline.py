@@ -19,6 +19,7 @@ from omgsr_jax.data.pipeline import (
 )
 from omgsr_jax.data.plan import DegradationConfig
 from omgsr_jax.data.sources import pack
+from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 
 COUNT = 12
@@ -153,9 +154,9 @@ def test_other_data_cannot_be_resumed(photos, tmp_path):
     state = iter(make_pipeline(config(photos))).get_state()
     for i in range(3):
         Image.fromarray(synthetic_photo(70, 70, i)).save(tmp_path / f"{i}.png")
-    with pytest.raises(ValueError, match="examples = 12, this one has 3"):
+    with pytest.raises(InputError, match="examples = 12, this one has 3"):
         iter(make_pipeline(config(tmp_path))).set_state(state)
-    with pytest.raises(ValueError, match="process_count = 1, this one has 2"):
+    with pytest.raises(InputError, match="process_count = 1, this one has 2"):
         iter(make_pipeline(config(photos), 0, 2)).set_state(state)
 
 
@@ -260,10 +261,10 @@ def test_ffhq_faces_are_resized_as_a_whole():
     ],
 )
 def test_impossible_configs_are_refused(photos, change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         config(photos, **change)
 
 
 def test_a_batch_must_divide_among_the_processes(photos):
-    with pytest.raises(ValueError, match="batch of 4 cannot be divided among 3"):
+    with pytest.raises(InputError, match="batch of 4 cannot be divided among 3"):
         make_pipeline(config(photos), 0, 3)

@@ -13,6 +13,7 @@ from omgsr_jax.data.plan import (
     example_rng,
     stage_sizes,
 )
+from omgsr_jax.errors import InputError
 
 DRAWS = 3000
 
@@ -36,7 +37,7 @@ def test_a_plan_depends_on_seed_epoch_and_index_alone():
     assert draw(1, 2, 3) == draw(1, 2, 3)
     others = [draw(1, 2, 4), draw(1, 3, 3), draw(2, 2, 3), draw(3, 2, 1)]
     assert all(draw(1, 2, 3) != other for other in others)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(InputError, match="must not be negative"):
         example_rng(-1, 0, 0)
 
 
@@ -110,7 +111,7 @@ def test_the_1024_preset_has_wider_kernels_and_a_larger_scale():
     ],
 )
 def test_impossible_configs_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         DegradationConfig(**change)
 
 
@@ -124,5 +125,5 @@ def test_impossible_configs_are_refused(change, message):
     ],
 )
 def test_impossible_stages_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         dataclasses.replace(PUBLISHED_FIRST, **change)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from omgsr_jax.data.images import DamagedImageError, decode_image
 from omgsr_jax.data.sources import open_sources, pack
+from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_array_record.py"
@@ -63,7 +64,7 @@ def test_damaged_images_stay_out_of_the_shards(photos, tmp_path):
 
 def test_existing_shards_are_not_mixed_with_new_ones(photos, tmp_path):
     pack([str(photos)], tmp_path / "packed")
-    with pytest.raises(FileExistsError, match="holds shards already"):
+    with pytest.raises(InputError, match="holds shards already"):
         pack([str(photos)], tmp_path / "packed")
 
 
@@ -77,9 +78,9 @@ def test_what_is_no_array_record_is_explained(photos, tmp_path):
     }.items():
         path = tmp_path / f"{name}.array_record"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}.array_record cannot be opened"):
+        with pytest.raises(InputError, match=f"{name}.array_record cannot be opened"):
             open_sources([str(path)])
-    with pytest.raises(ValueError, match=r"gone\.array_record cannot be opened.*No such file"):
+    with pytest.raises(InputError, match=r"gone\.array_record cannot be opened.*No such file"):
         open_sources([str(tmp_path / "gone.array_record")])
 
 
@@ -105,7 +106,7 @@ def test_records_of_another_kind_are_explained(tmp_path):
 
 
 def test_no_sources_is_an_error():
-    with pytest.raises(ValueError, match="name a folder"):
+    with pytest.raises(InputError, match="name a folder"):
         open_sources([])
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from omgsr_jax import evaluation
+from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation import PairError, Settings, fidelity
 from tests.evaluation.images import photograph, save
 
@@ -114,7 +115,7 @@ def test_a_stream_that_gives_nothing_or_the_wrong_size_is_an_error():
     small, large = np.zeros((8, 8, 3), np.uint8), np.zeros((16, 24, 3), np.uint8)
     with pytest.raises(PairError, match="x: the output is 8x8, the reference 24x16"):
         evaluation.score("model", [evaluation.Pair("x", small, large)], {})
-    with pytest.raises(ValueError, match="at least one folder"):
+    with pytest.raises(InputError, match="at least one folder"):
         evaluation.run({}, "hr")
 
 
@@ -135,7 +136,7 @@ def test_folders_of_one_name_are_told_apart(folders, tmp_path):
     other = save(tmp_path / "good", {"00.png": photograph(0, 64, 80)})
     found = evaluation.run([folders.good, other], folders.hr, metrics=["psnr"], subset=True)
     assert [system.name for system in found.systems] == [str(folders.good), str(other)]
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(InputError, match="twice"):
         evaluation.run([other, other], folders.hr, metrics=["psnr"], subset=True)
 
 
@@ -159,14 +160,14 @@ def test_the_protocol_refuses_what_the_papers_do_not_do(folders, tmp_path):
         evaluation.run(sr, hr, protocol="papers")
     with pytest.raises(PairError, match="crop_border is 4"):
         evaluation.run(hr, hr, protocol="papers", settings=Settings(crop_border=4))
-    with pytest.raises(ValueError, match="no protocol 'paper'"):
+    with pytest.raises(InputError, match="no protocol 'paper'"):
         evaluation.run(hr, hr, protocol="paper")
 
 
 def test_unknown_metrics_and_benchmarks_are_refused(folders):
-    with pytest.raises(ValueError, match=r"Unknown metric\(s\) pnsr; there are psnr, ssim"):
+    with pytest.raises(InputError, match=r"Unknown metric\(s\) pnsr; there are psnr, ssim"):
         evaluation.run(folders.good, folders.hr, metrics=["pnsr"])
-    with pytest.raises(ValueError, match="RealSR, DRealSR, DIV2K-Val"):
+    with pytest.raises(InputError, match="RealSR, DRealSR, DIV2K-Val"):
         evaluation.run(folders.good, folders.hr, metrics=["psnr"], benchmark="Set5")
 
 

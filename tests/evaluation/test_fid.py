@@ -1,12 +1,16 @@
 """FID: running statistics, the distance, and the whole against PyTorch and SciPy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.linalg import sqrtm
 
-from omgsr_jax.evaluation import UnavailableError, fid
-from omgsr_jax.models import inception
+from conversion.inception import read_inception
+from omgsr_jax import evaluation
+from omgsr_jax.evaluation import Settings, fid
+from omgsr_jax.evaluation.pairs import PairedFiles
 from tests.evaluation.images import photograph
 
 torch = pytest.importorskip("torch")
@@ -59,10 +63,11 @@ def test_one_image_is_no_distribution():
 
 
 @pytest.mark.slow  # two eigendecompositions of 2048x2048, and the network in both frameworks
-def test_whole_metric_matches_torch_and_scipy():
+def test_whole_metric_matches_torch_and_scipy(tmp_path):
     reference = random_torch()
-    tensors = {key: value.numpy() for key, value in reference.state_dict().items()}
-    extract = fid.feature_extractor(inception.build(tensors))
+    torch.save(reference.state_dict(), tmp_path / "inception.pth")
+    model = read_inception(tmp_path / "inception.pth", allow_pickle=True)
+    extract = fid.feature_extractor(model)
     sr = np.stack([photograph(seed, 64, 80) for seed in range(3)])
     hr = np.stack([photograph(seed, 64, 80) for seed in range(3, 6)])
 
@@ -89,35 +94,8 @@ def test_whole_metric_matches_torch_and_scipy():
     np.testing.assert_allclose(distance, expected, rtol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def state():
-    """As the published file has it: with the classifier over 1008 classes."""
-    classifier = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    return random_torch().state_dict() | classifier
-
-
-def test_the_published_pickle_is_read_only_when_asked(state, tmp_path, monkeypatch):
-    path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
-    torch.save(state, path)
-    with pytest.raises(ValueError, match="allow_pickle=True"):
-        fid.load_inception(path)
-    monkeypatch.setenv(fid.WEIGHTS_ENV, str(path))
-    kernel = fid.load_inception(allow_pickle=True).Mixed_7c.branch3x3_2a.conv.kernel
-    expected = state["Mixed_7c.branch3x3_2a.conv.weight"].permute(2, 3, 1, 0).numpy()
-    np.testing.assert_array_equal(np.asarray(kernel), expected)
-
-
-def test_safetensors_are_read(state, tmp_path):
-    files = pytest.importorskip("safetensors.torch")
-    path = tmp_path / "inception.safetensors"
-    files.save_file(dict(state), path)
-    variance = fid.load_inception(path).Conv2d_1a_3x3.bn.var
-    np.testing.assert_array_equal(variance[...], state["Conv2d_1a_3x3.bn.running_var"].numpy())
-
-
-def test_without_weights_it_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.delenv(fid.WEIGHTS_ENV, raising=False)
-    with pytest.raises(UnavailableError, match=fid.WEIGHTS_ENV):
-        fid.load_inception()
-    with pytest.raises(FileNotFoundError, match="absent"):
-        fid.load_inception(tmp_path / "absent.safetensors")
+def test_without_weights_it_says_what_to_give():
+    files = [[PairedFiles(name, Path("sr"), Path("hr"), None, (64, 64)) for name in "ab"]]
+    ready, not_run = evaluation.prepare(["fid"], Settings(), files)
+    assert not ready
+    assert "--inception FILE, pt_inception-2015-12-05" in not_run["fid"]

@@ -9,6 +9,7 @@ from scipy.io import savemat
 from scipy.ndimage import correlate
 from scipy.special import gamma
 
+from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation import UnavailableError, niqe
 from tests.evaluation.images import photograph
 
@@ -123,10 +124,13 @@ def test_both_published_layouts_are_read(pristine, niqe_file, tmp_path, monkeypa
 
 def test_another_file_is_refused_with_what_it_holds(tmp_path):
     np.savez(tmp_path / "other.npz", mu_pris_param=np.zeros(7), cov_pris_param=np.eye(7))
-    with pytest.raises(ValueError, match=r"mean of 36 .* found .*\(7, 7\)"):
+    with pytest.raises(InputError, match=r"mean of 36 .* found .*\(7, 7\)"):
         niqe.load_pristine(tmp_path / "other.npz")
-    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.npz"):
+    with pytest.raises(InputError, match=r"no file .*absent\.npz"):
         niqe.load_pristine(tmp_path / "absent.npz")
+    (tmp_path / "page.npz").write_text("<html>not found</html>")
+    with pytest.raises(InputError, match=r"page\.npz cannot be read"):
+        niqe.load_pristine(tmp_path / "page.npz")
 
 
 def test_without_file_and_network_it_says_what_to_do(monkeypatch, tmp_path):

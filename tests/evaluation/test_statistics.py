@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.papers import IMAGES, paper_rows
 from omgsr_jax.evaluation.statistics import holm, mean_interval, paired_difference
 
@@ -69,5 +70,5 @@ def test_some_numbers_of_the_papers():
     assert rows["OMGSR-S (t_m = 999)"].scores["niqe"] == 5.4276
     assert "fid" not in rows["FluxSR"].scores
     assert rows["OMGSR-S"].source.endswith("Tables 1, 4, 5")
-    with pytest.raises(ValueError, match="DRealSR"):
+    with pytest.raises(InputError, match="DRealSR"):
         paper_rows("DrealSR")
