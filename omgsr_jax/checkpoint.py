@@ -208,7 +208,7 @@ def read_vae(directory: str | Path) -> VAE:
         )
     with ocp.PyTreeCheckpointer() as checkpointer:
         params = checkpointer.restore(
-            epath.Path(directory) / PARAMS,
+            _params(directory),
             args=ocp.args.PyTreeRestore(
                 item={name: stored[name] for name in names},
                 restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
@@ -253,8 +253,14 @@ def fill(model: Module, params: Mapping[str, Any]) -> Module:
 def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every weight of a converted model, without reading the weights."""
     with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(epath.Path(directory) / PARAMS).item_metadata.tree
+        metadata = checkpointer.metadata(_params(directory)).item_metadata.tree
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()}
+
+
+def _params(directory: str | Path) -> epath.Path:
+    """Where the weights are; Orbax finds nothing under a relative path."""
+    path = epath.Path(directory) / PARAMS
+    return path if "://" in str(directory) else path.absolute()
 
 
 def _restore(
@@ -274,7 +280,7 @@ def _restore(
         for name in stored
     }
     with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(epath.Path(directory) / PARAMS, restore_args=how)
+        return checkpointer.restore(_params(directory), restore_args=how)
 
 
 def for_inference(model: OMGSR, precision: str) -> OMGSR:
