@@ -6,8 +6,10 @@ namesake's, in the order in which PyTorch computes them; the first one that diff
 
 import gc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -250,16 +252,9 @@ def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.nd
     PyTorch runs in fp64 too: at 512 px its fp32 group norms alone are off by 1e-5, so that only
     fp64 can tell which of two fp32 results is the better one.
     """
-    card = checkpoint.read_card(converted)
-    context = checkpoint.read_prompt(converted)["context"]
-    pipeline = TorchPipeline(base, adapter, card.generator.mid_timestep, context)
-    results = {
-        "torch_fp32": pipeline.stages(x_l),
-        "torch_fp64": pipeline.double().stages(x_l),
-        "torch_bf16": pipeline.float().stages_in_bf16(x_l),
-    }
-    del pipeline
-    gc.collect()
+    # In a process of its own, PyTorch gives all its memory back before JAX starts.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        results = pool.submit(_torch_results, base, adapter, converted, x_l).result()
     for precision in ("fp32", "bf16"):
         with jax.default_matmul_precision("highest" if precision == "fp32" else "default"):
             model = checkpoint.for_inference(checkpoint.read(converted), precision)
@@ -267,3 +262,16 @@ def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.nd
         del model
         gc.collect()
     return Parity(results)
+
+
+def _torch_results(
+    base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    mid_timestep = checkpoint.read_card(converted).generator.mid_timestep
+    context = checkpoint.read_prompt(converted)["context"]
+    pipeline = TorchPipeline(base, adapter, mid_timestep, context)
+    return {
+        "torch_fp32": pipeline.stages(x_l),
+        "torch_fp64": pipeline.double().stages(x_l),
+        "torch_bf16": pipeline.float().stages_in_bf16(x_l),
+    }

@@ -225,37 +225,16 @@ def read(
 
 def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
     """The prompt's embeddings by the backbone's keyword, without the rest of the model."""
-    names = [f"prompt.{name}" for name in read_card(directory).generator.prompt_shapes]
-    how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        restored = checkpointer.restore(
-            epath.Path(directory) / PARAMS,
-            args=ocp.args.PyTreeRestore(
-                item=dict.fromkeys(names, 0), restore_args=how, partial_restore=True
-            ),
-        )
-    return {name.removeprefix("prompt."): value for name, value in restored.items()}
+    names = {f"prompt.{name}" for name in read_card(directory).generator.prompt_shapes}
+    restored = restore(epath.Path(directory) / PARAMS, names, part=True)
+    return {name.removeprefix("prompt."): array for name, array in restored.items()}
 
 
 def read_vae(directory: str | Path) -> VAE:
     """The pre-trained VAE alone, in fp32: no adapter, and nothing of the backbone is read."""
     vae = VAE(read_card(directory).generator.vae, rngs=None)
     names = {f"vae.{name}" for name in weights(vae)}
-    stored = stored_shapes(directory)
-    if not names <= set(stored):
-        raise InputError(
-            f"{directory} lacks {len(names - set(stored))} weights of the VAE that its {CARD} "
-            "describes. Convert the model again."
-        )
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        params = checkpointer.restore(
-            epath.Path(directory) / PARAMS,
-            args=ocp.args.PyTreeRestore(
-                item={name: stored[name] for name in names},
-                restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
-                partial_restore=True,
-            ),
-        )
+    params = restore(epath.Path(directory) / PARAMS, names, part=True)
     return fill(
         vae,
         {name.removeprefix("vae."): array.astype(np.float32) for name, array in params.items()},
@@ -298,29 +277,41 @@ def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 def _tree_shapes(tree: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
     with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(tree).item_metadata.tree
+        metadata = checkpointer.metadata(_absolute(tree)).item_metadata.tree
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()}
 
 
+def _absolute(path: epath.Path) -> epath.Path:
+    """Orbax finds nothing under a relative path; a bucket's is absolute already."""
+    return path if "://" in str(path) else path.absolute()
+
+
 def restore(
-    tree: epath.Path, names: set[str], sharding: Callable[[str], Sharding] | None = None
+    tree: epath.Path,
+    names: set[str],
+    sharding: Callable[[str], Sharding] | None = None,
+    *,
+    part: bool = False,
 ) -> dict[str, Any]:
-    """The weights of one tree, which must be called `names`."""
+    """The weights called `names`: all of a tree or, with `part`, some of them."""
     stored = _tree_shapes(tree)
-    if set(stored) != names:
+    missing, surplus = names - set(stored), set() if part else set(stored) - names
+    if missing or surplus:
         raise InputError(
-            f"{tree} does not hold the weights that its description names: "
-            f"{len(names - set(stored))} are missing, {len(set(stored) - names)} too many. "
-            "Convert again."
+            f"{tree} does not hold the weights that its description names: {len(missing)} are "
+            f"missing, {len(surplus)} too many. Convert again."
         )
     how = {
         name: ocp.ArrayRestoreArgs(sharding=sharding(name))
         if sharding
         else ocp.RestoreArgs(restore_type=np.ndarray)
-        for name in stored
+        for name in names
     }
+    request = ocp.args.PyTreeRestore(
+        item={name: stored[name] for name in names}, restore_args=how, partial_restore=True
+    )
     with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(tree, restore_args=how)
+        return checkpointer.restore(_absolute(tree), args=request)
 
 
 def for_inference(model: OMGSR, precision: str) -> OMGSR:

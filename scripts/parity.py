@@ -58,7 +58,7 @@ def main() -> int:
         "blocks": {part: [vars(block) for block in errors] for part, errors in blocks.items()},
         "first_divergent_block": _first_divergent(blocks, args.tolerance),
         "minutes": round((time.time() - started) / 60, 2),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "peak_gb": round(max(map(_peak_gb, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))), 2),
         "versions": _versions(),
     }
     args.out.mkdir(parents=True, exist_ok=True)
@@ -223,6 +223,10 @@ def _png(image: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _peak_gb(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1e6
 
 
 def _versions() -> dict[str, str]:

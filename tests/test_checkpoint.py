@@ -24,6 +24,16 @@ def test_info_tells_what_the_model_is(tiny_model, capsys):
     assert "unet/diffusion_pytorch_model.safetensors" in text
 
 
+def test_a_model_is_found_by_a_relative_path(model, monkeypatch, capsys):
+    monkeypatch.chdir(model.parent)
+    assert cli.main(["info", model.name]) == 0
+    assert "mid-timestep:   195" in capsys.readouterr().out
+    assert set(checkpoint.weights(checkpoint.read(model.name))) == set(
+        checkpoint.weights(checkpoint.read(model))
+    )
+    assert checkpoint.read_vae(model.name).config == checkpoint.read_card(model).generator.vae
+
+
 def test_parameter_counts_are_those_of_the_checkpoint(tiny_base, tiny_model):
     from diffusers import UNet2DConditionModel
 
