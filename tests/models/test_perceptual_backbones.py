@@ -22,7 +22,11 @@ from omgsr_jax.models.vae import VAE, VAEConfig
 from tests.helpers import images
 from tests.torch_networks import alexnet, dinov2_original, dinov3_original_state, vgg16
 
-_SIZES = [(224, 224), (518, 518), (512, 384)]
+_SIZES = [
+    (224, 224),
+    pytest.param((518, 518), marks=pytest.mark.slow),
+    pytest.param((512, 384), marks=pytest.mark.slow),
+]
 _VGG_WIDTHS = (8, 12, 16, 16, 16)
 _ALEX_WIDTHS = (16, 24, 24, 16, 16)
 _RELU = {"vgg": (3, 8, 15, 22, 29), "alexnet": (1, 4, 7, 9, 11)}
