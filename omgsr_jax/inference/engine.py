@@ -191,9 +191,15 @@ class Engine:
         if programs < MOST_PROGRAMS and self._may_be_whole(size):
             self._canvases.append(size)
             return size
-        if best is None:
-            self._grow_inner(size)
-        return best
+        if best is not None:
+            return best
+        # More than was planned: canvases that soon serve everything.
+        larger = (_power_of_two(size[0]), _power_of_two(size[1]))
+        if self._may_be_whole(larger):
+            self._canvases.append(larger)
+            return larger
+        self._grow_inner(size)
+        return None
 
     def _grow_inner(self, size: Size) -> None:
         now = self._inner or (0, 0)
@@ -259,6 +265,10 @@ def _merge(sizes: dict[Size, int], room: int, allowed: Callable[[Size], bool]) -
         both = together(a, b)
         clusters[both] = clusters.get(both, 0) + count
     return clusters
+
+
+def _power_of_two(length: int) -> int:
+    return 1 << (length - 1).bit_length()
 
 
 def _size(array: np.ndarray) -> Size:

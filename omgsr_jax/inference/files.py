@@ -94,7 +94,8 @@ def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None
     """
 
     def wanted(place: Path) -> Path:
-        return place.with_name(place.stem + (suffix or place.suffix))
+        kept = place.suffix if place.suffix.lower() in images.suffixes() else ".png"
+        return place.with_name(place.stem + (suffix or kept))
 
     def key(place: Path) -> str:
         return str(place).casefold()  # as file systems may see it

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +61,7 @@ def upscale_files(
     *,
     skip_existing: bool = False,
     compare: bool = False,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Upscales files one batch at a time; yields what became of each, in order.
 
     The next batch is read while one is computed. Closing the iterator leaves nothing half-written.

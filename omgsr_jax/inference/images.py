@@ -25,7 +25,7 @@ _SAVING: dict[str, tuple[str, dict]] = {
     ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     ".bmp": ("BMP", {}),
-    ".avif": ("AVIF", {"quality": 90}),
+    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}),
     ".heic": ("HEIF", {"quality": 90}),
     ".heif": ("HEIF", {"quality": 90}),
 }
@@ -174,8 +174,8 @@ def _deep(image: Image.Image, data: bytes, orientation: int, name: str) -> Pictu
             raise InputError(f"{name} is damaged: its 16-bit pixels cannot be decoded")
         order = [2, 1, 0, 3][: found.shape[-1]]
         pixels = found[..., order]
-        if image.mode in ("LA", "L"):
-            pixels = pixels[..., [0, -1]] if pixels.shape[-1] == 4 else pixels[..., :1]
+        if image.format == "PNG" and data[25] == 4:  # the header's colour type: grey with alpha
+            pixels = pixels[..., [0, -1]]
     return from_array(np.ascontiguousarray(_upright(pixels, orientation)))
 
 
@@ -200,6 +200,8 @@ def encode(picture: Picture, suffix: str) -> bytes:
     if name in _OPAQUE:
         picture = picture.opaque()
     if picture.bits == 16 and name in _DEEP:
+        if name == "TIFF" and picture.alpha is not None:
+            picture = replace(picture, grey=False)  # few programs read grey TIFFs with alpha
         writer = deep_files.png if name == "PNG" else deep_files.tiff
         return writer(picture.pixels(16), icc=picture.icc, exif=picture.exif)
     image = picture.image()
