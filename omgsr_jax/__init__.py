@@ -1,3 +1,22 @@
-"""OMGSR in JAX: one-step real-world image super-resolution from a mid-timestep."""
+"""OMGSR in JAX: one-step real-world image super-resolution from a mid-timestep.
+
+model = omgsr_jax.load("path/to/a/converted/model")
+image = model.upscale("photo.jpg", scale=4)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .inference.upscaler import Upscaler, load
 
 __version__ = "0.1.0"
+__all__ = ["Upscaler", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs JAX when it is first used."""
+    if name in ("Upscaler", "load"):
+        from .inference import upscaler
+
+        return getattr(upscaler, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

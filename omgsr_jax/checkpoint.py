@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ Card = TypeVar("Card")
 FORMAT = 1
 CARD = "omgsr.json"
 PARAMS = "params"
+_QUIET_SECONDS = 2.0
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
 # How the parts that have variants are called in omgsr.json.
@@ -171,7 +173,17 @@ def new_directory(directory: str | Path, *, bytes_needed: int) -> Iterator[Path]
     except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
         raise InputError(f"{directory} could not be written: {error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_for_good(partial)
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Removes a folder, even if Orbax's threads write on for a moment after one has failed."""
+    quiet_since = time.monotonic() if folder.exists() else -math.inf
+    while time.monotonic() - quiet_since < _QUIET_SECONDS:
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            quiet_since = time.monotonic()
+        time.sleep(0.05)
 
 
 def read_card(directory: str | Path) -> ModelCard:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .timestep import Search
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-# May return the inputs that failed, each with the reason.
-Command = Callable[[argparse.Namespace], Sequence[str] | None]
+# May return the inputs that failed, each with the reason, or 1 if it has named them already.
+Command = Callable[[argparse.Namespace], Sequence[str] | int | None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,14 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 on wrong usage."""
     args = _parser().parse_args(argv)
     try:
-        failed = args.command(args) or []
+        outcome = args.command(args) or []
     except (InputError, OSError) as error:
-        failed = [str(error)]
+        outcome = [str(error)]
     except KeyboardInterrupt:
-        failed = ["stopped"]
-    for reason in failed:
+        outcome = ["stopped"]
+    if isinstance(outcome, int):
+        return outcome
+    for reason in outcome:
         print(f"omgsr {args.name}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if outcome else 0
+
+
+def _upscale(args: argparse.Namespace) -> int:
+    from .inference.command import run
+
+    return run(args)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -197,6 +205,52 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"omgsr-jax {__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
+    upscale = _add(commands, "upscale", _upscale, "images to larger, restored ones")
+    upscale.add_argument("inputs", nargs="+", metavar="IN", help="files, folders, globs")
+    upscale.add_argument(
+        "-o", "--out", required=True, help="a file for one input, else a folder that mirrors them"
+    )
+    upscale.add_argument("--model", required=True, metavar="DIR", help="a converted model")
+    larger = upscale.add_mutually_exclusive_group()
+    larger.add_argument("--scale", type=float, help="1 .. 8 (default: 4)")
+    larger.add_argument("--longest-side", type=int, metavar="PX", help="of the output")
+    larger.add_argument("--size", type=_width_height, metavar="WxH", help="of the output")
+    upscale.add_argument(
+        "--color",
+        choices=("adain", "wavelet", "lab", "none"),
+        default="adain",
+        help="which colours of the input the output gets (default: adain)",
+    )
+    upscale.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="default: fp32 on CPUs, else bf16"
+    )
+    upscale.add_argument(
+        "--tile",
+        type=_tile,
+        default="auto",
+        metavar="auto|off|PX",
+        help="when the VAE works in tiles (default: when memory is short)",
+    )
+    upscale.add_argument(
+        "--batch", type=_positive, default=1, help="images at once per device (default: 1)"
+    )
+    upscale.add_argument("--seed", type=int, help="sample the VAE's posterior (default: its mode)")
+    upscale.add_argument(
+        "--quirks", choices=("published",), help="round and truncate as the published script does"
+    )
+    upscale.add_argument("--format", metavar="EXT", help="of the outputs: png, jpg, webp, tiff ...")
+    upscale.add_argument("--recursive", action="store_true", help="descend into folders")
+    upscale.add_argument(
+        "--skip-existing", action="store_true", help="leave outputs that exist alone"
+    )
+    upscale.add_argument(
+        "--overwrite-input", action="store_true", help="let an output replace its input"
+    )
+    upscale.add_argument(
+        "--compare", action="store_true", help="also write input and output side by side"
+    )
+    upscale.add_argument("--json", action="store_true", help="print a line of JSON per image")
+
     convert = _add(commands, "convert", _convert, "PyTorch weights to a converted model")
     convert.add_argument("--base", required=True, help="diffusers folder, or a hub id")
     convert.add_argument("--adapter", help="folder with the published adapter sub-folders")
@@ -322,6 +376,19 @@ def _not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, but is {number}")
     return number
+
+
+def _width_height(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not {text!r}")
+    return int(width), int(height)
+
+
+def _tile(text: str) -> str | int:
+    if text in ("auto", "off"):
+        return text
+    return _positive(text)
 
 
 def _add(

@@ -1,0 +1,1 @@
+"""Any-size upscaling: image edges, sizes, tiles, colour, batching, compiled programs."""

@@ -1,0 +1,239 @@
+"""Image files: reading all that they hold, and writing it whole or not at all."""
+
+import io
+import os
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from ..errors import InputError
+from . import deep_files
+from .pictures import Picture, from_array
+from .sizes import MOST_PIXELS
+
+# Suffix -> (PIL's name, how it is saved). What PIL has no encoder for is not offered.
+_SAVING: dict[str, tuple[str, dict]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"quality": 95}),
+    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".bmp": ("BMP", {}),
+    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}),
+    ".heic": ("HEIF", {"quality": 90}),
+    ".heif": ("HEIF", {"quality": 90}),
+}
+_OPAQUE = ("JPEG", "BMP")
+_DEEP = ("PNG", "TIFF")
+_TIFF_BITS = 258
+_ORIENTED = (ExifTags.Base.Orientation, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
+
+
+def suffixes() -> list[str]:
+    """The suffixes of files that can be read and written here."""
+    _register_heif()
+    Image.init()
+    return [suffix for suffix, (name, _) in _SAVING.items() if name in Image.SAVE]
+
+
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        return
+    pillow_heif.register_heif_opener()
+
+
+def require_suffix(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes():
+        raise InputError(
+            f"{path}: cannot write {suffix or 'a name without a suffix'}; expected one of "
+            f"{' '.join(suffixes())}"
+        )
+    return suffix
+
+
+def read(path: str | os.PathLike[str]) -> Picture:
+    """The picture in a file, upright."""
+    try:
+        data = Path(path).read_bytes()
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a directory, not an image") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return decode(data, str(path))
+
+
+def decode(data: bytes, name: str = "the image") -> Picture:
+    """The picture in a file's bytes; `name` is for messages."""
+    if not data:
+        raise InputError(f"{name} is empty")
+    _register_heif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                _require_usable(image, name)
+                image.load()
+                return _picture(image, data, name)
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image that can be read here") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} is too large to be opened safely: {error}") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
+        raise InputError(f"{name} is damaged: {error}") from error
+
+
+def _require_usable(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise InputError(
+            f"{name} has {image.width} x {image.height} px; the limit is "
+            f"{MOST_PIXELS / 1e6:.0f} megapixels"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # phones' JPEGs carry a second image for depth
+        raise InputError(f"{name} has {frames} frames; only still images can be upscaled")
+    if image.mode in ("F", "I") and image.format != "PNG":
+        raise InputError(f"{name} has {image.mode} pixels; expected 8 or 16 bits per channel")
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """An image that PIL has opened or made, upright."""
+    _require_usable(image, "the image")
+    if _bits(image, b"") == 16:
+        return from_array(np.asarray(image).astype(np.uint16))
+    buffer = io.BytesIO()
+    image = image.convert("RGB") if image.mode in ("HSV", "LAB", "YCbCr", "CMYK") else image
+    exif = image.getexif().tobytes() if len(image.getexif()) else b""
+    image.save(buffer, "PNG", compress_level=1, exif=exif)
+    return decode(buffer.getvalue())
+
+
+def _picture(image: Image.Image, data: bytes, name: str) -> Picture:
+    icc, exif = image.info.get("icc_profile"), image.getexif()
+    if _bits(image, data) == 16:
+        picture = _deep(image, data, exif.get(ExifTags.Base.Orientation, 1), name)
+    else:
+        if image.mode in ("CMYK", "YCCK"):
+            image, icc = _from_cmyk(image, icc), None
+        picture = from_array(_plain(ImageOps.exif_transpose(image)))
+    for tag in _ORIENTED:
+        exif.pop(tag, None)
+    return replace(picture, icc=icc, exif=exif.tobytes() if len(exif) else None)
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return 16
+    if image.format == "PNG":
+        return 16 if data[24] == 16 else 8  # the header chunk's bit depth
+    if image.format == "TIFF":
+        return 16 if 16 in image.tag_v2.get(_TIFF_BITS, ()) else 8  # type: ignore[attr-defined]
+    return 8
+
+
+def _plain(image: Image.Image) -> np.ndarray:
+    """8 bits with 1 to 4 channels, whatever the file's own way of saying it."""
+    see_through = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("LA" if see_through else "L"))
+    return np.asarray(image.convert("RGBA" if see_through else "RGB"))
+
+
+def _from_cmyk(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """RGB in sRGB, through the file's own profile if that can be used."""
+    if icc:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            converted = ImageCms.profileToProfile(
+                image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+        except ImageCms.PyCMSError:
+            pass
+    return image.convert("RGB")
+
+
+def _deep(image: Image.Image, data: bytes, orientation: int, name: str) -> Picture:
+    """16 bits per channel, which PIL holds in grey images only."""
+    if image.mode.startswith("I"):
+        pixels: np.ndarray = np.asarray(image).astype(np.uint16)[..., None]
+    else:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if found is None or found.dtype != np.uint16 or found.ndim != 3:
+            raise InputError(f"{name} is damaged: its 16-bit pixels cannot be decoded")
+        order = [2, 1, 0, 3][: found.shape[-1]]
+        pixels = found[..., order]
+        if image.format == "PNG" and data[25] == 4:  # the header's colour type: grey with alpha
+            pixels = pixels[..., [0, -1]]
+    return from_array(np.ascontiguousarray(_upright(pixels, orientation)))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """EXIF's eight orientations: mirrored, turned, or both."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def write(path: str | os.PathLike[str], picture: Picture) -> None:
+    """Writes in the format of the path's suffix, with all of the picture that it can hold."""
+    write_atomically(path, encode(picture, require_suffix(path)))
+
+
+def encode(picture: Picture, suffix: str) -> bytes:
+    name, options = _SAVING[suffix]
+    if name in _OPAQUE:
+        picture = picture.opaque()
+    if picture.bits == 16 and name in _DEEP:
+        if name == "TIFF" and picture.alpha is not None:
+            picture = replace(picture, grey=False)  # few programs read grey TIFFs with alpha
+        writer = deep_files.png if name == "PNG" else deep_files.tiff
+        return writer(picture.pixels(16), icc=picture.icc, exif=picture.exif)
+    image = picture.image()
+    if name == "HEIF" and image.mode in ("L", "LA"):
+        image = image.convert("RGB" if image.mode == "L" else "RGBA")
+    kept = {"icc_profile": picture.icc, "exif": picture.exif} if name != "BMP" else {}
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, name, **options, **{k: v for k, v in kept.items() if v})
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{image.width} x {image.height} px cannot be written as {name}: {error}"
+        ) from error
+    return buffer.getvalue()
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes to a temporary name beside `path` and renames; makes the folder if need be."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".omgsr-", suffix=".partial")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""How large: the output, what the networks work on, and how that is cut to tiles."""
+
+import math
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+Size = tuple[int, int]  # height, width
+
+LARGEST_SCALE = 8.0
+STAGE_SCALE = 4.0  # what one pass enlarges at most; 8x is 4x, then 2x
+MOST_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Enlargement:
+    """How much larger: exactly one of a factor, the longest side, or the size itself."""
+
+    scale: float | None = None
+    longest_side: int | None = None
+    size: Size | None = None
+
+    def __post_init__(self) -> None:
+        given = [self.scale, self.longest_side, self.size]
+        if sum(value is not None for value in given) != 1:
+            raise InputError("give one of scale, longest_side and size")
+        if self.scale is not None and not 1 <= self.scale <= LARGEST_SCALE:
+            raise InputError(f"scale must be within 1 .. {LARGEST_SCALE:g}, not {self.scale:g}")
+        if self.longest_side is not None and self.longest_side < 1:
+            raise InputError(f"longest_side must be positive, not {self.longest_side}")
+        if self.size is not None and min(self.size) < 1:
+            raise InputError("both sides of size must be positive")
+
+    def of(self, source: Size) -> Size:
+        """The output's size for an input's."""
+        height, width = source
+        if self.size is not None:
+            target = self.size
+        elif self.longest_side is not None:
+            factor = self.longest_side / max(source)
+            target = (_rounded(height * factor), _rounded(width * factor))
+        else:
+            assert self.scale is not None
+            target = (_rounded(height * self.scale), _rounded(width * self.scale))
+        factor = max(target[0] / height, target[1] / width)
+        if factor > LARGEST_SCALE and min(source) > 1:
+            raise InputError(
+                f"{width} x {height} px to {target[1]} x {target[0]} px is {factor:.1f} times as "
+                f"large; at most {LARGEST_SCALE:g} times is possible"
+            )
+        return target
+
+
+def _rounded(value: float) -> int:
+    return max(1, math.floor(value + 0.5))
+
+
+def stages(source: Size, target: Size) -> list[Size]:
+    """The sizes to go through: the target alone, or four times the source before it."""
+    height, width = source
+    if max(target[0] / height, target[1] / width) <= STAGE_SCALE:
+        return [target]
+    return [(_rounded(height * STAGE_SCALE), _rounded(width * STAGE_SCALE)), target]
+
+
+def process_size(target: Size, least: int) -> Size:
+    """What the networks work on: the target, or as much more as its short side lacks to `least`."""
+    short = min(target)
+    if short >= least:
+        size = target
+    else:
+        size = (
+            max(least, _rounded(target[0] * least / short)),
+            max(least, _rounded(target[1] * least / short)),
+        )
+    if size[0] * size[1] > MOST_PIXELS:
+        raise InputError(
+            f"{target[1]} x {target[0]} px would be restored at {size[1]} x {size[0]} px, as the "
+            f"model needs {least} px on the short side; the limit is {MOST_PIXELS / 1e6:.0f} "
+            "megapixels. Crop the image or ask for less."
+        )
+    return size
+
+
+@dataclass(frozen=True)
+class PublishedSizes:
+    """The sizes that the published script goes through (`quirks="published"`)."""
+
+    enlarged: Size  # before the integer factor
+    upscaled: Size
+    processed: Size  # floored to multiples of 8
+    output: Size
+
+    @classmethod
+    def of(cls, source: Size, scale: float, least: int) -> "PublishedSizes":
+        factor = int(scale)
+        if factor != scale:
+            raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
+        floor, short = least // factor, min(source)
+        is_small = short < floor
+        enlarged = (
+            (int(floor / short * source[0]), int(floor / short * source[1])) if is_small else source
+        )
+        upscaled = (enlarged[0] * factor, enlarged[1] * factor)
+        processed = (upscaled[0] - upscaled[0] % 8, upscaled[1] - upscaled[1] % 8)
+        if min(processed) < 8 or upscaled[0] * upscaled[1] > MOST_PIXELS:
+            raise InputError(
+                f"{source[1]} x {source[0]} px would be restored at {upscaled[1]} x {upscaled[0]} "
+                "px by the published script, which is beyond its reach here"
+            )
+        output = (source[0] * factor, source[1] * factor) if is_small else processed
+        return cls(enlarged, upscaled, processed, output)
+
+
+def padded(size: Size, multiple: int) -> Size:
+    height, width = size
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple

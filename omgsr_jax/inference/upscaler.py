@@ -1,0 +1,348 @@
+"""`load` and `Upscaler`: one-step upscaling of pictures of any size."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from .. import checkpoint
+from ..errors import InputError
+from ..generator import OMGSR
+from . import colour, images, pictures
+from .engine import Engine, TilePolicy, Work
+from .pictures import Picture, resize
+from .programs import Notify, Programs
+from .sizes import Enlargement, PublishedSizes, Size, padded, process_size, stages
+
+QUIRKS = (None, "published")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to upscale.
+
+    Args:
+        enlargement: how much larger.
+        color: which colours of the source the result gets; see `colour`.
+        quirks: "published" for what the published script does where that is not correct: sizes
+            floored to multiples of 8, tile weights off centre, numbers truncated to 8 bits.
+        seed: sample the VAE's posterior with it, instead of taking its mode.
+    """
+
+    enlargement: Enlargement
+    color: str = "adain"
+    quirks: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        colour.require(self.color)
+        if self.quirks not in QUIRKS:
+            raise InputError(f'quirks must be "published" or None, not {self.quirks!r}')
+        if self.quirks and self.enlargement.scale is None:
+            raise InputError('quirks="published" knows a scale only, no longest_side or size')
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """A result, and what it took."""
+
+    picture: Picture
+    process_size: Size  # what the networks worked on, in the last stage
+    work: Work = field(default_factory=Work)
+
+
+class Upscaler:
+    """A loaded model. Programs are compiled when the first image needs them, and kept.
+
+    Args:
+        model: a generator whose adapters are merged.
+        process_size: the size that the model was trained at.
+        precision: "fp32" or "bf16", that of the weights.
+        tile: when the VAE works in tiles: "auto" (when memory is short), "off", or a tile's side.
+        batch: images, or tiles, that are computed at once on each device.
+        devices: by default all local ones.
+        notify: called with a program's name and None when its compilation begins, and with the
+            seconds that it took at the end.
+    """
+
+    def __init__(
+        self,
+        model: OMGSR,
+        process_size: int,
+        *,
+        precision: str = "fp32",
+        tile: str | int = "auto",
+        batch: int = 1,
+        devices: Sequence[Any] | None = None,
+        notify: Notify | None = None,
+    ):
+        self.process_size = process_size
+        self.programs = Programs(
+            model, precision=precision, batch=batch, devices=devices, notify=notify
+        )
+        multiple = self.programs.config.downsampling
+        self.engine = Engine(self.programs, process_size, TilePolicy(_tile(tile, multiple)))
+
+    def upscale(
+        self,
+        image: Any,
+        *,
+        scale: float | None = None,
+        longest_side: int | None = None,
+        size: tuple[int, int] | None = None,
+        color: str = "adain",
+        quirks: str | None = None,
+        seed: int | None = None,
+    ) -> Image.Image:
+        """One image, upscaled: exactly `scale` times (4 by default), or to a size.
+
+        Args:
+            image: a path, a PIL image, or an array: uint8, uint16, or float in [0, 1]; h w c.
+            scale: 1 .. 8; more than 4 is done in two passes.
+            longest_side: of the output, in pixels, in place of a scale.
+            size: width and height of the output, in place of a scale.
+            color: "adain", "wavelet", "lab" or "none".
+            quirks: "published" reproduces the published script's roundings and truncations.
+            seed: sample the VAE's posterior with it; by default its mode is taken.
+
+        Returns:
+            An 8-bit PIL image with the input's transparency, greyness, profile and EXIF.
+        """
+        (result,) = self.upscale_batch(
+            [image],
+            scale=scale,
+            longest_side=longest_side,
+            size=size,
+            color=color,
+            quirks=quirks,
+            seed=seed,
+        )
+        return result
+
+    def upscale_batch(
+        self,
+        batch: Iterable[Any],
+        *,
+        scale: float | None = None,
+        longest_side: int | None = None,
+        size: tuple[int, int] | None = None,
+        color: str = "adain",
+        quirks: str | None = None,
+        seed: int | None = None,
+    ) -> list[Image.Image]:
+        """Several images of any sizes, computed together; see `upscale`."""
+        if scale is None and longest_side is None and size is None:
+            scale = 4
+        enlargement = Enlargement(scale, longest_side, size and (size[1], size[0]))
+        options = Options(enlargement, color, quirks, seed)
+        loaded = [_picture(image) for image in batch]
+        if len(loaded) > 1:
+            self.plan([picture.size for picture in loaded], options)
+        return [result.picture.image() for result in self.restore(loaded, options)]
+
+    def plan(self, sizes: Iterable[Size], options: Options) -> None:
+        """Says which sizes (height, width) will come, so that few programs serve all of them."""
+        needed = []
+        for size in sizes:
+            # An image that cannot be done fails when its turn comes.
+            with contextlib.suppress(InputError):
+                needed += self._process_sizes(size, options)
+        self.engine.plan(padded(size, self.engine.multiple) for size in needed)
+
+    def _process_sizes(self, size: Size, options: Options) -> list[Size]:
+        if options.quirks:
+            scale = options.enlargement.scale or 0
+            return [PublishedSizes.of(size, scale, self.process_size).processed]
+        targets = stages(size, options.enlargement.of(size))
+        return [process_size(target, self.process_size) for target in targets]
+
+    def restore(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
+        """Upscales pictures with all that belongs to them."""
+        if options.quirks:
+            return self._published(batch, options)
+        targets = [stages(p.size, options.enlargement.of(p.size)) for p in batch]
+        results = [Upscaled(picture, picture.size) for picture in batch]
+        for stage in range(max(map(len, targets), default=0)):
+            chosen = [i for i, sizes in enumerate(targets) if stage < len(sizes)]
+            pairs = [(results[i].picture, targets[i][stage]) for i in chosen]
+            for i, done in zip(chosen, self._stage(pairs, options), strict=True):
+                work = _together(results[i].work, done.work) if stage else done.work
+                results[i] = replace(done, work=work)
+        return [
+            replace(result, picture=_with_alpha_of(source, result.picture))
+            for source, result in zip(batch, results, strict=True)
+        ]
+
+    def _stage(self, pairs: Sequence[tuple[Picture, Size]], options: Options) -> list[Upscaled]:
+        """Restores pictures at most four times as large, each to its own size."""
+        sizes = [process_size(target, self.process_size) for _, target in pairs]
+        started = time.perf_counter()
+        sources = [
+            np.clip(resize(picture.rgb, size), 0, 1)
+            for (picture, _), size in zip(pairs, sizes, strict=True)
+        ]
+        canvas = [_pad(source * 2 - 1, self.engine.multiple) for source in sources]
+        prepared = (time.perf_counter() - started) / len(pairs)
+        restored, works = self.engine.restore(canvas, seed=options.seed)
+        results = []
+        for (picture, target), size, source, image, work in zip(
+            pairs, sizes, sources, restored, works, strict=True
+        ):
+            started = time.perf_counter()
+            rgb = colour.align(image[: size[0], : size[1]] * 0.5 + 0.5, source, options.color)
+            rgb = np.clip(resize(rgb, target), 0, 1)
+            work.seconds |= {"prepare": prepared, "finish": time.perf_counter() - started}
+            results.append(Upscaled(replace(picture, rgb=rgb), size, work))
+        return results
+
+    def _published(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
+        """The published script's way from file to file; pixels have 8 bits all along."""
+        scale = options.enlargement.scale or 0
+        sizes = [PublishedSizes.of(picture.size, scale, self.process_size) for picture in batch]
+        sources = []
+        for picture, size in zip(batch, sizes, strict=True):
+            image = Image.fromarray(replace(picture, alpha=None, grey=False).pixels(8))
+            for goal in (size.enlarged, size.upscaled):
+                image = image.resize(goal[::-1], Image.Resampling.BICUBIC)
+            image = image.resize(size.processed[::-1], Image.Resampling.LANCZOS)
+            sources.append(np.asarray(image, np.float32) / 255)
+        restored, works = self.engine.restore(
+            [source * 2 - 1 for source in sources], seed=options.seed, published=True
+        )
+        results = []
+        for picture, size, source, output, work in zip(
+            batch, sizes, sources, restored, works, strict=True
+        ):
+            rgb = _truncated(np.clip(output * 0.5 + 0.5, 0, 1))
+            if options.color != "none":
+                rgb = _truncated(colour.align(rgb, source, options.color))
+            if size.output != size.processed:
+                stored = Image.fromarray(np.round(rgb * 255).astype(np.uint8))
+                stored = stored.resize(size.output[::-1], Image.Resampling.BICUBIC)
+                rgb = np.asarray(stored, np.float32) / 255
+            done = replace(picture, rgb=rgb, bits=8)
+            results.append(Upscaled(_with_alpha_of(picture, done), size.processed, work))
+        return results
+
+
+def _truncated(rgb: np.ndarray) -> np.ndarray:
+    """As it is after being stored in 8 bits without rounding."""
+    return np.floor(rgb * np.float32(255)) / np.float32(255)
+
+
+def _pad(image: np.ndarray, multiple: int) -> np.ndarray:
+    """Reflects the image beyond its bottom and right edges, up to the next multiples."""
+    height, width = padded((image.shape[0], image.shape[1]), multiple)
+    return np.pad(
+        image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), "reflect"
+    )
+
+
+def _with_alpha_of(source: Picture, result: Picture) -> Picture:
+    if source.alpha is None:
+        return result
+    return replace(result, alpha=np.clip(resize(source.alpha, result.size), 0, 1))
+
+
+def _together(first: Work, second: Work) -> Work:
+    seconds = {
+        stage: first.seconds.get(stage, 0) + second.seconds.get(stage, 0)
+        for stage in first.seconds | second.seconds
+    }
+    return Work(
+        seconds, first.latent_tiles + second.latent_tiles, first.vae_tiles + second.vae_tiles
+    )
+
+
+def _picture(image: Any) -> Picture:
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return images.read(image)
+    if isinstance(image, Image.Image):
+        return images.from_pil(image)
+    return pictures.from_array(image)
+
+
+def _tile(tile: str | int, multiple: int) -> str | int:
+    if isinstance(tile, str):
+        if tile not in ("auto", "off"):
+            raise InputError(f'tile must be "auto", "off" or a number of pixels, not {tile!r}')
+        return tile
+    least = 16 * multiple
+    if tile < least or tile % multiple:
+        raise InputError(f"tile must be a multiple of {multiple}, at least {least}, not {tile}")
+    return tile
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    precision: str | None = None,
+    tile: str | int = "auto",
+    batch: int = 1,
+    devices: Sequence[Any] | None = None,
+    notify: Notify | None = None,
+) -> Upscaler:
+    """A model, ready to upscale.
+
+    Args:
+        model: a converted model's directory, local or in a bucket (gs://...).
+        precision: "fp32" or "bf16"; by default bf16 on accelerators, fp32 on CPUs.
+        tile, batch, devices, notify: see `Upscaler`.
+    """
+    directory = model_directory(model)
+    if precision is None:
+        precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
+    if precision not in checkpoint.PRECISIONS:
+        raise InputError(f"precision must be fp32 or bf16, not {precision!r}")
+    keep_compiled_programs()
+    card = checkpoint.read_card(directory)
+    generator = checkpoint.for_inference(checkpoint.read(directory), precision)
+    return Upscaler(
+        generator,
+        card.process_size,
+        precision=precision,
+        tile=tile,
+        batch=batch,
+        devices=devices,
+        notify=notify,
+    )
+
+
+def model_directory(model: str | os.PathLike[str]) -> str:
+    """Where a model is, from its name or its path."""
+    name = os.fspath(model)
+    if "://" in name or Path(name).is_dir():
+        return name
+    raise InputError(
+        f"{name!r} is not a model: expected the directory of a converted one. "
+        "Make one with `omgsr convert`."
+    )
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache directory, unless JAX is told where already."""
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def cache_directory() -> Path:
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "omgsr-jax"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "omgsr-jax"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "omgsr-jax"
+    return Path.home() / ".cache" / "omgsr-jax"

@@ -1,0 +1,207 @@
+"""Sizes, agreement with PyTorch and with the published script, tiles, and what arrays may hold."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import omgsr_jax
+from conversion.parity import TorchPipeline, psnr, to_nchw, to_nhwc
+from omgsr_jax import checkpoint
+from omgsr_jax.errors import InputError
+from omgsr_jax.inference import vae_tiles
+from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.inference.programs import Tile
+from omgsr_jax.inference.sizes import Enlargement
+from omgsr_jax.inference.upscaler import Options
+
+from .conftest import photo
+
+
+@pytest.fixture(scope="module")
+def torch_pipeline(tiny_base, tiny_adapter, model_64) -> TorchPipeline:
+    card = checkpoint.read_card(model_64)
+    context = np.asarray(checkpoint.read(model_64).prompt["context"][...])
+    return TorchPipeline(tiny_base, tiny_adapter, card.generator.mid_timestep, context)
+
+
+def _torch_tiled(pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: float):
+    """The tiled forward pass of the paper, written for this test: one image, 1 h w 3."""
+    with torch.no_grad():
+        z_l = pipeline.vae.encode(to_nchw(x_l)).latent_dist.mode()
+        z_l = z_l * pipeline.vae.config.scaling_factor
+        position = torch.arange(tile, dtype=torch.float64)
+        rows, columns = (
+            torch.exp(-((position - middle) ** 2) / tile**2 / 0.02)
+            for middle in (y_middle, (tile - 1) / 2)
+        )
+        weights = torch.outer(rows, columns)
+        noise = torch.zeros_like(z_l, dtype=torch.float64)
+        total = torch.zeros(z_l.shape[2:], dtype=torch.float64)
+        h, w = z_l.shape[2:]
+        tops, lefts = (sorted({*range(0, side - tile, tile // 2), side - tile}) for side in (h, w))
+        for top in tops:
+            for left in lefts:
+                window = np.s_[..., top : top + tile, left : left + tile]
+                part = pipeline.unet(
+                    z_l[window], pipeline.mid_timestep, encoder_hidden_states=pipeline.context
+                ).sample
+                noise[window] += part * weights
+                total[window[-2:]] += weights
+        alpha_bar = pipeline.alpha_bar
+        z_p = (z_l - (1 - alpha_bar).sqrt() * (noise / total).float()) / alpha_bar.sqrt()
+        image = pipeline.vae.decode(z_p / pipeline.vae.config.scaling_factor).sample
+    return to_nhwc(image.clamp(-1, 1))[0]
+
+
+def test_untiled_equals_pytorch(upscaler, torch_pipeline):
+    x_l = photo(64, 64)[None].astype(np.float32) / 127.5 - 1
+    ours, _ = upscaler.engine.restore(list(x_l))
+    assert psnr(ours[0], torch_pipeline.stages(x_l)["decode"][0]) > 90
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_tiled_equals_pytorch(upscaler, torch_pipeline, published):
+    x_l = photo(104, 72)[None].astype(np.float32) / 127.5 - 1
+    (ours,), (work,) = upscaler.engine.restore(list(x_l), published=published)
+    assert work.latent_tiles > 1
+    theirs = _torch_tiled(torch_pipeline, x_l, 16, 16 / 2 if published else 15 / 2)
+    assert psnr(ours, theirs) > 90
+    other = _torch_tiled(torch_pipeline, x_l, 16, 15 / 2 if published else 16 / 2)
+    assert psnr(ours, other) < 80  # so the weights' middle can be told
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 13), (19, 27)])
+def test_published_quirks_give_the_published_pixels(upscaler, torch_pipeline, height, width):
+    """From file to file, small (enlarged, then reduced) and large enough (sizes floored)."""
+    pixels, scale, size = photo(height, width), 4, 64
+    image = Image.fromarray(pixels)
+    is_small = min(height, width) < size // scale
+    if is_small:
+        factor = size // scale / min(width, height)
+        image = image.resize((int(factor * width), int(factor * height)))
+    image = image.resize((image.width * scale, image.height * scale))
+    image = image.resize((image.width // 8 * 8, image.height // 8 * 8), Image.LANCZOS)
+    x_l = np.asarray(image, np.float32)[None] / 255 * 2 - 1
+    restored = _torch_tiled(torch_pipeline, x_l, 16, 8)
+    in_bytes = torch.from_numpy(restored * 0.5 + 0.5).clip(0, 1).mul(255).byte()  # truncates
+    expected = Image.fromarray(in_bytes.numpy())
+    if is_small:
+        expected = expected.resize((width * scale, height * scale))
+    ours = upscaler.upscale(pixels, scale=scale, color="none", quirks="published")
+    assert ours.size == expected.size
+    difference = np.abs(np.asarray(ours).astype(int) - np.asarray(expected))
+    # fp32 noise moves a number across a truncation now and then, by one step.
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "expected"),
+    [
+        ((16, 16), {"scale": 4}, (64, 64)),
+        ((7, 5), {"scale": 2.5}, (13, 18)),
+        ((1, 1), {"scale": 8}, (8, 8)),
+        ((12, 16), {"longest_side": 50}, (50, 38)),
+        ((12, 16), {"size": (41, 37)}, (41, 37)),
+    ],
+)
+def test_the_output_has_exactly_the_size_asked_for(upscaler, source, wanted, expected):
+    assert upscaler.upscale(photo(*source), **wanted).size == expected
+
+
+def test_eight_times_is_done_in_two_passes(upscaler):
+    options = Options(Enlargement(scale=8))
+    (result,) = upscaler.restore([from_array(photo(16, 16))], options)
+    assert result.picture.size == (128, 128)
+    assert result.work.latent_tiles == 1 + 9
+
+
+def test_alpha_grey_and_depth_come_out_as_they_went_in(upscaler):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (16, 16, 2), np.uint16)
+    options = Options(Enlargement(scale=4))
+    (result,) = upscaler.restore([from_array(pixels)], options)
+    assert result.picture.pixels().shape == (64, 64, 2)
+    assert result.picture.pixels().dtype == np.uint16
+    assert upscaler.upscale(photo(16, 16, 4)).mode == "RGBA"
+    assert upscaler.upscale(photo(16, 16)[..., 0]).mode == "L"
+
+
+def test_a_batch_gives_what_single_images_give(upscaler):
+    batch = [photo(16, 16, seed=seed) for seed in (1, 2)]
+    together = upscaler.upscale_batch(batch)
+    for image, alone in zip(together, map(upscaler.upscale, batch), strict=True):
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(alone))
+
+
+def test_a_seed_samples_the_same_every_time(upscaler):
+    first, again, mode = (np.asarray(upscaler.upscale(photo(), seed=seed)) for seed in (3, 3, None))
+    np.testing.assert_array_equal(first, again)
+    assert (first != mode).any()
+
+
+def test_a_pil_image_a_path_and_an_array_are_the_same(upscaler, tmp_path):
+    pixels = photo()
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    results = [
+        np.asarray(upscaler.upscale(image))
+        for image in (pixels, Image.fromarray(pixels), tmp_path / "a.png", pixels / 255)
+    ]
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((4, 4, 3), np.nan, np.float32), "NaN"),
+        (np.full((4, 4, 3), 200.0), "within"),
+        (np.zeros((4, 4, 5), np.uint8), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "shape"),
+        (np.zeros((4, 4, 3), np.int64), "uint8"),
+        (np.zeros((3, 20000, 3), np.uint8), "megapixels"),
+    ],
+)
+def test_unusable_arrays_are_refused(upscaler, array, message):
+    with pytest.raises(InputError, match=message):
+        upscaler.upscale(array)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": 9},
+        {"scale": 0.5},
+        {"scale": 2, "longest_side": 9},
+        {"size": (0, 5)},
+        {"color": "rgb"},
+        {"quirks": "all"},
+        {"quirks": "published", "scale": 2.5},
+    ],
+)
+def test_unusable_options_are_refused(upscaler, wrong):
+    with pytest.raises(InputError):
+        upscaler.upscale(photo(), **wrong)
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(InputError, match="expected the directory"):
+        omgsr_jax.load("no-such-model")
+
+
+def test_tiled_vae_equals_the_whole_one(upscaler):
+    """Group norms share statistics across tiles, the middle block sees everything.
+
+    Random weights and 2 x 2 tiles; what remains is the halo's and the statistics' error, which must
+    stay below that of 8 bits (59 dB of a full range, 50 dB are asked for).
+    """
+    programs, size, tile = upscaler.programs, (256, 320), (192, 192)
+    x_l = photo(*size).astype(np.float32) / 127.5 - 1
+    ((whole, _),) = programs.vae("whole", (256, 320), [Tile(x_l)], encode=True)
+    tiled, count = vae_tiles.encode(programs, x_l, tile, size)
+    assert count == 4
+    z, z_tiled = (np.split(x, 2, axis=-1)[0] for x in (whole, tiled))
+    assert psnr(z_tiled, z, peak=float(np.ptp(z))) > 50
+    ((image, _),) = programs.vae("whole", (256, 320), [Tile(z)], encode=False)
+    tiled_image, _ = vae_tiles.decode(programs, z, tile, size)
+    assert psnr(tiled_image, image, peak=float(np.ptp(image))) > 50
