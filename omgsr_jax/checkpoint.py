@@ -141,10 +141,9 @@ def write_directory(
     """Writes a directory that holds a card (JSON) and weights, each tree of them by its path."""
     size = sum(array.nbytes for tree in trees.values() for array in tree.values())
     with new_directory(directory, bytes_needed=size) as partial:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=1)) as checkpointer:
             for path, tree in trees.items():
-                checkpointer.save(partial / path, dict(tree))
-                checkpointer.wait_until_finished()
+                checkpointer.save(partial / path, args=ocp.args.PyTreeSave(dict(tree)))
         (partial / card_name).write_text(json.dumps(card, indent=2) + "\n")
 
 
