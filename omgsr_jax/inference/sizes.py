@@ -10,6 +10,7 @@ Size = tuple[int, int]  # height, width
 LARGEST_SCALE = 8.0
 STAGE_SCALE = 4.0  # what one pass enlarges at most; 8x is 4x, then 2x
 MOST_PIXELS = 100_000_000
+MOST_ELONGATED = 100  # how many times as long as wide
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Enlargement:
     def of(self, source: Size) -> Size:
         """The output's size for an input's."""
         height, width = source
+        if max(source) > MOST_ELONGATED * min(source):
+            raise InputError(
+                f"{width} x {height} px is too narrow a strip: at most {MOST_ELONGATED} times as "
+                "long as wide can be restored"
+            )
         if self.size is not None:
             target = self.size
         elif self.longest_side is not None:

@@ -166,9 +166,10 @@ class Upscaler:
 
     def restore(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
         """Upscales pictures with all that belongs to them."""
+        goals = [options.enlargement.of(picture.size) for picture in batch]
         if options.quirks:
             return self._published(batch, options)
-        targets = [stages(p.size, options.enlargement.of(p.size)) for p in batch]
+        targets = [stages(p.size, goal) for p, goal in zip(batch, goals, strict=True)]
         results = [Upscaled(picture, picture.size) for picture in batch]
         for stage in range(max(map(len, targets), default=0)):
             chosen = [i for i, sizes in enumerate(targets) if stage < len(sizes)]

@@ -145,7 +145,7 @@ BAD = {
     "text.png": (lambda path: path.write_text("hello"), "not an image"),
     "folder.png": (lambda path: path.mkdir(), "directory"),
     "bomb.png": (lambda path: path.write_bytes(_bomb()), "too large|limit"),
-    "strip.png": (lambda path: save(path, 3, 20000), "megapixels"),
+    "strip.png": (lambda path: save(path, 3, 20000), "narrow a strip"),
     "animated.webp": (_animated, "2 frames"),
     "broken-link.png": (lambda path: path.symlink_to("nowhere"), "cannot be read"),
 }

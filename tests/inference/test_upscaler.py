@@ -13,6 +13,7 @@ from omgsr_jax.inference import vae_tiles
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.inference.programs import Tile
 from omgsr_jax.inference.sizes import Enlargement
+from omgsr_jax.inference.tiling import windows
 from omgsr_jax.inference.upscaler import Options
 
 from .conftest import photo
@@ -159,7 +160,7 @@ def test_a_pil_image_a_path_and_an_array_are_the_same(upscaler, tmp_path):
         (np.zeros((4, 4, 5), np.uint8), "shape"),
         (np.zeros((0, 4, 3), np.uint8), "shape"),
         (np.zeros((4, 4, 3), np.int64), "uint8"),
-        (np.zeros((3, 20000, 3), np.uint8), "megapixels"),
+        (np.zeros((3, 20000, 3), np.uint8), "strip"),
     ],
 )
 def test_unusable_arrays_are_refused(upscaler, array, message):
@@ -205,3 +206,36 @@ def test_tiled_vae_equals_the_whole_one(upscaler):
     ((image, _),) = programs.vae("whole", (256, 320), [Tile(z)], encode=False)
     tiled_image, _ = vae_tiles.decode(programs, z, tile, size)
     assert psnr(tiled_image, image, peak=float(np.ptp(image))) > 50
+
+
+def _seam_ratio(image: np.ndarray, borders: list[int], axis: int) -> float:
+    """Mean absolute difference across lines at `borders`, over that everywhere else."""
+    steps = np.abs(np.diff(image, axis=axis)).mean(axis=(1 - axis, 2))
+    at = np.zeros(len(steps), bool)
+    at[[border - 1 for border in borders]] = True
+    return float(steps[at].mean() / steps[~at].mean())
+
+
+@pytest.mark.slow
+def test_no_seams_at_1024_x_768(model_64, compile_cache):
+    """Random weights; the VAE in tiles of 512 px against whole, and the steps across borders."""
+    x_l = photo(768, 1024).astype(np.float32) / 127.5 - 1
+    whole_vae = omgsr_jax.load(model_64, tile="off")
+    (whole,), _ = whole_vae.engine.restore([x_l])
+    programs, canvas = whole_vae.programs, (512, 512)
+    ((posterior, _),) = programs.vae("whole", (768, 1024), [Tile(x_l)], encode=True)
+    z = np.split(posterior, 2, axis=-1)[0]
+    ((image, _),) = programs.vae("whole", (768, 1024), [Tile(z)], encode=False)
+    tiled_image, count = vae_tiles.decode(programs, z, canvas, (768, 1024))
+    assert count > 1
+    assert psnr(tiled_image, image, peak=float(np.ptp(image))) > 50
+    tiled_vae = omgsr_jax.load(model_64, tile=512)
+    (tiled,), (work,) = tiled_vae.engine.restore([x_l])
+    assert work.vae_tiles > 1
+    assert work.latent_tiles > 100
+    parts = windows((768, 1024), canvas, vae_tiles.HALO * 4, 4)
+    for axis, edges in ((0, {p.core[0] for p in parts}), (1, {p.core[2] for p in parts})):
+        # The blocks of the decoder leave a grid of their own at multiples of 4: compare like
+        # with like by the same ratio of the whole image.
+        ratios = [_seam_ratio(x, sorted(edges - {0}), axis) for x in (tiled, whole)]
+        assert abs(ratios[0] / ratios[1] - 1) < 0.05

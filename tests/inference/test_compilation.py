@@ -1,0 +1,74 @@
+"""A folder of arbitrary sizes compiles a few programs, and none when it is done again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import photo
+
+ROOT = Path(__file__).parents[2]
+
+# Runs the command, and counts what JAX compiled without finding it in its cache.
+_PROGRAM = """
+import json, sys, jax
+missed = []
+jax.monitoring.register_event_listener(
+    lambda name, **_: missed.append(name) if name.endswith("/cache_misses") else None
+)
+from omgsr_jax import cli
+from omgsr_jax.inference.programs import Programs
+compiled, compile = [], Programs.compile
+def counting(self, program, operands):
+    compiled.append(str(program))
+    compile(self, program, operands)
+Programs.compile = counting
+status = cli.main(sys.argv[1:])
+print(json.dumps({"status": status, "programs": compiled, "missed": len(missed)}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "smallest", "largest", "scale"),
+    [
+        (12, 10, 36, 4),
+        pytest.param(60, 40, 900, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_many_sizes_need_four_programs_and_then_none(
+    model_64, tmp_path, count, smallest, largest, scale
+):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    sizes = rng.integers(smallest, largest + 1, (count, 2))
+    for number, (height, width) in enumerate(sizes):
+        image = Image.fromarray(photo(int(height), int(width), seed=number))
+        image.save(tmp_path / "in" / f"{number:02}.png")
+
+    def run(out: str) -> dict:
+        command = ["upscale", str(tmp_path / "in"), "-o", str(tmp_path / out)]
+        command += ["--model", str(model_64), "--scale", str(scale)]
+        outcome = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *command],
+            cwd=ROOT,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return json.loads(outcome.stdout.splitlines()[-1])
+
+    first, second = run("first"), run("second")
+    assert first["status"] == second["status"] == 0
+    assert 1 < len(first["programs"]) <= 4
+    assert first["missed"] <= 4
+    assert second["missed"] == 0
+    assert second["programs"] == first["programs"]  # loaded from the cache
+    for number, (height, width) in enumerate(sizes):
+        with Image.open(tmp_path / "first" / f"{number:02}.png") as image:
+            assert image.size == (width * scale, height * scale)
