@@ -124,7 +124,10 @@ def first_divergent(errors: list[BlockError], tolerance: float) -> BlockError | 
 
 
 def to_nhwc(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy().transpose(0, 2, 3, 1)
+    tensor = tensor.detach().cpu()
+    if tensor.element_size() < 4:  # NumPy has no bf16 of its own
+        tensor = tensor.float()
+    return tensor.numpy().transpose(0, 2, 3, 1)
 
 
 def to_nchw(array: Any) -> Any:
@@ -157,14 +160,9 @@ class TorchPipeline:
         self.mid_timestep = mid_timestep
         self.context = torch.from_numpy(np.array(context, np.float32))[None]
 
-    def double(self) -> "TorchPipeline":
-        self.vae.double()
-        self.unet.double()
-        return self
-
-    def float(self) -> "TorchPipeline":
-        self.vae.float()
-        self.unet.float()
+    def cast(self, dtype: Any) -> "TorchPipeline":
+        self.vae.to(dtype)
+        self.unet.to(dtype)
         return self
 
     def stages(self, x_l: np.ndarray) -> dict[str, np.ndarray]:
@@ -172,9 +170,9 @@ class TorchPipeline:
         import torch
 
         with torch.no_grad():
-            x = to_nchw(x_l).to(self.vae.dtype)
+            x = to_nchw(x_l).to(self.vae.device, self.vae.dtype)
             z_l = self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-            context = self.context.to(x.dtype).expand(len(x), -1, -1)
+            context = self.context.to(x).expand(len(x), -1, -1)
             prediction = self.unet(z_l, self.mid_timestep, encoder_hidden_states=context).sample
             z_p = (z_l - (1 - self.alpha_bar).sqrt() * prediction) / self.alpha_bar.sqrt()
             image = self.vae.decode(z_p / self.vae.config.scaling_factor).sample
@@ -267,11 +265,13 @@ def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.nd
 def _torch_results(
     base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
+    import torch
+
     mid_timestep = checkpoint.read_card(converted).generator.mid_timestep
     context = checkpoint.read_prompt(converted)["context"]
     pipeline = TorchPipeline(base, adapter, mid_timestep, context)
     return {
         "torch_fp32": pipeline.stages(x_l),
-        "torch_fp64": pipeline.double().stages(x_l),
-        "torch_bf16": pipeline.float().stages_in_bf16(x_l),
+        "torch_fp64": pipeline.cast(torch.float64).stages(x_l),
+        "torch_bf16": pipeline.cast(torch.float32).stages_in_bf16(x_l),
     }

@@ -132,7 +132,7 @@ def _measure(
                 "peak_gb": _peak_gb(name),
             }
         )
-    first, *others = (row["seconds"]["total"] for row in rows)
+    first, *others = (statistics.median(run["total"] for run in runs) for runs in times.values())
     for row, theirs in zip(rows[1:], others, strict=True):
         row["ours_over_this"] = round(first / theirs, 3)
     del systems, pipelines, upscaler
@@ -168,7 +168,7 @@ def _pytorch(
     import torch
 
     card = checkpoint.read_card(model)
-    context = np.asarray(checkpoint.read(model).prompt["context"][...])
+    context = checkpoint.read_prompt(model)["context"]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def build() -> parity.TorchPipeline:
