@@ -115,7 +115,7 @@ def _measure(
             if run:  # the first run compiles, or warms caches
                 times[name].append(seconds)
                 print(f"{name}: {seconds['total']:.3f} s", flush=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, runs in times.items():
         median = {
             stage: statistics.median(run[stage] for run in runs) for stage in (*STAGES, "total")
