@@ -68,8 +68,6 @@ def test_many_sizes_need_four_programs_and_then_none(
     assert 1 < len(first["programs"]) <= 4
     # Programs, and constants in the shapes of the weights, at load.
     assert first["missed"] >= len(first["programs"])
-        first["programs"]
-    )  # and constants of the weights' shapes, at load
     assert second["missed"] == 0
     assert second["programs"] == first["programs"]  # loaded from the cache
     for number, (height, width) in enumerate(sizes):
