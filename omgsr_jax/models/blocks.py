@@ -177,42 +177,48 @@ class Upsample(nnx.Module):
     def __call__(self, x: Array, size: tuple[int, int] | None = None) -> Array:
         """`size` is 2h x 2w, or one less where the map to be met has an odd side."""
         _, h, w, _ = x.shape
-        if isinstance(self.conv, Conv) and size in (None, (2 * h, 2 * w)):
-            return lax.platform_dependent(x, cpu=self._phases, default=self._direct)
-        return self._direct(x, size)
+        conv = self.conv
+        if isinstance(conv, Conv) and size in (None, (2 * h, 2 * w)):
+            kernel = conv.kernel[...]
+            y = lax.platform_dependent(
+                x.astype(kernel.dtype),
+                kernel,
+                cpu=_by_phases,
+                default=lambda x, kernel: conv.convolve(_repeated(x), kernel),
+            )
+            return y if conv.bias is None else y + conv.bias[...]
+        x = _repeated(x)
+        return conv(x if size is None else x[:, : size[0], : size[1]])
 
-    def _direct(self, x: Array, size: tuple[int, int] | None = None) -> Array:
-        b, h, w, c = x.shape
-        x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-        x = x.reshape(b, 2 * h, 2 * w, c)
-        if size is not None:
-            x = x[:, : size[0], : size[1]]
-        return self.conv(x)
 
-    def _phases(self, x: Array) -> Array:
-        """The same with 4/9 of the products, where these are what takes the time.
+def _repeated(x: Array) -> Array:  # b h w c -> b 2h 2w c
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
 
-        A 3 x 3 window over repeated pixels sees 2 x 2 different ones. Which ones, and with which
-        sums of weights, depends on whether the output's row and column are even or odd.
-        """
-        kernel = self.conv.kernel[...]
-        rows = [
-            [
-                lax.conv_general_dilated(
-                    x.astype(kernel.dtype),
-                    folded.astype(kernel.dtype),
-                    window_strides=(1, 1),
-                    padding=((1 - i, i), (1 - j, j)),
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                )
-                for j, folded in enumerate(_fold(half, axis=1))
-            ]
-            for i, half in enumerate(_fold(kernel.astype(jnp.float32), axis=0))
+
+def _by_phases(x: Array, kernel: Array) -> Array:
+    """A 3 x 3 convolution of `_repeated(x)` with 4/9 of its products, for CPUs.
+
+    A 3 x 3 window over repeated pixels sees 2 x 2 different ones. Which, and with which sums of
+    weights, depends on whether the output's row and column are even or odd.
+    """
+    rows = [
+        [
+            lax.conv_general_dilated(
+                x,
+                folded.astype(x.dtype),
+                window_strides=(1, 1),
+                padding=((1 - i, i), (1 - j, j)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            for j, folded in enumerate(_fold(half, axis=1))
         ]
-        y = jnp.stack([jnp.stack(columns, axis=3) for columns in rows], axis=2)  # b h 2 w 2 c
-        b, h, _, w, _, c = y.shape
-        y = y.reshape(b, 2 * h, 2 * w, c)
-        return y if self.conv.bias is None else y + self.conv.bias[...]
+        for i, half in enumerate(_fold(kernel.astype(jnp.float32), axis=0))
+    ]
+    y = jnp.stack([jnp.stack(columns, axis=3) for columns in rows], axis=2)  # b h 2 w 2 c
+    b, h, _, w, _, c = y.shape
+    return y.reshape(b, 2 * h, 2 * w, c)
 
 
 def _fold(kernel: Array, axis: int) -> tuple[Array, Array]:

@@ -66,7 +66,8 @@ def test_many_sizes_need_four_programs_and_then_none(
     first, second = run("first"), run("second")
     assert first["status"] == second["status"] == 0
     assert 1 < len(first["programs"]) <= 4
-    assert first["missed"] <= 4
+    # Programs, and constants in the shapes of the weights, at load.
+    assert first["missed"] >= len(first["programs"])
     assert second["missed"] == 0
     assert second["programs"] == first["programs"]  # loaded from the cache
     for number, (height, width) in enumerate(sizes):
