@@ -1,6 +1,7 @@
 """The networks at a jit border: recomputation changes memory only, and tree mode is enough."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,8 +51,8 @@ def test_recomputing_activations_changes_no_gradient():
         loss, trained = _loss(remat)
         assert ("remat" in str(jax.make_jaxpr(loss)(trained))) == remat
         results.append(jax.jit(jax.grad(loss))(trained))
-    for kept, recomputed in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(kept, recomputed, rtol=1e-4, atol=1e-8)
+    (kept, _), (recomputed, _) = (jax.flatten_util.ravel_pytree(result) for result in results)
+    assert relative_error(recomputed, kept) <= 1e-5
 
 
 def test_the_generator_works_in_tree_mode():
