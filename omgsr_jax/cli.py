@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from . import __version__
+from . import __version__, arguments
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     larger = upscale.add_mutually_exclusive_group()
     larger.add_argument("--scale", type=float, help="1 .. 8 (default: 4)")
     larger.add_argument("--longest-side", type=int, metavar="PX", help="of the output")
-    larger.add_argument("--size", type=_width_height, metavar="WxH", help="of the output")
+    larger.add_argument("--size", type=arguments.width_height, metavar="WxH", help="of the output")
     upscale.add_argument(
         "--color",
         choices=("adain", "wavelet", "lab", "none"),
@@ -226,13 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     upscale.add_argument(
         "--tile",
-        type=_tile,
+        type=arguments.tile,
         default="auto",
         metavar="auto|off|PX",
         help="when the VAE works in tiles (default: when memory is short)",
     )
     upscale.add_argument(
-        "--batch", type=_positive, default=1, help="images at once per device (default: 1)"
+        "--batch", type=arguments.positive, default=1, help="images at once per device (default: 1)"
     )
     upscale.add_argument("--seed", type=int, help="sample the VAE's posterior (default: its mode)")
     upscale.add_argument(
@@ -290,9 +290,14 @@ def _add_timestep(commands: Commands) -> None:
         metavar="DIR",
         help="high-quality photographs: folders, .txt lists or ArrayRecord shards",
     )
-    timestep.add_argument("--images", type=_positive, metavar="N", help="default: all, once")
     timestep.add_argument(
-        "--resolution", type=_positive, metavar="PX", help="of the crops (default: process size)"
+        "--images", type=arguments.positive, metavar="N", help="default: all, once"
+    )
+    timestep.add_argument(
+        "--resolution",
+        type=arguments.positive,
+        metavar="PX",
+        help="of the crops (default: process size)",
     )
     timestep.add_argument(
         "--criterion",
@@ -304,9 +309,15 @@ def _add_timestep(commands: Commands) -> None:
         "--write", action="store_true", help="write the optimum into the model, before training"
     )
     timestep.add_argument("--out", metavar="DIR", help="write timestep.json and timestep.svg there")
-    timestep.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="default: 0")
     timestep.add_argument(
-        "--workers", type=_not_negative, default=0, metavar="N", help="processes that degrade"
+        "--seed", type=arguments.not_negative, default=0, metavar="N", help="default: 0"
+    )
+    timestep.add_argument(
+        "--workers",
+        type=arguments.not_negative,
+        default=0,
+        metavar="N",
+        help="processes that degrade",
     )
 
 
@@ -314,7 +325,9 @@ def _add_degrade(commands: Commands) -> None:
     degrade = _add(commands, "degrade", _degrade, "pairs of low and high quality from photographs")
     degrade.add_argument("source", metavar="IN", help="a folder, a .txt list or an image")
     degrade.add_argument("-o", "--out", required=True, metavar="OUT", help="the folder to write")
-    degrade.add_argument("--seed", type=_not_negative, default=0, metavar="N", help="default: 0")
+    degrade.add_argument(
+        "--seed", type=arguments.not_negative, default=0, metavar="N", help="default: 0"
+    )
     degrade.add_argument(
         "--preset",
         type=int,
@@ -323,7 +336,10 @@ def _add_degrade(commands: Commands) -> None:
         help="published parameters: x4 for 512 px (default), x8 for 1024 px",
     )
     degrade.add_argument(
-        "--crop", type=_positive, metavar="PX", help="cut the centre (default: the whole image)"
+        "--crop",
+        type=arguments.positive,
+        metavar="PX",
+        help="cut the centre (default: the whole image)",
     )
     degrade.add_argument(
         "--resize-back", action="store_true", help="write lr as large as hr, as in training"
@@ -352,10 +368,18 @@ def _add_eval(commands: Commands) -> None:
         "--cross-check", action="store_true", help="score by pyiqa too, report the difference"
     )
     score.add_argument(
-        "--crop-border", type=_not_negative, default=0, metavar="PX", help="leave out (default: 0)"
+        "--crop-border",
+        type=arguments.not_negative,
+        default=0,
+        metavar="PX",
+        help="leave out (default: 0)",
     )
     score.add_argument(
-        "--grid-period", type=_positive, default=16, metavar="PX", help="of `grid` (default: 16)"
+        "--grid-period",
+        type=arguments.positive,
+        default=16,
+        metavar="PX",
+        help="of `grid` (default: 16)",
     )
     score.add_argument("--niqe-params", metavar="FILE", help="NIQE's parameters, .npz or .mat")
     score.add_argument("--inception", metavar="FILE", help="FID's Inception weights")
@@ -364,39 +388,7 @@ def _add_eval(commands: Commands) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, but is {number}")
-    return number
-
-
-def _width_height(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not {text!r}")
-    return int(width), int(height)
-
-
-def _tile(text: str) -> str | int:
-    if text in ("auto", "off"):
-        return text
-    return _positive(text)
-
-
-def _add(
-    commands: Commands,
-    name: str,
-    command: Command,
-    summary: str,
-) -> argparse.ArgumentParser:
+def _add(commands: Commands, name: str, command: Command, summary: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
     parser.set_defaults(command=command)
     return parser
