@@ -250,9 +250,7 @@ def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.nd
     PyTorch runs in fp64 too: at 512 px its fp32 group norms alone are off by 1e-5, so that only
     fp64 can tell which of two fp32 results is the better one.
     """
-    # In a process of its own, PyTorch gives all its memory back before JAX starts.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        results = pool.submit(_torch_results, base, adapter, converted, x_l).result()
+    results = in_own_process(_torch_results, base, adapter, converted, x_l)
     for precision in ("fp32", "bf16"):
         with jax.default_matmul_precision("highest" if precision == "fp32" else "default"):
             model = checkpoint.for_inference(checkpoint.read(converted), precision)
@@ -260,6 +258,12 @@ def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.nd
         del model
         gc.collect()
     return Parity(results)
+
+
+def in_own_process(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What the function returns; with its process, all its memory goes back to the system."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args, **kwargs).result()
 
 
 def _torch_results(

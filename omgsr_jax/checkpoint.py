@@ -41,6 +41,8 @@ FORMAT = 1
 CARD = "omgsr.json"
 PARAMS = "params"
 _QUIET_SECONDS = 2.0
+# A data file is held in memory until it is full; the default of 2 GB doubles what writing needs.
+_DATA_FILE_BYTES = 1 << 27
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
 # How the parts that have variants are called in omgsr.json.
@@ -143,7 +145,10 @@ def write_directory(
     with new_directory(directory, bytes_needed=size) as partial:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=1)) as checkpointer:
             for path, tree in trees.items():
-                checkpointer.save(partial / path, args=ocp.args.PyTreeSave(dict(tree)))
+                request = ocp.args.PyTreeSave(
+                    dict(tree), ocdbt_target_data_file_size=_DATA_FILE_BYTES
+                )
+                checkpointer.save(partial / path, args=request)
         (partial / card_name).write_text(json.dumps(card, indent=2) + "\n")
 
 

@@ -78,12 +78,14 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
             preset = random_checkpoints.PRESETS[args.preset]
             base, adapter = Path(scratch) / "base", Path(scratch) / "adapter"
             print(f"writing a random checkpoint of the {args.preset} architecture", flush=True)
-            random_checkpoints.write_base(base, preset, seed=args.seed)
-            random_checkpoints.write_adapters(adapter, base, preset, seed=args.seed + 1)
+            own = parity.in_own_process
+            own(random_checkpoints.write_base, base, preset, seed=args.seed)
+            own(random_checkpoints.write_adapters, adapter, base, preset, seed=args.seed + 1)
         else:
             base, adapter = DiffusersFolder(args.base).path, args.adapter
         print("converting", flush=True)
-        convert(
+        parity.in_own_process(
+            convert,
             str(base),
             converted,
             adapter=str(adapter) if adapter else None,

@@ -25,7 +25,7 @@ FLOORS = {
     "data": _BASE | {"data"},
     "inference": _CORE | {"checkpoint", "inference"},
     "training": _CORE | {"checkpoint", "training", "losses", "perceptual", "data"},
-    "evaluation": _CORE | {"checkpoint", "evaluation", "inference"},
+    "evaluation": _CORE | {"checkpoint", "evaluation", "inference", "losses", "perceptual"},
 }
 THIRD_PARTY = {"models": {"jax", "flax", "numpy"}, "process": {"jax", "numpy"}}
 

@@ -164,14 +164,14 @@ def _check_protocol(files: Mapping[str, list[PairedFiles]], settings: Settings) 
 
 
 def _prepare_checks(ready: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """pyiqa's versions of the metrics that run, made ready; and why some cannot be."""
+    """pyiqa's versions of the metrics that are ours, made ready; and why some cannot be."""
     theirs, not_checked = {}, {}
-    for key in ready:
+    for key, score in ready.items():
         same = BY_KEY[key].pyiqa
-        if same is None:
+        if same is None or isinstance(score, external.ByPyiqa):
             continue
         try:
-            theirs[key] = external.prepare(same[0], **same[1])
+            theirs[key] = external.ByPyiqa(same[0], **same[1])
         except UnavailableError as reason:
             not_checked[key] = str(reason)
     return theirs, not_checked

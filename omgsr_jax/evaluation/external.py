@@ -4,7 +4,6 @@ It serves for what has no implementation here, and to check what has. Optional: 
 only when one of these is prepared.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,26 @@ from .errors import UnavailableError
 INSTALL = "pip install 'omgsr-jax[iqa]'"
 
 
-def prepare(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """pyiqa's metric `name` as a function of uint8 outputs and references `b h w 3` -> `b`."""
-    metric = _create(name, **options)
-    import torch
+class ByPyiqa:
+    """One of its metrics: uint8 outputs and references `b h w 3` -> `b`."""
 
-    def tensor(image: np.ndarray) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None] / 255
+    def __init__(self, name: str, **options: Any):
+        self._metric = _create(name, **options)
 
-    def score(sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
+    def __call__(self, sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
         # One by one, as the papers' script does: some of these networks look at the whole batch.
-        with_reference = metric.metric_mode == "FR"
+        with_reference = self._metric.metric_mode == "FR"
         scores = [
-            metric(tensor(image), tensor(reference)) if with_reference else metric(tensor(image))
+            self._metric(_tensor(image), *([_tensor(reference)] if with_reference else []))
             for image, reference in zip(sr, hr, strict=True)
         ]
-        return np.array([float(value) for value in scores])
+        return np.array([float(score) for score in scores])
 
-    return score
+
+def _tensor(image: np.ndarray) -> Any:  # h w 3 -> 1 3 h w, in [0, 1]
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None] / 255
 
 
 def _create(name: str, **options: Any) -> Any:

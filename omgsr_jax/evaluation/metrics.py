@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..models.inception import Inception
-from . import external, fid, fidelity, grid, niqe
+from . import deep, external, fid, fidelity, grid, niqe
 from .errors import UnavailableError
 from .pairs import PairedFiles
 
@@ -30,6 +30,7 @@ class Settings:
     grid_period: int = 16  # px: 16 for FLUX (2x2 latents of 8 px), 8 for what a VAE alone does
     niqe_params: str | Path | None = None
     inception: Inception | None = None  # as conversion.inception.read_inception gives it
+    perceptual: str | Path | None = None  # what `omgsr convert --perceptual` wrote
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,22 @@ def _grid(settings: Settings) -> Score:
     return lambda sr, _: grid.grid_peak(sr, period=settings.grid_period)
 
 
+def _deep(name: str) -> Callable[[Settings], Score]:
+    """By our networks where they are given, else by pyiqa's."""
+
+    def prepare(settings: Settings) -> Score:
+        if settings.perceptual is not None:
+            return deep.prepare(name, settings.perceptual)
+        try:
+            return external.ByPyiqa(_IN_PYIQA[name])
+        except UnavailableError as reason:
+            raise UnavailableError(f"give --perceptual DIR; or, by pyiqa: {reason}") from reason
+
+    return prepare
+
+
 def _pyiqa(name: str) -> Callable[[Settings], Score]:
-    return lambda _: external.prepare(name)
+    return lambda _: external.ByPyiqa(name)
 
 
 def _side(pixels: int) -> Callable[[Settings], tuple[int, int]]:
@@ -91,6 +106,8 @@ def _periods(settings: Settings) -> tuple[int, int]:
     return (grid.MIN_PERIODS * settings.grid_period,) * 2
 
 
+_IN_PYIQA = {"lpips": "lpips", "lpips_vgg": "lpips-vgg", "dists": "dists"}
+VGG = _deep("lpips_vgg")
 MANIQA = _pyiqa("maniqa-pipal")
 Y = {"test_y_channel": True, "color_space": "ycbcr"}
 
@@ -98,8 +115,8 @@ Y = {"test_y_channel": True, "color_space": "ycbcr"}
 METRICS = (
     Metric("psnr", "PSNR", "higher", 2, "dB, luma", _psnr(True), _inside(1, 1), ("psnr", Y)),
     Metric("ssim", "SSIM", "higher", 4, "luma", _ssim(True), _inside(11, 11), ("ssim", Y)),
-    Metric("lpips", "LPIPS", "lower", 4, "AlexNet v0.1", _pyiqa("lpips"), _side(31)),
-    Metric("dists", "DISTS", "lower", 4, "VGG-16", _pyiqa("dists"), _side(16)),
+    Metric("lpips", "LPIPS", "lower", 4, "AlexNet v0.1", _deep("lpips"), _side(31), ("lpips", {})),
+    Metric("dists", "DISTS", "lower", 4, "VGG-16", _deep("dists"), _side(16), ("dists", {})),
     Metric("fid", "FID", "lower", 2, "between the two sets", _fid, per_image=False),
     Metric("niqe", "NIQE", "lower", 4, "no reference", _niqe, _inside(96, 192), ("niqe", {})),
     Metric("musiq", "MUSIQ", "higher", 2, "no reference, KonIQ", _pyiqa("musiq"), _side(32)),
@@ -107,6 +124,7 @@ METRICS = (
     Metric("clipiqa", "CLIPIQA", "higher", 4, "no reference", _pyiqa("clipiqa"), _side(32)),
     Metric("psnr_rgb", "PSNR RGB", "higher", 2, "dB", _psnr(False), _inside(1, 1), ("psnr", {})),
     Metric("ssim_rgb", "SSIM RGB", "higher", 4, "", _ssim(False), _inside(11, 11), ("ssimc", {})),
+    Metric("lpips_vgg", "LPIPS VGG", "lower", 4, "VGG-16 v0.1", VGG, _side(16), ("lpips-vgg", {})),
     Metric("grid", "Grid", "lower", 2, "dB over background", _grid, _periods),
 )
 PAPER_KEYS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa")

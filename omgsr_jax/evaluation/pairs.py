@@ -71,7 +71,9 @@ def find_pairs(
             found.append(PairedFiles(name, sr[name], hr[name], source, size))
     problems += _some("pair(s) that cannot be compared", bad)
     if problems:
-        raise PairError(f"{sr_dir} cannot be scored against {hr_dir}.\n" + "\n".join(problems))
+        folders = dict.fromkeys(str(folder) for folder in (sr_dir, hr_dir, lr_dir) if folder)
+        headline = f"The images of {' and '.join(folders)} cannot be paired."
+        raise PairError("\n".join([headline, *problems]))
     return sorted(found, key=lambda pair: pair.size)  # one size after another: one program each
 
 
@@ -110,6 +112,11 @@ def read_image(path: Path) -> np.ndarray:
         raise PairError(f"{path} cannot be read: {error}") from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image as displayed, from its header."""
+    return _header(path)[0]
+
+
 def in_batches(pairs: Iterable[Pair], batch_size: int) -> Iterator[list[Pair]]:
     """Consecutive pairs of one size, at most `batch_size` together."""
     batch: list[Pair] = []
@@ -130,8 +137,8 @@ def _check(sr: Path, hr: Path, lr: Path | None) -> tuple[tuple[int, int], str]:
     try:
         (sr_size, sr_bits), (hr_size, hr_bits) = _header(sr), _header(hr)
         lr_size = _header(lr)[0] if lr is not None else None
-    except (OSError, UnidentifiedImageError) as error:
-        return (0, 0), f"not readable as an image ({error})"
+    except PairError as error:
+        return (0, 0), str(error)
     if sr_bits != hr_bits:
         return hr_size, f"the output has {sr_bits} bits per channel, the reference {hr_bits}"
     if hr_bits != 8:
@@ -145,18 +152,23 @@ def _check(sr: Path, hr: Path, lr: Path | None) -> tuple[tuple[int, int], str]:
 
 def _header(path: Path) -> tuple[tuple[int, int], int]:
     """(height, width) as displayed and bits per channel, without decoding the pixels."""
-    with Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(0x0112, 1) >= 5:  # orientation: lying on its side
-            width, height = height, width
-        # Pillow opens a 16-bit RGB PNG as if it had 8 bits, so the file itself must be asked.
-        if image.format == "PNG":
-            with path.open("rb") as file:
-                bits = file.read(25)[24]  # of IHDR, after signature, chunk header, width, height
-        elif isinstance(image, TiffImageFile):
-            bits = max(image.tag_v2.get(258, (8,)))
-        else:
-            bits = 8
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # orientation: lying on its side
+                width, height = height, width
+            # Pillow opens a 16-bit RGB PNG as if it had 8 bits, so the file itself must be asked.
+            if image.format == "PNG":
+                with path.open("rb") as file:
+                    bits = file.read(25)[
+                        24
+                    ]  # of IHDR, after signature, chunk header, width, height
+            elif isinstance(image, TiffImageFile):
+                bits = max(image.tag_v2.get(258, (8,)))
+            else:
+                bits = 8
+    except (OSError, UnidentifiedImageError) as error:
+        raise PairError(f"{path} is not readable as an image ({error})") from error
     return (height, width), max(bits, 8)
 
 

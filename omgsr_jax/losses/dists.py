@@ -48,7 +48,7 @@ def dists(x: Array, y: Array, backbone: VGG, weights: DISTSWeights) -> Array:
     maps under L2 pooling.
     """
     alpha, beta = weights.normalized()
-    return 1 - similarity(_maps(x, backbone), _maps(y, backbone), alpha, beta)
+    return dissimilarity(_maps(x, backbone), _maps(y, backbone), alpha, beta)
 
 
 def oc_dists(x_p: Array, x_h: Array, backbone: VGG, weights: DISTSWeights) -> Array:
@@ -62,24 +62,30 @@ def oc_ea_dists(x_p: Array, x_h: Array, backbone: VGG, weights: DISTSWeights) ->
     return oc_dists(x_p, x_h, backbone, weights) + edges
 
 
-def similarity(
+def dissimilarity(
     maps_x: list[Array], maps_y: list[Array], alpha: Array, beta: Array
 ) -> Array:  # lists of b h w c -> b
-    """sum_c (alpha_c l_c + beta_c s_c) over all channels of all maps, for each pair of images.
+    """sum_c (alpha_c (1 - l_c) + beta_c (1 - s_c)) over all channels of all maps: b.
 
     l compares the channels' means (texture), s their covariance (structure):
-    l = (2 mx my + c) / (mx^2 + my^2 + c), s = (2 cov + c) / (vx + vy + c).
+    l = (2 mx my + c) / (mx^2 + my^2 + c), s = (2 cov + c) / (vx + vy + c). With weights that sum to
+    1 this is DISTS' 1 - sum (alpha l + beta s), without the difference of nearly equal numbers:
+    1 - l = (mx - my)^2 / (mx^2 + my^2 + c), 1 - s = var(x - y) / (vx + vy + c).
     """
     textures, structures = [], []
     for x, y in zip(maps_x, maps_y, strict=True):
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-        mean_x, mean_y = (m.mean((1, 2), keepdims=True) for m in (x, y))
-        var_x, var_y = jnp.square(x - mean_x).mean((1, 2)), jnp.square(y - mean_y).mean((1, 2))
-        covariance = ((x - mean_x) * (y - mean_y)).mean((1, 2))  # b c
-        mean_x, mean_y = mean_x[:, 0, 0], mean_y[:, 0, 0]
-        textures.append((2 * mean_x * mean_y + _C) / (mean_x**2 + mean_y**2 + _C))
-        structures.append((2 * covariance + _C) / (var_x + var_y + _C))
+        (mean_x, var_x), (mean_y, var_y) = _moments(x), _moments(y)
+        mean_error, var_error = _moments(x - y)
+        textures.append(mean_error**2 / (mean_x**2 + mean_y**2 + _C))
+        structures.append(var_error / (var_x + var_y + _C))
     return jnp.concatenate(textures, -1) @ alpha + jnp.concatenate(structures, -1) @ beta
+
+
+def _moments(x: Array) -> tuple[Array, Array]:  # b h w c -> b c, b c
+    """Mean and variance over space."""
+    mean = x.mean((1, 2))
+    return mean, jnp.square(x - mean[:, None, None]).mean((1, 2))
 
 
 def sobel(x: Array) -> Array:

@@ -7,7 +7,7 @@ from jax import Array
 
 from ..models.dinov3_convnext import DINOv3ConvNeXt
 from ..models.features import l2_pool
-from .dists import similarity
+from .dists import dissimilarity
 
 _STAGES = 3
 
@@ -22,7 +22,7 @@ def dv3cd(x_p: Array, x_h: Array, backbone: DINOv3ConvNeXt) -> Array:
     maps_p, maps_h = _maps(x_p, backbone), _maps(x_h, backbone)
     channels = sum(m.shape[-1] for m in maps_p)
     weight = jnp.full(channels, 1 / (2 * channels))
-    return (1 - similarity(maps_p, maps_h, weight, weight)).mean()
+    return dissimilarity(maps_p, maps_h, weight, weight).mean()
 
 
 def _maps(x: Array, backbone: DINOv3ConvNeXt) -> list[Array]:

@@ -34,7 +34,7 @@ def test_converting_sd_turbo_to_bf16_stays_below_6_gb(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     print(run.stdout)
-    peak_gb = int(run.stdout.split("peak kB")[1]) / 1e6
+    peak_gb = int(run.stdout.split("peak kB")[1]) * 1024 / 1e9
     assert peak_gb < 6
 
     shown = checkpoint.describe(tmp_path / "out")

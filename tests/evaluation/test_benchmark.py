@@ -235,7 +235,10 @@ def test_what_pyiqa_cannot_do_is_reported_as_not_run(folders, monkeypatch):
 
     fake_pyiqa(monkeypatch, create)
     found = evaluation.run(folders.good, folders.hr, metrics=["psnr", "dists"])
-    assert found.not_run == {"dists": "pyiqa could not prepare dists: no route to the weights"}
+    assert found.not_run == {
+        "dists": "give --perceptual DIR; or, by pyiqa: "
+        "pyiqa could not prepare dists: no route to the weights"
+    }
     monkeypatch.setitem(sys.modules, "pyiqa", None)  # importing it now fails
     found = evaluation.run(folders.good, folders.hr, metrics=["psnr", "dists"])
     assert "pip install" in found.not_run["dists"]

@@ -1,0 +1,67 @@
+"""`omgsr eval --model`: inputs are restored to the size of their references, then scored."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import omgsr_jax
+from omgsr_jax import cli
+from tests.evaluation.images import photograph, save
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Two pairs at 4x and one at 2x."""
+    hr = {f"{i}.png": photograph(i, 64, 64) for i in range(3)}
+    lr = {
+        name: np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+        for (name, image), side in zip(hr.items(), (16, 16, 32), strict=True)
+    }
+    return save(tmp_path / "lr", lr), save(tmp_path / "hr", hr)
+
+
+def test_a_model_is_scored_on_what_it_makes_of_the_inputs(tiny_model, benchmark, tmp_path):
+    lr, hr = benchmark
+    out = tmp_path / "report"
+    argv = ["eval", "--model", tiny_model, "--sr", hr, "--lr", lr, "--hr", hr, "--out", out]
+    assert cli.main([*map(str, argv), "--metrics", "psnr"]) == 0
+    systems = set(json.loads((out / "summary.json").read_text())["systems"])
+    assert systems == {"hr", tiny_model.name}
+    upscaler = omgsr_jax.load(tiny_model)
+    for name, scale in (("0", 4), ("2", 2)):
+        made = np.asarray(Image.open(out / "sr" / tiny_model.name / f"{name}.png"))
+        expected = np.asarray(upscaler.upscale(lr / f"{name}.png", scale=scale))
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_an_input_that_cannot_be_restored_ends_the_evaluation(
+    tiny_model, benchmark, tmp_path, capsys
+):
+    lr, hr = benchmark
+    data = (lr / "1.png").read_bytes()
+    (lr / "1.png").write_bytes(data[: len(data) // 2])
+    out = tmp_path / "report"
+    argv = ["eval", "--model", tiny_model, "--lr", lr, "--hr", hr, "--out", out]
+    assert cli.main([*map(str, argv), "--metrics", "psnr"]) == 1
+    assert f"{lr}/1.png is not readable as an image" in capsys.readouterr().err
+    assert not (out / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["eval", "--hr", "x"], "give outputs with --sr, or what makes them with --model"),
+        (["eval", "--hr", "x", "--model", "m"], "--model needs inputs"),
+        (
+            ["convert", "--perceptual", "x", "--out", "y", "--prompt", "p", "--mid-timestep", "9"],
+            "--prompt, --mid-timestep: of a model with --base, not of --perceptual",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
