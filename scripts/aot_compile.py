@@ -3,7 +3,10 @@
     pip install libtpu
     python scripts/aot_compile.py --topology v5e:2x4            # TPU, one image per chip
     python scripts/aot_compile.py --topology v5p:4x4x4 --network unet
+    python scripts/aot_compile.py --topology v5e:2x4 --program whole --program predict --batch 4
     python scripts/aot_compile.py --cuda                        # lowers for CUDA (no GPU needed)
+
+Networks are the generator's parts by themselves; programs are what `omgsr upscale` runs.
 
 Shapes and shardings are enough: no weights are made, no device is used. FLOPs, bytes accessed and
 memory are the compiler's own counts for one device. Writes a JSON line per network to --out.
@@ -30,6 +33,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omgsr_jax.checkpoint import PRECISIONS
 from omgsr_jax.generator import OMGSR, OMGSRConfig
+from omgsr_jax.inference.programs import Program, Programs
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
 from omgsr_jax.process import DDPM
@@ -53,18 +57,21 @@ def networks(pixels: int) -> dict[str, Network]:
 
 def main() -> int:
     args = _parser().parse_args()
-    mesh = None if args.cuda else _mesh(args.topology)
-    chosen = networks(args.pixels)
-    for name in args.network or chosen:
+    chosen = args.network or ([] if args.program else [*networks(args.pixels)])
+    for name in [*chosen, *args.program]:
         report = {
-            "network": name,
-            "target": "cuda" if mesh is None else args.topology,
+            "network" if name in chosen else "program": name,
+            "target": "cuda" if args.cuda else args.topology,
             "precision": args.precision,
             "pixels": args.pixels,
             "batch_per_device": args.batch,
             "jax": jax.__version__,
         }
-        report |= _compile(chosen[name], mesh, args) if mesh else _lower(chosen[name], args)
+        mesh, model = _mesh(args), _model(args.precision)
+        with jax.set_mesh(mesh):
+            trace = _trace_network if name in chosen else _trace_program
+            traced = trace(name, model, mesh, args)
+            report |= _lower(traced) if args.cuda else _compile(traced, mesh)
         print(json.dumps(report), flush=True)
         if args.out:
             with args.out.open("a") as file:
@@ -72,52 +79,68 @@ def main() -> int:
     return 0
 
 
-def _mesh(topology: str) -> Mesh:
-    """All chips of a TPU slice, each with its own image."""
-    slice_ = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    automatic = (jax.sharding.AxisType.Auto,)
-    return Mesh(np.array(slice_.devices), ("data",), axis_types=automatic)
+def _mesh(args: argparse.Namespace) -> Mesh:
+    """All chips of a TPU slice, each with its own images; for CUDA, a device to stand for one."""
+    if args.cuda:
+        devices = jax.devices()[:1]
+    else:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=args.topology)
+        devices = topology.devices
+    return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def _compile(network: Network, mesh: Mesh, args: argparse.Namespace) -> dict[str, Any]:
-    replicated = NamedSharding(mesh, PartitionSpec())
-    by_batch = NamedSharding(mesh, PartitionSpec("data"))
-    run, state, inputs = _program(network, args.batch * mesh.size, args.precision)
-    with jax.set_mesh(mesh):
-        started = time.time()
-        jitted = jax.jit(run, in_shardings=(replicated, by_batch), out_shardings=by_batch)
-        compiled = jitted.lower(state, inputs).compile()
-    memory: Any = compiled.memory_analysis()
-    cost: Any = compiled.cost_analysis()
+def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
+    started = time.time()
+    compiled = traced.lower().compile()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     return {
         "devices": mesh.size,
         "tflop": round(cost["flops"] / 1e12, 4),
         "gb_accessed": round(cost["bytes accessed"] / 1e9, 3),
         "gb_arguments": round(memory.argument_size_in_bytes / 1e9, 3),
         "gb_temporary": round(memory.temp_size_in_bytes / 1e9, 3),
+        "gb_peak": round(memory.peak_memory_in_bytes / 1e9, 3),
         "custom_kernels": (compiled.as_text() or "").count("tpu_custom_call"),
         "compile_seconds": round(time.time() - started, 1),
     }
 
 
-def _lower(network: Network, args: argparse.Namespace) -> dict[str, Any]:
-    run, state, inputs = _program(network, args.batch, args.precision)
-    text = jax.jit(run).trace(state, inputs).lower(lowering_platforms=("cuda",)).as_text()
+def _lower(traced: Any) -> dict[str, Any]:
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
     return {"lowered_lines": text.count("\n"), "cudnn_attention": text.count("__cudnn$fmha")}
 
 
-def _program(
-    network: Network, batch: int, precision: str
-) -> tuple[Callable[..., jax.Array], nnx.State, jax.ShapeDtypeStruct]:
-    function, shape, dtype = network
-    graph, state = nnx.split(OMGSR(CONFIG, rngs=None))
-    weights = PRECISIONS[precision]
-    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, weights), state)
+def _trace_network(name: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
+    function, shape, dtype = networks(args.pixels)[name]
+    graph, state = nnx.split(model)
 
     def run(state: nnx.State, x: jax.Array) -> jax.Array:
         return function(nnx.merge(graph, state), x)
 
-    return run, state, jax.ShapeDtypeStruct((batch, *shape), dtype)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    jitted = jax.jit(run, in_shardings=(replicated, by_batch), out_shardings=by_batch)
+    return jitted.trace(state, jax.ShapeDtypeStruct((args.batch * mesh.size, *shape), dtype))
+
+
+def _trace_program(kind: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
+    programs = Programs(
+        model,
+        precision=args.precision,
+        batch=args.batch,
+        devices=list(mesh.devices.flat),
+    )
+    side = args.pixels // CONFIG.vae.downsampling if kind == "predict" else args.pixels
+    return programs.trace(Program(kind, (side, side)))
+
+
+def _model(precision: str) -> OMGSR:
+    """The generator, with shapes in place of weights."""
+    graph, state = nnx.split(OMGSR(CONFIG, rngs=None))
+    dtype = PRECISIONS[precision]
+    return nnx.merge(
+        graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), state)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     target.add_argument("--topology", help="a TPU slice, such as v5e:2x4, v6e:4x4 or v5p:4x4x4")
     target.add_argument("--cuda", action="store_true", help="lower for CUDA")
     parser.add_argument("--network", action="append", choices=networks(512), help="default: all")
+    parser.add_argument(
+        "--program", action="append", default=[], choices=("predict", "whole", "outer", "inner")
+    )
     parser.add_argument("--pixels", type=int, default=512, help="per side (default: 512)")
     parser.add_argument("--batch", type=int, default=1, help="images per device (default: 1)")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16")

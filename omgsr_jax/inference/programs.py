@@ -81,7 +81,7 @@ class Programs:
         self.notify = notify or (lambda name, seconds: None)
         self._outer_norms = canvas_vae.outer_norms(model.vae)
         self._graph, state = nnx.split(model)
-        self._state = jax.device_put(state, self._sharding())
+        self._state = self._placed(state)
         # TPUs and GPUs would otherwise take products of fp32 numbers with fewer bits.
         self._products = "highest" if precision == "fp32" else "default"
 
@@ -160,12 +160,18 @@ class Programs:
 
     def _run(self, program: Program, *operands: Any) -> Any:
         if program not in self.compiled:
-            self.compile(program, operands)
+            self.compile(program)
         return self.compiled[program](self._state, *operands)
 
-    def compile(self, program: Program, operands: tuple[Any, ...]) -> None:
+    def compile(self, program: Program) -> None:
         self.notify(str(program), None)
         started = time.perf_counter()
+        with jax.set_mesh(self.mesh):
+            self.compiled[program] = self.trace(program).lower().compile()
+        self.notify(str(program), time.perf_counter() - started)
+
+    def trace(self, program: Program) -> Any:
+        """A program before it is lowered for a platform; to be used inside `jax.set_mesh`."""
         replicated, by_item = self._sharding(), self._sharding("data")
         if program.kind == "predict":
             function: Callable[..., Any] = self._predict
@@ -179,10 +185,26 @@ class Programs:
             shardings = (replicated, by_item, by_item, items)
             donated = (2, 3)
         jitted = jax.jit(function, in_shardings=(replicated, *shardings), donate_argnums=donated)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), operands)
         with jax.set_mesh(self.mesh), jax.default_matmul_precision(self._products):
-            self.compiled[program] = jitted.lower(self._state, *shapes).compile()
-        self.notify(str(program), time.perf_counter() - started)
+            return jitted.trace(self._state, *self._operands(program))
+
+    def _operands(self, program: Program) -> tuple[Any, ...]:
+        """The shapes of what a program is called with, behind the weights."""
+        if program.kind == "predict":
+            shape = (self.batch, *program.canvas, self.config.latent_channels)
+            return (jax.ShapeDtypeStruct(shape, jnp.float32),)
+        box = jax.ShapeDtypeStruct((self.batch, 4), jnp.int32)
+        counted = jax.ShapeDtypeStruct(self._counted_shape, jnp.float32)
+        given = Statistics(jax.ShapeDtypeStruct((), jnp.int32), counted, counted)
+        items = Items(box, box, given if program.kind == "outer" else None)
+        buffers = self._buffers(program.kind, program.canvas)
+        return (jax.ShapeDtypeStruct((), jnp.bool_), *buffers, items)
+
+    def _placed(self, state: nnx.State) -> nnx.State:
+        """Weights on every device. Mere shapes stay: they do to compile for other machines."""
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
+            return state
+        return jax.device_put(state, self._sharding())
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))

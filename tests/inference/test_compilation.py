@@ -24,9 +24,9 @@ jax.monitoring.register_event_listener(
 from omgsr_jax import cli
 from omgsr_jax.inference.programs import Programs
 compiled, compile = [], Programs.compile
-def counting(self, program, operands):
+def counting(self, program):
     compiled.append(str(program))
-    compile(self, program, operands)
+    compile(self, program)
 Programs.compile = counting
 status = cli.main(sys.argv[1:])
 print(json.dumps({"status": status, "programs": compiled, "missed": len(missed)}))

@@ -1,0 +1,58 @@
+"""Several devices, several images at once: the same results as one by one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import omgsr_jax
+
+from .conftest import photo
+
+ROOT = Path(__file__).parents[2]
+_SIZES = ((16, 16), (16, 24), (20, 16), (16, 16), (12, 18))
+
+_ON_FOUR_DEVICES = """
+import sys, jax, numpy as np, omgsr_jax
+from tests.inference.test_devices import inputs
+jax.config.update("jax_default_matmul_precision", "highest")
+assert jax.local_device_count() == 4
+model = omgsr_jax.load(sys.argv[1])
+results = model.upscale_batch(inputs(), scale=4)
+np.savez(sys.argv[2], *[np.asarray(image) for image in results])
+"""
+
+
+def inputs() -> list[np.ndarray]:
+    return [photo(*size, seed=i) for i, size in enumerate(_SIZES)]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(upscaler):
+    return [np.asarray(upscaler.upscale(image, scale=4)) for image in inputs()]
+
+
+def _assert_same(found, expected):
+    """Up to the rounding to 8 bits: other programs add in another order."""
+    for image, other in zip(found, expected, strict=True):
+        assert np.abs(np.asarray(image).astype(int) - other).max() <= 1
+
+
+def test_a_batch_gives_what_single_images_do(model_64, compile_cache, one_by_one):
+    model = omgsr_jax.load(model_64, batch=2)
+    _assert_same(model.upscale_batch(inputs(), scale=4), one_by_one)
+
+
+def test_four_devices_give_what_one_does(model_64, compile_cache, one_by_one, tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    subprocess.run(
+        [sys.executable, "-c", _ON_FOUR_DEVICES, str(model_64), str(tmp_path / "results.npz")],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)},
+        check=True,
+    )
+    with np.load(tmp_path / "results.npz") as results:
+        _assert_same(list(results.values()), one_by_one)
