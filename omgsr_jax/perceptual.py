@@ -104,18 +104,8 @@ def read(
         remat: recompute activations in the backward pass, where a network can.
         quirks: normalise DINOv2's input as the published code does.
     """
-    configs = read_card(directory).configs
-    absent = sorted(set(parts) - set(configs))
-    if absent:
-        raise InputError(
-            f"{directory} has no {', '.join(absent)}; it has {', '.join(configs) or 'nothing'}. "
-            f"Add the weights to the source folder and run `{_COMMAND}` again."
-        )
     networks: dict[str, Any] = {}
-    for name in parts:
-        config = configs[name]
-        if quirks and name == "dinov2":
-            config = dataclasses.replace(config, mean=CLIP_MEAN)
+    for name, config in configs(directory, parts, quirks=quirks).items():
         model = abstract(name, config, remat=remat)
         params = checkpoint.restore(
             epath.Path(directory) / checkpoint.PARAMS / name,
@@ -126,11 +116,33 @@ def read(
     return Networks(**networks)
 
 
+def configs(
+    directory: str | Path, parts: Collection[str], *, quirks: bool = False
+) -> dict[str, Any]:
+    """The configs of the networks called `parts`, all of which must be there."""
+    found = read_card(directory).configs
+    absent = sorted(set(parts) - set(found))
+    if absent:
+        raise InputError(
+            f"{directory} has no {', '.join(absent)}; it has {', '.join(found) or 'nothing'}. "
+            f"Add the weights to the source folder and run `{_COMMAND}` again."
+        )
+    chosen = {name: found[name] for name in parts}
+    if quirks and "dinov2" in chosen:
+        chosen["dinov2"] = dataclasses.replace(chosen["dinov2"], mean=CLIP_MEAN)
+    return chosen
+
+
 def abstract(name: str, config: Any, *, remat: bool = False) -> nnx.Module:
     """The network called `name`, with shapes in place of large arrays."""
     network = PARTS[name][1]
     options = {"remat": remat} if network in _WITH_REMAT else {}
     return network(config, rngs=None, **options)
+
+
+def is_backbone(network: nnx.Module) -> bool:
+    """Is it a network, not the weights of a distance, which stay in fp32?"""
+    return isinstance(network, _BACKBONES)
 
 
 def _of_part(
@@ -140,6 +152,6 @@ def _of_part(
 
 
 def _on_device(model: nnx.Module, precision: str) -> nnx.Module:
-    dtype = checkpoint.PRECISIONS[precision] if isinstance(model, _BACKBONES) else jnp.float32
+    dtype = checkpoint.PRECISIONS[precision] if is_backbone(model) else jnp.float32
     graph, state = nnx.split(model)
     return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))

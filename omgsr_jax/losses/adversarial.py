@@ -40,7 +40,8 @@ def generator_loss(
     Args:
         parts: the discriminator.
         x_p: restored images, b h w 3 in [-1, 1].
-        key: for the augmentation; the same for both steps of an iteration.
+        key: for the augmentation, one for all images or one for each; the same for both steps of
+            an iteration.
         chunk: L_OC-GAN's window size (518 for DINOv2); None judges whole images.
 
     Returns:
@@ -94,5 +95,7 @@ def _judge(
 
 
 def _keys(key: Array) -> Array:
-    """One key for each look at the discriminator: the generator's, at real images, at fake ones."""
+    """A key for each look at the discriminator: the generator's, at real images, at fake ones."""
+    if key.ndim:
+        return jax.vmap(_keys, out_axes=1)(key)  # 3 b
     return jax.random.split(key, 3)

@@ -26,7 +26,13 @@ class Augmentation(NamedTuple):
 
 
 def draw(key: Array, b: int, h: int, w: int) -> Augmentation:
-    """The augmentation of b images of h x w pixels."""
+    """The augmentation of b images of h x w pixels.
+
+    With one key for every image or group of windows, a group's draws depend on its own key alone.
+    """
+    if key.ndim:
+        groups = jax.vmap(lambda one: draw(one, b // len(key), h, w))(key)
+        return Augmentation(*(drawn.reshape(b, *drawn.shape[2:]) for drawn in groups))
     colour, *keys = jax.random.split(key, 5)
     brightness, saturation, contrast = jax.random.uniform(colour, (3, b))
 

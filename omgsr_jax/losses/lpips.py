@@ -49,6 +49,17 @@ def oc_lpips(
     return lpips(chunks(x_p, WINDOW), chunks(x_h, WINDOW), backbone, heads).mean()
 
 
+def feature_distance(x_p: Array, x_h: Array, backbone: FeatureBackbone) -> Array:
+    """LPIPS' distance with the same weight for every channel, through any backbone.
+
+    mean over levels of mean_{b h w} |x / |x| - y / |y||^2, from 0 to 4. For models that have no
+    pre-trained perceptual network: the encoder of their own VAE is one to look through.
+    """
+    maps = zip(backbone.features(x_p), backbone.features(x_h), strict=True)
+    levels = [jnp.square(_unit_channels(x) - _unit_channels(y)).sum(-1).mean() for x, y in maps]
+    return jnp.stack(levels).mean()
+
+
 def _level(weight: Array, x: Array, y: Array) -> Array:  # c, b h w c, b h w c -> b
     difference = jnp.square(_unit_channels(x) - _unit_channels(y))
     return (difference @ weight.astype(jnp.float32)).mean((1, 2))

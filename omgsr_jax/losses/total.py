@@ -12,12 +12,13 @@ from jax import Array
 from ..models.alexnet import AlexNet
 from ..models.dinov2 import DINOv2
 from ..models.dinov3_convnext import DINOv3ConvNeXt
+from ..models.features import FeatureBackbone
 from ..models.vgg import VGG
 from ..process import Process
 from .dists import DISTSWeights, oc_dists, oc_ea_dists
 from .dv3cd import dv3cd
 from .latent import ldr
-from .lpips import LPIPSHeads, oc_lpips
+from .lpips import LPIPSHeads, feature_distance, oc_lpips
 from .pixel import l1, mse
 
 
@@ -32,6 +33,7 @@ class LossWeights:
     oc_dists: float = 0.0
     oc_ea_dists: float = 0.0
     dv3cd: float = 0.0
+    features: float = 0.0
     gan: float = 0.0
 
     @property
@@ -50,6 +52,7 @@ _NEEDS = {
     "oc_dists": ("vgg", "dists"),
     "oc_ea_dists": ("vgg", "dists"),
     "dv3cd": ("dinov3_convnext",),
+    "features": ("vae_encoder",),
 }
 
 
@@ -66,6 +69,7 @@ class Networks(nnx.Module):
         dists: DISTSWeights | None = None,
         dinov2: DINOv2 | None = None,
         dinov3_convnext: DINOv3ConvNeXt | None = None,
+        vae_encoder: FeatureBackbone | None = None,
     ):
         self.vgg = vgg
         self.lpips_vgg = lpips_vgg
@@ -74,6 +78,7 @@ class Networks(nnx.Module):
         self.dists = dists
         self.dinov2 = dinov2
         self.dinov3_convnext = dinov3_convnext
+        self.vae_encoder = vae_encoder
 
 
 class Restoration(NamedTuple):
@@ -123,6 +128,7 @@ def total(
         "oc_dists": lambda: oc_dists(x_p, x_h, n.vgg, n.dists),
         "oc_ea_dists": lambda: oc_ea_dists(x_p, x_h, n.vgg, n.dists),
         "dv3cd": lambda: dv3cd(x_p, x_h, n.dinov3_convnext),
+        "features": lambda: feature_distance(x_p, x_h, n.vae_encoder),
         "gan": lambda: gan,
     }
     found = {name: losses[name]() for name in weights.active}

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from .blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
-from .layers import Conv, GroupNorm, Rngs, remat
+from .layers import Conv, GroupNorm, Rngs, normal, remat
 
 _EPS = 1e-6
 
@@ -44,7 +44,8 @@ class Posterior(NamedTuple):
         return self.mean
 
     def sample(self, key: Array) -> Array:
-        noise = jax.random.normal(key, self.mean.shape, jnp.float32)
+        """A draw with one key for all examples, or with one for each (b)."""
+        noise = normal(key, self.mean.shape)
         return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
 

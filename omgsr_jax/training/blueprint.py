@@ -1,0 +1,227 @@
+"""The networks of a run with shapes in place of arrays, and the names of their weights.
+
+Weights live in flat dicts by name: sharding rules, checkpoints and exports all speak of names. In
+the step the networks are put together from them: the same frozen arrays serve the generator with
+its adapters, the VAE without them (for the targets) and, where asked for, the perceptual losses.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from .. import checkpoint, perceptual
+from ..errors import InputError
+from ..generator import OMGSR, OMGSRConfig
+from ..losses.total import Networks
+from ..models.discriminator import (
+    Discriminator,
+    DiscriminatorParts,
+    TokenHeadsConfig,
+    TowerHeadsConfig,
+    take_apart,
+)
+from ..models.lora import LoRASpec
+from ..models.spectral_norm import SpectralVector
+from ..models.vae import VAE
+from .architectures import ARCHITECTURES
+from .config import ModelConfig, TrainConfig
+
+Weights = dict[str, Array]
+Shapes = dict[str, jax.ShapeDtypeStruct]
+
+_NETWORKS = "networks."
+_HEADS = "heads."
+_OWN_ENCODER = "vae_encoder"
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    config: TrainConfig
+    generator_config: OMGSRConfig
+    generator: OMGSR  # with adapters
+    vae: VAE  # without
+    networks: dict[str, nnx.Module]  # by their names in `Networks`, the VAE's encoder aside
+    discriminator: Discriminator | None
+
+    @property
+    def adapters(self) -> Shapes:
+        return _shapes(
+            {n: v for n, v in checkpoint.weights(self.generator).items() if _is_adapter(v)}
+        )
+
+    @property
+    def heads(self) -> Shapes:
+        return _shapes({n: v for n, v in self._judging.items() if isinstance(v, nnx.Param)})
+
+    @property
+    def spectral(self) -> Shapes:
+        return _shapes({n: v for n, v in self._judging.items() if isinstance(v, SpectralVector)})
+
+    @property
+    def _judging(self) -> dict[str, nnx.Variable]:
+        if self.discriminator is None:
+            return {}
+        found = checkpoint.weights(self.discriminator)
+        return {name: leaf for name, leaf in found.items() if name.startswith(_HEADS)}
+
+    @property
+    def frozen(self) -> Shapes:
+        """Everything that is not trained, in the precision to compute in."""
+        dtype = checkpoint.PRECISIONS[self.config.model.precision]
+        generator = {
+            name: jax.ShapeDtypeStruct(leaf.shape, dtype)
+            for name, leaf in checkpoint.weights(self.generator).items()
+            if not _is_adapter(leaf)
+        }
+        looked_through = {
+            f"{_NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
+                leaf.shape, dtype if perceptual.is_backbone(network) else jnp.float32
+            )
+            for part, network in self.networks.items()
+            for name, leaf in checkpoint.weights(network).items()
+        }
+        return generator | looked_through
+
+    def assemble_networks(self, frozen: Mapping[str, Array]) -> Networks:
+        """What the losses look through."""
+        found: dict[str, Any] = {
+            part: checkpoint.fill(network, _below(f"{_NETWORKS}{part}.", frozen))
+            for part, network in self.networks.items()
+        }
+        if _OWN_ENCODER in self.config.losses.networks:
+            found[_OWN_ENCODER] = checkpoint.fill(self.vae.encoder, _below("vae.encoder.", frozen))
+        return Networks(**found)
+
+    def assemble_discriminator(
+        self, frozen: Mapping[str, Array], heads: Weights, spectral: Weights
+    ) -> DiscriminatorParts:
+        assert self.discriminator is not None
+        part = self.config.discriminator.backbone
+        prefix = "vae.encoder." if part == _OWN_ENCODER else f"{_NETWORKS}{part}."
+        backbone = {f"backbone.{k}": v for k, v in _below(prefix, frozen).items()}
+        return take_apart(checkpoint.fill(self.discriminator, backbone | heads | spectral))
+
+
+def by_name(state: nnx.State) -> Weights:
+    return {name: leaf[...] for name, leaf in checkpoint.by_name(state).items()}
+
+
+def draw(config: TrainConfig) -> Blueprint:
+    """The networks that a config asks for; reads the descriptions of models, and no weights."""
+    generator_config = _generator_config(config.model)
+    remat = config.model.remat
+    generator = OMGSR(generator_config, remat=remat, rngs=None)
+    parts = set(config.losses.networks)
+    if config.losses.gan:
+        parts.add(config.discriminator.backbone)
+    networks = _networks(config, parts - {_OWN_ENCODER})
+    vae = VAE(generator_config.vae, remat=remat, rngs=None)
+    backbones = {**networks, _OWN_ENCODER: vae.encoder}
+    discriminator = (
+        _discriminator(config, backbones[config.discriminator.backbone])
+        if config.losses.gan
+        else None
+    )
+    return Blueprint(config, generator_config, generator, vae, networks, discriminator)
+
+
+def _is_adapter(leaf: nnx.Variable) -> bool:
+    return isinstance(leaf, nnx.LoRAParam)
+
+
+def _shapes(leaves: Mapping[str, nnx.Variable]) -> Shapes:
+    return {n: jax.ShapeDtypeStruct(v.shape, jnp.float32) for n, v in leaves.items()}
+
+
+def _generator_config(model: ModelConfig) -> OMGSRConfig:
+    if bool(model.path) == bool(model.architecture):
+        raise InputError(
+            "set either config.model.path, a converted model (see `omgsr convert`), or "
+            f"config.model.architecture, one of {', '.join(ARCHITECTURES)}, for random weights"
+        )
+    if model.path:
+        base = checkpoint.read_card(model.path).generator
+    elif model.architecture in ARCHITECTURES:
+        base = ARCHITECTURES[model.architecture]
+    else:
+        raise InputError(
+            f"there is no architecture {model.architecture!r}, only {', '.join(ARCHITECTURES)}"
+        )
+    specs: dict[str, Any] = {
+        name: _adapter(getattr(base, name), rank, name)
+        for name, rank in (
+            ("encoder_lora", model.encoder_rank),
+            ("backbone_lora", model.backbone_rank),
+        )
+    }
+    t_m = base.mid_timestep if model.mid_timestep is None else model.mid_timestep
+    if not 0 <= t_m < base.process.timesteps:
+        raise InputError(
+            f"config.model.mid_timestep is {t_m}, expected 0 to {base.process.timesteps - 1}"
+        )
+    return dataclasses.replace(base, mid_timestep=t_m, **specs)
+
+
+def _adapter(present: LoRASpec | None, rank: int, name: str) -> LoRASpec:
+    """The base's own adapter, whose training goes on, or a new one with alpha = rank."""
+    if present is None:
+        return LoRASpec(rank=rank, alpha=rank)
+    if present.rank != rank:
+        raise InputError(
+            f"the base has a {name} of rank {present.rank} already, the config wants rank {rank}: "
+            "set the same rank to train it on, or convert the base without --adapter"
+        )
+    return present
+
+
+def _networks(config: TrainConfig, parts: set[str]) -> dict[str, nnx.Module]:
+    directory, remat = config.model.perceptual, config.model.remat
+    if directory:
+        configs = perceptual.configs(directory, parts, quirks=config.published)
+    elif config.model.architecture or not parts:
+        configs = {part: perceptual.PARTS[part][0]() for part in parts}
+    else:
+        raise InputError(
+            f"the losses need {', '.join(sorted(parts))}: set config.model.perceptual to a "
+            "directory that `omgsr convert --perceptual` wrote"
+        )
+    return {part: perceptual.abstract(part, configs[part], remat=remat) for part in sorted(parts)}
+
+
+def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
+    wanted = config.discriminator
+    channels = _channels(backbone, wanted.image_size or 64)
+    try:
+        widths = tuple(channels[level] for level in wanted.levels)
+    except IndexError:
+        raise InputError(
+            f"config.discriminator.levels is {wanted.levels}, but {wanted.backbone} has "
+            f"{len(channels)} feature maps"
+        ) from None
+    heads: TokenHeadsConfig | TowerHeadsConfig
+    if wanted.heads == "token":
+        heads = TokenHeadsConfig(widths[0], wanted.width, wanted.levels, wanted.image_size)
+    else:
+        heads = TowerHeadsConfig(widths, wanted.layout, wanted.levels, wanted.image_size)
+    return Discriminator(backbone, heads, rngs=None)
+
+
+def _channels(backbone: Any, pixels: int) -> list[int]:
+    graph, state = nnx.split(backbone)
+    image = jax.ShapeDtypeStruct((1, pixels, pixels, 3), jnp.float32)
+    maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state).features(x), state, image)
+    return [m.shape[-1] for m in maps]
+
+
+def _below(prefix: str, arrays: Mapping[str, Array]) -> Weights:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,216 @@
+"""What a training run is: frozen dataclasses, and how they are read from nested settings."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data import PRESETS, PipelineConfig
+from ..errors import InputError
+from ..losses.total import LossWeights
+
+# A regular expression on a weight's name, and the mesh axes of its last dimensions.
+Rule = tuple[str, tuple[str | None, ...]]
+
+# Linear and convolution kernels both end in (in, out), so one rule fits them.
+DEFAULT_RULES: tuple[Rule, ...] = (
+    (r"\.(to_[qkv]|add_[qkv]_proj|net\.0\.proj)\.kernel$", ("fsdp", "tensor")),
+    (r"\.(to_out\.0|to_add_out|net\.2)\.kernel$", ("tensor", "fsdp")),
+    (r"kernel$", ("fsdp", None)),
+    (r"", ()),
+)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base that is fine-tuned: a converted model, or random weights of an architecture."""
+
+    path: str = ""
+    architecture: str = ""
+    encoder_rank: int = 16
+    backbone_rank: int = 32
+    mid_timestep: int | None = None  # None: the base's own
+    precision: str = "bf16"  # of the frozen weights, and so of the arithmetic
+    remat: bool = False
+    perceptual: str = ""  # a directory of converted perceptual networks
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder
+    heads: str = "token"  # or tower
+    levels: tuple[int, ...] = (-8, -4, -1)
+    width: int = 128  # of token heads
+    layout: int = 512  # of tower heads: the resolution that they are laid out for
+    image_size: int | None = 518
+    chunk: int | None = None  # OC-GAN's window; None judges whole images
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    learning_rate: float = 2e-5
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    warmup: int = 500
+    ema: float = 0.0  # decay of the averaged adapters; 0 keeps none
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many devices each axis has; -1 stands for all that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    sources: tuple[str, ...] = ()
+    resolution: int = 512
+    degradation: int = 512  # the published preset
+    batch_size: int = 8  # of an optimiser step, on all devices together
+    accumulation: int = 1  # micro-batches that a step's batch is divided into
+    degrade_on: str = "host"
+    workers: int = 8
+    damaged_limit: float = 0.01
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    sources: tuple[str, ...] = ()
+    images: int = 16
+    every: int = 500
+    shown: int = 4  # of them in the picture
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    steps: int = 1000
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 3
+    # Steps to trace with the profiler, from `profile_at` on; 0 traces none.
+    profile_at: int = 10
+    profile_steps: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    name: str = "unnamed"
+    seed: int = 0
+    quirks: str = "none"  # or published
+    model: ModelConfig = field(default_factory=ModelConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    sharding: tuple[Rule, ...] = DEFAULT_RULES
+    data: DataConfig = field(default_factory=DataConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        _one_of("quirks", self.quirks, ("none", "published"))
+        _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
+        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower"))
+        _one_of("data.degradation", self.data.degradation, tuple(PRESETS))
+        _one_of(
+            "discriminator.backbone",
+            self.discriminator.backbone,
+            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder"),
+        )
+        counts = {
+            "data.batch_size": self.data.batch_size,
+            "data.accumulation": self.data.accumulation,
+            "run.steps": self.run.steps,
+            "run.log_every": self.run.log_every,
+            "run.save_every": self.run.save_every,
+            "run.keep": self.run.keep,
+            "validation.every": self.validation.every,
+        }
+        wrong = {name: value for name, value in counts.items() if value < 1}
+        if wrong:
+            raise InputError(f"these must be 1 or more: {wrong}")
+
+    @property
+    def published(self) -> bool:
+        return self.quirks == "published"
+
+    def pipeline(self) -> PipelineConfig:
+        data = self.data
+        return PipelineConfig(
+            sources=data.sources,
+            resolution=data.resolution,
+            batch_size=data.batch_size,
+            seed=self.seed,
+            degradation=PRESETS[data.degradation],
+            degrade_on=data.degrade_on,
+            workers=data.workers,
+            damaged_limit=data.damaged_limit,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def from_dict(content: Mapping[str, Any]) -> TrainConfig:
+    """The config that `content` (a ConfigDict's to_dict()) describes; wrong keys are errors."""
+    return read(TrainConfig, content)
+
+
+def read(kind: type, content: Mapping[str, Any], where: str = "config") -> Any:
+    """A dataclass `kind` from nested mappings. Every unknown or mistyped key is named."""
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where} is {content!r}, expected a group of settings")
+    hints = typing.get_type_hints(kind)
+    unknown = [name for name in content if name not in hints]
+    if unknown:
+        near = {name: difflib.get_close_matches(name, hints, 1) for name in unknown}
+        hint = "".join(f"; did you mean {where}.{n[0]}?" for n in near.values() if n)
+        raise InputError(
+            f"{', '.join(f'{where}.{name}' for name in unknown)} is not a setting{hint} "
+            f"{where} has {', '.join(hints)}"
+        )
+    return kind(
+        **{name: _checked(hints[name], value, f"{where}.{name}") for name, value in content.items()}
+    )
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return read(hint, value, where)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            return _tuple(typing.get_args(option), value, where)
+        if option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(option, type) and isinstance(value, option):
+            if option is int and isinstance(value, bool):
+                continue
+            return value
+    expected = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise InputError(f"{where} is {value!r}, expected {expected}")
+
+
+def _tuple(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
+    if hints[-1] is Ellipsis:
+        hints = (hints[0],) * len(values)
+    if len(hints) != len(values):
+        raise InputError(f"{where} is {values!r}, expected {len(hints)} values")
+    return tuple(
+        _checked(hint, value, f"{where}[{i}]")
+        for i, (hint, value) in enumerate(zip(hints, values, strict=True))
+    )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(repr, allowed))}")

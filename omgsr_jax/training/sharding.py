@@ -1,0 +1,132 @@
+"""Which device holds which part of what: a mesh with named axes, and rules on weights' names.
+
+Batches are divided over `data` and `fsdp` together, weights over `fsdp` and `tensor` as the first
+rule says that matches their name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ..errors import InputError
+from .config import MeshConfig, Rule
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of all devices (of all processes), or of the given ones."""
+    devices = jax.devices() if devices is None else devices
+    sizes = {axis: getattr(config, axis) for axis in AXES}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    taken = 1
+    for size in sizes.values():
+        taken *= max(size, 1)
+    if len(free) == 1 and len(devices) % taken == 0:
+        sizes[free[0]] = len(devices) // taken
+        taken = len(devices)
+    if taken != len(devices) or any(size < 1 for size in sizes.values()):
+        raise InputError(
+            f"the mesh {vars(config)} does not fit {len(devices)} devices: the axes' sizes must "
+            "multiply to their number, and at most one may be -1, which takes what is left"
+        )
+    shape = tuple(sizes.values())
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
+    """Every device must get as many whole examples of every micro-batch as any other."""
+    shares = accumulation * mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % shares:
+        raise InputError(
+            f"data.batch_size {batch_size} cannot be divided into {accumulation} micro-batches on "
+            f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices (data x fsdp): it must be a "
+            f"multiple of {shares}, such as {-(-batch_size // shares) * shares}"
+        )
+
+
+def place(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
+    """The sharding of every leaf of `tree`, a pytree of shapes whose dicts' keys are names.
+
+    Leaves outside of dicts (counters) are on all devices.
+    """
+    specs = specs_by_name(_named_shapes(tree), rules, mesh)
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name = _name(path)
+        return NamedSharding(mesh, PartitionSpec() if name is None else specs[name])
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def specs_by_name(
+    shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule], mesh: Mesh
+) -> dict[str, PartitionSpec]:
+    """The first rule that matches decides. Rules without a match, and the reverse, are errors."""
+    compiled = [(re.compile(pattern), axes) for pattern, axes in rules]
+    _check_axes(rules)
+    used, specs, homeless = set(), {}, []
+    for name, shape in shapes.items():
+        for i, (pattern, axes) in enumerate(compiled):
+            if pattern.search(name):
+                used.add(i)
+                specs[name] = _fitting(axes, shape, mesh)
+                break
+        else:
+            homeless.append(name)
+    idle = [repr(rules[i][0]) for i in range(len(rules)) if i not in used]
+    if idle and shapes:
+        raise InputError(
+            f"these sharding rules match no weight that is not taken by one before them: "
+            f"{', '.join(idle)}. A name looks like {next(iter(shapes))}"
+        )
+    if homeless:
+        raise InputError(
+            f"no sharding rule matches {len(homeless)} weights, such as {homeless[0]}; "
+            'end the rules with ("", ()), which leaves the rest on all devices'
+        )
+    return specs
+
+
+def _fitting(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The axes of the last dimensions; those that do not divide their dimension are left out."""
+    axes = axes[max(0, len(axes) - len(shape)) :]
+    aligned = (None,) * (len(shape) - len(axes)) + axes
+    return PartitionSpec(
+        *(
+            axis if axis is not None and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(aligned, shape, strict=True)
+        )
+    )
+
+
+def _check_axes(rules: Sequence[Rule]) -> None:
+    for pattern, axes in rules:
+        wrong = [axis for axis in axes if axis is not None and axis not in AXES]
+        if wrong:
+            raise InputError(
+                f"the sharding rule {pattern!r} names the axis {wrong[0]!r}; there are "
+                f"{', '.join(AXES)}"
+            )
+
+
+def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves: Iterable[Any] = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {name: leaf.shape for path, leaf in leaves if (name := _name(path)) is not None}
+
+
+def _name(path: tuple[Any, ...]) -> str | None:
+    names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return names[-1] if names else None

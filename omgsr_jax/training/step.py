@@ -1,0 +1,226 @@
+"""One optimiser step of OMGSR (Fig. 5 of the paper, Eq. 10 to 16) as one pure function.
+
+A scan over micro-batches accumulates the gradients of the generator's adapters and of the
+discriminator's heads; then both are clipped and both optimisers step. Every random number comes
+from (seed, step, the example's number in the step), so it does not depend on the mesh.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from .. import checkpoint
+from ..losses.adversarial import discriminator_loss, generator_loss
+from ..losses.total import Restoration, total
+from ..models.layers import normal
+from . import blueprint as names
+from .blueprint import Blueprint, Shapes, Weights
+from .sharding import BATCH_AXES, batch_sharding, check_batch, replicated
+from .state import Placed, TrainState, learning_rate, optimizer
+
+Batch = dict[str, Array]  # lr, hr: b h w 3
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
+
+
+class _Sums(NamedTuple):
+    """What the micro-batches add up to, and the vectors that they hand on."""
+
+    generator: Weights
+    discriminator: Weights
+    terms: Metrics
+    spectral: Weights
+
+
+def make_step(blueprint: Blueprint, *, processes: int = 1, mesh: Mesh | None = None) -> Step:
+    """The step as a pure function, to be jitted."""
+    config = blueprint.config
+    adam = optimizer(config.optimizer, published=config.published)
+    rate = learning_rate(config.optimizer, published=config.published)
+    count = config.data.accumulation
+    numbers = _numbers(config.data.batch_size, processes)
+
+    def step(state: TrainState, frozen: Weights, batch: Batch) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        micro_batches = _divided(batch | {"number": jnp.asarray(numbers)}, count, mesh)
+
+        def accumulate(sums: _Sums, micro: Batch) -> tuple[_Sums, Array]:
+            gradients, terms, spectral, ok = _gradients(
+                blueprint, state, sums.spectral, frozen, micro, step_key
+            )
+            g, d, t = jax.tree.map(lambda a, b: a + b / count, sums[:3], (*gradients, terms))
+            return _Sums(g, d, t, spectral), ok
+
+        zeros = _Sums(
+            jax.tree.map(jnp.zeros_like, state.generator),
+            jax.tree.map(jnp.zeros_like, state.discriminator),
+            {name: jnp.zeros(()) for name in _term_names(blueprint)},
+            state.spectral,
+        )
+        if count == 1:  # no loop, whose body the compiler would count and schedule by itself
+            sums, ok = accumulate(zeros, jax.tree.map(lambda x: x[0], micro_batches))
+            ok = ok[None]
+        else:
+            sums, ok = lax.scan(accumulate, zeros, micro_batches)
+
+        g_update, g_optimizer = adam.update(
+            sums.generator, state.generator_optimizer, state.generator
+        )
+        d_update, d_optimizer = adam.update(
+            sums.discriminator, state.discriminator_optimizer, state.discriminator
+        )
+        generator = optax.apply_updates(state.generator, g_update)
+        new = TrainState(
+            step=state.step + 1,
+            generator=generator,
+            discriminator=optax.apply_updates(state.discriminator, d_update),
+            spectral=sums.spectral,
+            generator_optimizer=g_optimizer,
+            discriminator_optimizer=d_optimizer,
+            ema=_averaged(state.ema, generator, config.optimizer.ema),
+        )
+        return new, sums.terms | {
+            "gradient/generator": optax.global_norm(sums.generator),
+            "gradient/discriminator": optax.global_norm(sums.discriminator),
+            "learning_rate": rate(state.step),
+            "ok": ok.swapaxes(0, 1).reshape(-1),  # per example, in the order of the batch
+        }
+
+    return step
+
+
+def compile_ready(blueprint: Blueprint, where: Placed, mesh: Mesh) -> Any:
+    """The jitted step: donates the state, knows every sharding, and can be lowered from shapes."""
+    check_batch(blueprint.config.data.batch_size, blueprint.config.data.accumulation, mesh)
+    return jax.jit(
+        make_step(blueprint, processes=jax.process_count(), mesh=mesh),
+        in_shardings=(where.state_sharding, where.frozen_sharding, batch_sharding(mesh)),
+        out_shardings=(where.state_sharding, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def batch_shapes(blueprint: Blueprint) -> Shapes:
+    data = blueprint.config.data
+    shape = (data.batch_size, data.resolution, data.resolution, 3)
+    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in ("lr", "hr")}
+
+
+def _gradients(
+    blueprint: Blueprint,
+    state: TrainState,
+    spectral: Weights,
+    frozen: Weights,
+    micro: Batch,
+    step_key: Array,
+) -> tuple[tuple[Weights, Weights], Metrics, Weights, Array]:
+    """Both gradients of one micro-batch, the losses, the next vectors, and which examples are ok.
+
+    Both networks are judged as they were before the step, also where it has many micro-batches.
+    """
+    config = blueprint.config
+    *latent_keys, augment_key = _keys(step_key, micro["number"])
+
+    def generator_side(adapters: Weights) -> tuple[Array, Any]:
+        restored = _restore(blueprint, adapters, frozen, micro, latent_keys)
+        gan, vectors = None, spectral
+        if config.losses.gan:
+            parts = blueprint.assemble_discriminator(frozen, state.discriminator, spectral)
+            gan, next_state = generator_loss(
+                parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
+            )
+            vectors = names.by_name(next_state)
+        loss, terms = total(
+            config.losses,
+            blueprint.assemble_networks(frozen),
+            restored,
+            process=blueprint.generator_config.process,
+            t_m=blueprint.generator_config.mid_timestep,
+            gan=gan,
+            quirks=config.published,
+        )
+        ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
+        return loss, (terms, vectors, restored.x_p, ok)
+
+    (loss, (terms, spectral, x_p, ok)), g_gradient = jax.value_and_grad(
+        generator_side, has_aux=True
+    )(state.generator)
+    terms = terms | {"generator": loss}
+    if not config.losses.gan:
+        return (g_gradient, {}), terms, spectral, ok
+
+    def discriminator_side(heads: Weights) -> tuple[Array, Any]:
+        parts = blueprint.assemble_discriminator(frozen, heads, spectral)
+        loss, next_state = discriminator_loss(
+            parts,
+            micro["hr"],
+            x_p,
+            augment_key,
+            chunk=config.discriminator.chunk,
+            quirks=config.published,
+        )
+        return config.losses.gan * loss, (loss, names.by_name(next_state))
+
+    d_gradient, (loss, spectral) = jax.grad(discriminator_side, has_aux=True)(state.discriminator)
+    return (g_gradient, d_gradient), terms | {"discriminator": loss}, spectral, ok
+
+
+def _restore(
+    blueprint: Blueprint, adapters: Weights, frozen: Weights, micro: Batch, keys: list[Array]
+) -> Restoration:
+    """x_P from x_L through the adapted generator, and the targets without a gradient."""
+    for_z_l, for_z_h, for_eps = keys
+    generator = checkpoint.fill(blueprint.generator, frozen | adapters)
+    vae = checkpoint.fill(
+        blueprint.vae,
+        {name.removeprefix("vae."): v for name, v in frozen.items() if name.startswith("vae.")},
+    )
+    z_h = lax.stop_gradient(vae.scale(vae.encode(micro["hr"]).sample(for_z_h)))
+    z_l = generator.encode(micro["lr"], for_z_l)
+    x_p = generator.decode(generator.one_step(z_l))
+    return Restoration(x_p, micro["hr"], z_l, z_h, normal(for_eps, z_h.shape))
+
+
+def _term_names(blueprint: Blueprint) -> list[str]:
+    losses = blueprint.config.losses
+    return [*losses.active, "generator", *(["discriminator"] if losses.gan else [])]
+
+
+def _numbers(batch_size: int, processes: int) -> np.ndarray:
+    """The number of each row's example in the step.
+
+    Processes take examples in turn and their rows stand together, so that the same example has the
+    same number whatever the number of processes.
+    """
+    return np.arange(batch_size).reshape(-1, processes).T.reshape(-1)
+
+
+def _keys(step_key: Array, numbers: Array) -> Array:
+    """Four keys for every example: z_L, z_H, noise, augmentation (4 b)."""
+
+    def of_one(number: Array) -> Array:
+        return jax.random.split(jax.random.fold_in(step_key, number), 4)
+
+    return jax.vmap(of_one, out_axes=1)(numbers)
+
+
+def _divided(batch: Batch, count: int, mesh: Mesh | None) -> Batch:
+    """b ... -> count b/count ...: every device divides what it has, so that nothing is moved."""
+
+    def divide(x: Array) -> Array:
+        x = x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+        if mesh is None:
+            return x
+        return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
+
+    return jax.tree.map(divide, batch)
+
+
+def _averaged(ema: Weights, generator: Weights, decay: float) -> Weights:
+    return {name: decay * mean + (1 - decay) * generator[name] for name, mean in ema.items()}

@@ -1,0 +1,72 @@
+"""Configs: files, arguments, and what is said about wrong ones."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from omgsr_jax.errors import InputError
+from omgsr_jax.training.config import TrainConfig, from_dict
+from tests.training.runs import SETTINGS, smallest
+
+_FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+def _get_config(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "python scripts/train.py" in module.__doc__
+    return module.get_config
+
+
+@pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
+def test_every_config_file_is_a_run(path):
+    config = _get_config(path)()
+    assert config.name == path.stem
+    read = from_dict(config.to_dict())
+    assert read.losses.active
+
+
+def test_published_recipes_have_the_published_weights():
+    weights = {path.stem: from_dict(_get_config(path)().to_dict()).losses.active for path in _FILES}
+    assert weights["omgsr_s_512"] == {"ldr": 5, "mse": 2, "oc_lpips": 5, "gan": 0.5}
+    assert weights["omgsr_s_512_dinov3"] == {"ldr": 5, "l1": 0.5, "dv3cd": 5, "gan": 0.5}
+    assert weights["omgsr_s_512_oc_dists"] == {"ldr": 5, "mse": 2, "oc_ea_dists": 5, "gan": 0.5}
+
+
+def test_arguments_are_the_ablations():
+    get_config = _get_config(next(path for path in _FILES if path.stem == "omgsr_s_512"))
+    config = from_dict(get_config("t=999,no_gan").to_dict())
+    assert config.model.mid_timestep == 999
+    assert "gan" not in config.losses.active
+    assert config.name == "omgsr_s_512:t=999,no_gan"
+    for wrong in ("no_dv3cd", "t=", "fast"):
+        with pytest.raises(InputError, match="no_oc_lpips"):
+            get_config(wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimiser": {}}, r"did you mean config\.optimizer"),
+        ({"optimizer": {"learning_rat": 1.0}}, r"did you mean config\.optimizer\.learning_rate"),
+        ({"optimizer": {"learning_rate": "fast"}}, "'fast', expected float"),
+        ({"data": {"batch_size": 2.5}}, "2.5, expected int"),
+        ({"data": {"sources": "photos"}}, "'photos', expected tuple"),
+        ({"seed": True}, "True, expected int"),
+        ({"quirks": "some"}, "'none', 'published'"),
+        ({"model": {"precision": "fp16"}}, "'bf16', 'fp32'"),
+        ({"run": {"steps": 0}}, "1 or more"),
+    ],
+)
+def test_unknown_and_mistyped_settings_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        from_dict(change)
+
+
+def test_a_config_survives_its_own_dict():
+    config = smallest()
+    assert from_dict(config.to_dict()) == config
+    assert from_dict(SETTINGS) == config
+    assert from_dict({}) == TrainConfig()

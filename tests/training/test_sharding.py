@@ -1,0 +1,132 @@
+"""Meshes and sharding rules, and the step on eight simulated devices against one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from omgsr_jax.errors import InputError
+from omgsr_jax.training.config import DEFAULT_RULES, MeshConfig
+from omgsr_jax.training.sharding import check_batch, make_mesh, specs_by_name
+
+_ROOT = Path(__file__).parents[2]
+
+
+class _Mesh:
+    shape = {"data": 2, "fsdp": 4, "tensor": 2}  # noqa: RUF012
+
+
+_SHAPES = {
+    "vae.encoder.conv_in.kernel": (3, 3, 3, 16),
+    "backbone.attn1.to_q.kernel": (32, 32),
+    "backbone.attn1.to_out.0.kernel": (32, 32),
+    "backbone.conv.kernel": (3, 3, 32, 8),
+    "backbone.norm.scale": (32,),
+}
+
+
+def test_the_first_rule_that_matches_places_the_last_dimensions():
+    specs = specs_by_name(_SHAPES, DEFAULT_RULES, _Mesh())
+    assert specs == {
+        "vae.encoder.conv_in.kernel": PartitionSpec(None, None, None, None),  # 3 is not 4 parts
+        "backbone.attn1.to_q.kernel": PartitionSpec("fsdp", "tensor"),
+        "backbone.attn1.to_out.0.kernel": PartitionSpec("tensor", "fsdp"),
+        "backbone.conv.kernel": PartitionSpec(None, None, "fsdp", None),
+        "backbone.norm.scale": PartitionSpec(None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ([("no_such_layer", ("fsdp",)), ("", ())], "no_such_layer"),
+        ([("kernel", ("fsdp",))], "backbone.norm.scale"),
+        ([("kernel", ("model",)), ("", ())], "'model'; there are data, fsdp, tensor"),
+    ],
+)
+def test_rules_that_match_nothing_or_leave_something_out_are_errors(rules, message):
+    with pytest.raises(InputError, match=message):
+        specs_by_name(_SHAPES, rules, _Mesh())
+
+
+def test_a_mesh_must_fit_the_devices():
+    one = jax.devices()[:1]
+    assert dict(make_mesh(MeshConfig(), one).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    for wrong in (MeshConfig(data=2), MeshConfig(data=-1, fsdp=3), MeshConfig(data=-1, fsdp=-1)):
+        with pytest.raises(InputError, match="does not fit 1 devices"):
+            make_mesh(wrong, one)
+
+
+def test_a_batch_must_be_divisible():
+    check_batch(16, 2, _Mesh())
+    with pytest.raises(InputError, match="multiple of 16, such as 32"):
+        check_batch(24, 2, _Mesh())
+
+
+_PROGRAM = """
+import json, sys
+import jax, numpy as np
+jax.config.update("jax_default_matmul_precision", "highest")
+from omgsr_jax.training import blueprint, sharding, state, step
+from omgsr_jax.training.config import MeshConfig
+from tests.training.runs import batches, smallest
+
+blue = blueprint.draw(smallest())
+found = {}
+for name, mesh in json.loads(sys.argv[1]).items():
+    mesh = sharding.make_mesh(MeshConfig(**mesh), jax.devices()[: 1 if name == "one" else 8])
+    where = state.placed(blue, mesh)
+    frozen, _ = state.load_frozen(blue, where)
+    now = state.make_state(blue, where)
+    start = jax.device_get(now.generator | now.discriminator)
+    with jax.set_mesh(mesh):
+        run, losses = step.compile_ready(blue, where, mesh), []
+        for batch in batches(5):
+            now, metrics = run(now, frozen, jax.device_put(batch, sharding.batch_sharding(mesh)))
+            losses.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
+    end = jax.device_get(now.generator | now.discriminator)
+    found[name] = losses, {k: end[k] - start[k] for k in end}
+    shards = {len({s.index for s in a.addressable_shards}) for a in frozen.values()}
+    print(name, "largest number of shards of a weight:", max(shards), flush=True)
+reference_losses, reference_updates = found.pop("one")
+norm = lambda tree: np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in tree.values()))
+worst = {}
+for name, (losses, updates) in found.items():
+    errors = [abs(a[k] / b[k] - 1) for a, b in zip(losses, reference_losses) for k in a]
+    difference = {k: updates[k] - reference_updates[k] for k in updates}
+    worst[name] = {"losses": max(errors), "updates": norm(difference) / norm(reference_updates)}
+print(json.dumps(worst))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "meshes",
+    [
+        {"data=8": {"data": 8}, "data=2 x fsdp=4": {"data": 2, "fsdp": 4}},
+        {"fsdp=8": {"data": 1, "fsdp": 8}, "tensor=2": {"data": 4, "tensor": 2}},
+    ],
+    ids=lambda meshes: ", ".join(meshes),
+)
+def test_eight_devices_train_as_one(meshes):
+    """Losses and weight updates over 5 steps, fp32, within 1e-4."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
+    run = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, json.dumps({"one": {}} | meshes)],
+        cwd=_ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    print(run.stdout)
+    worst = json.loads(run.stdout.splitlines()[-1])
+    assert set(worst) == set(meshes)
+    for name, errors in worst.items():
+        assert errors["losses"] <= 1e-4, name
+        assert errors["updates"] <= 1e-4, name
+    assert not np.isnan([e for errors in worst.values() for e in errors.values()]).any()
