@@ -239,6 +239,11 @@ def read(
     return fill(model, restore(epath.Path(directory) / PARAMS, set(weights(model)), sharding))
 
 
+def by_name_on_host(directory: str | Path) -> dict[str, np.ndarray]:
+    """All weights of a converted model by name, as NumPy arrays."""
+    return restore(epath.Path(directory) / PARAMS, set(stored_shapes(directory)))
+
+
 def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
     """The prompt's embeddings by the backbone's keyword, without the rest of the model."""
     names = {f"prompt.{name}" for name in read_card(directory).generator.prompt_shapes}

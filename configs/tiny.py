@@ -1,0 +1,47 @@
+"""A small OMGSR that trains for real on two CPU cores in minutes, to see everything at work.
+
+    python scripts/train.py --config configs/tiny.py --workdir runs/tiny \
+        --config.data.sources="('photos',)" --config.validation.sources="('photos_aside',)"
+
+On what: any machine; 15 minutes on two cores. The base has random weights (always the same), so
+nothing is downloaded; adapters of high rank, the VAE encoder's own features as perceptual loss and
+discriminator.
+
+What to expect: docs/training.md has the curve. A random decoder never paints well: the pictures
+show colours and shapes, not detail, and what counts is that every part learns.
+
+What differs from the paper: everything that size decides; the losses' form is the paper's.
+Arguments: t=N, no_ldr, no_mse, no_features, no_gan.
+"""
+
+from ml_collections import ConfigDict
+
+from omgsr_jax.training.config_dict import ablate, defaults
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    config = defaults("tiny")
+    config.model.architecture = "tiny"
+    config.model.encoder_rank = 16
+    config.model.backbone_rank = 16
+    config.model.precision = "fp32"
+    config.losses.ldr = 1.0
+    config.losses.mse = 2.0
+    config.losses.features = 0.5
+    config.losses.gan = 0.02
+    config.discriminator.backbone = "vae_encoder"
+    config.discriminator.heads = "tower"
+    config.discriminator.levels = (0, 1, 2)
+    config.discriminator.layout = 64
+    config.discriminator.image_size = None
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 50
+    config.optimizer.ema = 0.99
+    config.data.resolution = 64
+    config.data.batch_size = 8
+    config.data.workers = 0
+    config.validation.images = 16
+    config.validation.every = 200
+    config.run.steps = 2000
+    config.run.save_every = 200
+    return ablate(config, argument)

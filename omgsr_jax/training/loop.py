@@ -1,0 +1,218 @@
+"""The loop around a compiled step: data, logs, validation, checkpoints, and every way to stop.
+
+It knows nothing of OMGSR: a `Task` brings the step, the state and the batches.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ..errors import InputError
+from .checkpoints import Checkpoints
+from .config import RunConfig
+from .flops import peaks
+from .log import Log
+
+Metrics = Mapping[str, Any]
+
+
+@dataclass
+class Task:
+    """What is trained. `state.step` counts the steps that are done."""
+
+    state: Any
+    shapes: Any  # of the state
+    shardings: Any
+    step: Callable[[Any, Mapping[str, Any]], tuple[Any, Metrics]]
+    batches: grain.DatasetIterator  # dicts of arrays on the devices, and `id`, a list of names
+    images: int  # in a batch, on all devices together
+    flops: float = 0.0  # that a step needs; 0 where it is not known
+    # Scalars and pictures (h w 3, uint8) of a state.
+    validate: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]] | None = None
+    validate_every: int = 1000
+
+
+class Outcome(NamedTuple):
+    step: int
+    finished: bool  # False: stopped on request, to be resumed
+
+
+class NotFiniteError(InputError):
+    """A loss is NaN or infinite."""
+
+
+def train(task: Task, run: RunConfig, workdir: str | Path) -> Outcome:
+    """Trains until `run.steps`, from the last checkpoint if there is one."""
+    checkpoints = Checkpoints(workdir, keep=run.keep)
+    log = Log(workdir)
+    try:
+        with _stop_requests() as stop_requested:
+            return _Loop(task, run, Path(workdir), checkpoints, log, stop_requested).go()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            "the device is out of memory. Raise data.accumulation (smaller micro-batches), set "
+            "model.remat=True, shard the weights with mesh.fsdp, or lower data.batch_size. "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        checkpoints.close()
+        log.close()
+
+
+class _Loop:
+    def __init__(
+        self,
+        task: Task,
+        run: RunConfig,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        log: Log,
+        stop_requested: Callable[[int], bool],
+    ):
+        self.task, self.run, self.workdir = task, run, workdir
+        self.checkpoints, self.log, self.stop_requested = checkpoints, log, stop_requested
+        self.state = task.state
+        # Steps whose metrics have not been looked at: the device works on while we look back.
+        self.pending: list[tuple[int, Metrics, list[str]]] = []
+
+    def go(self) -> Outcome:
+        step = self._resume()
+        if step == 0:
+            self._validate(0)
+        self._start_clock()
+        while step < self.run.steps:
+            self._profile(step)
+            asked = time.perf_counter()
+            batch = dict(next(self.task.batches))
+            self.waited += time.perf_counter() - asked
+            names = batch.pop("id", [])
+            self.state, metrics = self.task.step(self.state, batch)
+            step += 1
+            self.pending.append((step, metrics, names))
+            while len(self.pending) > 1:
+                self._look_at(*self.pending.pop(0))
+            stop = self.stop_requested(step)
+            done = step == self.run.steps
+            if step % self.run.log_every == 0 or done:
+                self._report(step)
+            due = self.task.validate is not None and step % self.task.validate_every == 0
+            if due or done or stop or step % self.run.save_every == 0:
+                self._settle()  # never save what is not finite
+                found = self._validate(step) if due or done else None
+                self.checkpoints.save(step, self.state, self.task.batches, found)
+                self._start_clock()
+            if stop and not done:
+                return Outcome(step, finished=False)
+        return Outcome(step, finished=True)
+
+    def _resume(self) -> int:
+        latest = self.checkpoints.latest
+        if latest is not None:
+            task = self.task
+            self.state = self.checkpoints.restore(latest, task.shapes, task.shardings, task.batches)
+            print(f"resumed from step {latest}", flush=True)
+        return latest or 0
+
+    def _settle(self) -> None:
+        while self.pending:
+            self._look_at(*self.pending.pop(0))
+
+    def _look_at(self, step: int, metrics: Metrics, names: list[str]) -> None:
+        """Fetches a step's metrics, stops on what is not finite, and logs."""
+        fetched = jax.device_get(dict(metrics))
+        ok = fetched.pop("ok", None)
+        values = {name: float(value) for name, value in fetched.items()}
+        if not all(np.isfinite(value) for value in values.values()):
+            raise NotFiniteError(_explain(step, values, ok, names))
+        if step % self.run.log_every == 0 or step == self.run.steps:
+            self.log.scalars(step, values)
+
+    def _report(self, step: int) -> None:
+        """How fast it goes, since the clock was started."""
+        self._settle()
+        steps = step - self.clock_step
+        seconds = time.perf_counter() - self.clock
+        devices = jax.device_count()
+        rate = self.task.images * steps / seconds
+        values = {
+            "time/step": seconds / steps,
+            "time/waiting_for_data": self.waited / steps,
+            "time/device_and_host": (seconds - self.waited) / steps,
+            "time/images_per_second_per_device": rate / devices,
+        }
+        limits = peaks(jax.devices()[0].device_kind)
+        if limits and self.task.flops:
+            values["time/model_flop_utilisation"] = (
+                self.task.flops * steps / seconds / devices / limits[0]
+            )
+        self.log.scalars(step, values)
+        if jax.process_index() == 0:
+            print(f"step {step}: {seconds / steps:.3f} s a step", flush=True)
+        self._start_clock(step)
+
+    def _validate(self, step: int) -> dict[str, float] | None:
+        if self.task.validate is None:
+            return None
+        scalars, pictures = self.task.validate(self.state)
+        self.log.scalars(step, {f"validation/{name}": value for name, value in scalars.items()})
+        for name, picture in pictures.items():
+            self.log.image(step, name, picture)
+        if jax.process_index() == 0:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+            print(f"step {step}: validation {shown}", flush=True)
+        return scalars
+
+    def _start_clock(self, step: int | None = None) -> None:
+        self.clock = time.perf_counter()
+        self.clock_step = int(self.state.step) if step is None else step
+        self.waited = 0.0
+
+    def _profile(self, step: int) -> None:
+        first, count = self.run.profile_at, self.run.profile_steps
+        if count and step == first:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+        if count and step == first + count:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+
+
+def _explain(step: int, values: Mapping[str, float], ok: Any, names: list[str]) -> str:
+    wrong = ", ".join(f"{name} = {value}" for name, value in values.items())
+    if ok is not None and names:
+        own = np.asarray(ok).reshape(jax.process_count(), -1)[jax.process_index()]
+        names = [name for name, fine in zip(names, own, strict=True) if not fine] or names
+    examples = f" Examples: {', '.join(map(str, names))}." if names else ""
+    return (
+        f"step {step} is not finite: {wrong}.{examples} The last checkpoint is untouched; look at "
+        "these examples, lower optimizer.learning_rate, or set model.precision=fp32"
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[int], bool]]:
+    """SIGTERM and Ctrl-C ask the loop to save and stop after the step that is under way.
+
+    With several processes, they agree on the step through JAX's preemption service.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    asked: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds}
+    try:
+        yield lambda step: bool(asked)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

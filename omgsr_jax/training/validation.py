@@ -1,0 +1,86 @@
+"""Validation on a fixed set of pairs, degraded once and always the same."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from .. import checkpoint
+from ..data import PRESETS, PipelineConfig, make_pipeline
+from .blueprint import Blueprint, Weights
+from .config import TrainConfig
+from .sharding import batch_sharding, replicated
+from .state import Placed, TrainState
+
+# Images b h w 3 in [0, 1], restored and original, to one number for each pair.
+Metric = Callable[[np.ndarray, np.ndarray], Any]
+
+
+def make_validator(
+    blueprint: Blueprint, where: Placed, mesh: Mesh, frozen: Weights, metrics: Mapping[str, Metric]
+) -> Callable[[TrainState], tuple[dict[str, float], dict[str, np.ndarray]]]:
+    """A function of the state: the metrics' means, and a picture of input, output and original."""
+    config = blueprint.config
+    lr, hr = fixed_pairs(config)
+    share = mesh.shape["data"] * mesh.shape["fsdp"]
+    restore = jax.jit(
+        lambda adapters, frozen, x: checkpoint.fill(blueprint.generator, frozen | adapters)(x),
+        in_shardings=(
+            where.state_sharding.generator,
+            where.frozen_sharding,
+            batch_sharding(mesh),
+        ),
+        out_shardings=replicated(mesh),
+    )
+
+    def restored(adapters: Weights) -> np.ndarray:
+        out = []
+        for first in range(0, len(lr), share):
+            part = lr[first : first + share]
+            part = np.concatenate([part, np.repeat(part[-1:], share - len(part), axis=0)])
+            with jax.set_mesh(mesh):
+                out.append(jax.device_get(restore(adapters, frozen, _spread(part, mesh))))
+        return np.concatenate(out)[: len(lr)]
+
+    def validate(state: TrainState) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        x_p = restored(state.ema or state.generator)
+        sr, original = _unit(x_p), _unit(hr)
+        found = {
+            name: float(np.mean(jax.device_get(metric(sr, original))))
+            for name, metric in metrics.items()
+        }
+        return found, {"validation": _grid(lr, x_p, hr, count=config.validation.shown)}
+
+    return validate
+
+
+def fixed_pairs(config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs that are validated on, the same in every process: b h w 3 in [-1, 1]."""
+    pipeline = PipelineConfig(
+        sources=config.validation.sources,
+        resolution=config.data.resolution,
+        batch_size=config.validation.images,
+        seed=0,
+        degradation=PRESETS[config.data.degradation],
+        shuffle=False,
+    )
+    batch = next(iter(make_pipeline(pipeline, process_index=0, process_count=1)))
+    return batch["lr"], batch["hr"]
+
+
+def _spread(array: np.ndarray, mesh: Mesh) -> Array:
+    sharding = batch_sharding(mesh)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return np.clip(x * 0.5 + 0.5, 0, 1)
+
+
+def _grid(*columns: np.ndarray, count: int) -> np.ndarray:
+    """Pictures of the first images: a row for each, low-quality, restored, original."""
+    rows = [np.concatenate([column[i] for column in columns], axis=1) for i in range(count)]
+    return np.rint(_unit(np.concatenate(rows)) * 255).astype(np.uint8)

@@ -1,0 +1,112 @@
+"""The loop: every way to stop, and that a resumed run repeats the uninterrupted one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from omgsr_jax.errors import InputError
+from omgsr_jax.training import checkpoints, log, loop
+from tests.training import toy
+
+_ROOT = Path(__file__).parents[2]
+
+
+def _losses(workdir):
+    return {step: values["loss"] for step, values in log.read(workdir).items() if "loss" in values}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    assert toy.run(workdir, 45) == loop.Outcome(45, finished=True)
+    return _losses(workdir)
+
+
+def test_sigterm_saves_and_the_next_start_repeats_the_uninterrupted_run(uninterrupted, tmp_path):
+    def terminate(_batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert toy.run(tmp_path, 45, at=16, do=terminate) == loop.Outcome(17, finished=False)
+    assert checkpoints.Checkpoints(tmp_path, keep=2).latest == 17  # not only every 10 steps
+    assert toy.run(tmp_path, 45) == loop.Outcome(45, finished=True)
+    assert _losses(tmp_path) == uninterrupted
+    assert len(uninterrupted) == 45
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    toy.run(tmp_path, 12)
+    before = _losses(tmp_path)
+    assert toy.run(tmp_path, 12) == loop.Outcome(12, finished=True)
+    assert _losses(tmp_path) == before
+
+
+def test_stops_on_nan_with_the_example_and_keeps_the_last_good_checkpoint(uninterrupted, tmp_path):
+    def spoil(batch):
+        batch["x"][2] = np.nan
+
+    with pytest.raises(loop.NotFiniteError, match=r"step 25 .*loss = nan.*Examples: photo-\d+\."):
+        toy.run(tmp_path, 45, at=24, do=spoil)
+    assert checkpoints.Checkpoints(tmp_path, keep=2).latest == 20
+    toy.run(tmp_path, 45)
+    assert _losses(tmp_path) == uninterrupted
+
+
+def test_keeps_the_latest_and_the_best(tmp_path):
+    scores = {0: 0.0, 10: 5.0, 20: 9.0, 30: 7.0, 40: 8.0, 50: 6.0}
+
+    def validate(state):
+        return {"psnr": scores[int(state.step)]}, {}
+
+    toy.run(tmp_path, 50, validate=validate)
+    saved = checkpoints.Checkpoints(tmp_path, keep=2)
+    assert (saved.find("best"), saved.find("latest")) == (20, 50)
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [20, 40, 50]
+    with pytest.raises(InputError, match="there are 20, 40, 50"):
+        saved.find("30")
+
+
+def test_a_work_directory_belongs_to_one_run(tmp_path):
+    config = {"seed": 1, "model": {"encoder_rank": 4}, "run": {"steps": 10}}
+    checkpoints.claim(tmp_path / "run", config)
+    checkpoints.claim(tmp_path / "run", config | {"run": {"steps": 20}})  # longer is fine
+    with pytest.raises(InputError, match=r"model.encoder_rank is 4 there and 8 here"):
+        checkpoints.claim(tmp_path / "run", config | {"model": {"encoder_rank": 8}})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        checkpoints.claim(tmp_path / "other", config)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    toy.run(tmp_path, 10)
+    saved = checkpoints.Checkpoints(tmp_path, keep=2)
+    task = toy.task()
+    other = task.shapes._replace(weights={"kernel": jax.ShapeDtypeStruct((8,), np.float32)})
+    with pytest.raises(InputError, match="checkpoint 10 does not hold"):
+        saved.restore_state(10, other, task.shardings)
+
+
+def _start(*arguments):
+    command = [sys.executable, "-m", "tests.training.toy", *map(str, arguments)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, check=False)
+    return run.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "kill-while-writing"])
+def test_kill_9_loses_only_the_steps_since_the_last_checkpoint(how, uninterrupted, tmp_path):
+    assert _start(tmp_path, 45, how, 20 if how == "kill-while-writing" else 23) == -signal.SIGKILL
+    survivors = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(survivors) in (10, 20)
+    if how == "kill":
+        assert max(survivors) == 20
+    assert _start(tmp_path, 45) == 0
+    assert _losses(tmp_path) == uninterrupted
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))

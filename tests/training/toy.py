@@ -1,0 +1,98 @@
+"""A run of the real loop whose step is one line, to stop, kill and resume.
+
+python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT]
+"""
+
+import os
+import signal
+import sys
+from typing import NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omgsr_jax.training import loop
+from omgsr_jax.training.config import RunConfig
+
+
+class State(NamedTuple):
+    step: jax.Array
+    weights: dict[str, jax.Array]
+
+
+@jax.jit
+def _step(state, batch):
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), state.step), (64,))
+    weight = state.weights["kernel"]
+    gradient = weight - batch["x"].mean(0) + 0.1 * noise
+    metrics = {"loss": jnp.square(gradient).sum(), "ok": jnp.isfinite(batch["x"]).all(1)}
+    return State(state.step + 1, {"kernel": weight - 0.1 * gradient}), metrics
+
+
+def _example(i):
+    x = np.random.default_rng(int(i)).standard_normal(64).astype(np.float32)
+    return {"x": x, "id": f"photo-{i}"}
+
+
+def _collate(examples):
+    return {
+        "x": np.stack([example["x"] for example in examples]),
+        "id": [example["id"] for example in examples],
+    }
+
+
+def task(*, at=None, do=None, validate=None):
+    """`do(batch)` happens to the batch of step `at`."""
+    stream = grain.MapDataset.range(4000).shuffle(seed=1).map(_example).to_iter_dataset()
+    state = State(jnp.zeros((), jnp.int32), {"kernel": jnp.ones(64)})
+    count = {"steps": 0}
+
+    def step(state, batch):
+        count["steps"] += 1
+        if do is not None and int(state.step) == at:
+            batch = do(batch) or batch
+        return _step(state, batch)
+
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return loop.Task(
+        state=state,
+        shapes=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state),
+        shardings=jax.tree.map(lambda _: device, state),
+        step=step,
+        batches=iter(stream.batch(4, batch_fn=_collate)),
+        images=4,
+        validate=validate,
+        validate_every=10,
+    )
+
+
+def run(workdir, steps, **options):
+    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2)
+    return loop.train(task(**options), config, workdir)
+
+
+def _kill(_batch):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    workdir, steps, *how = sys.argv[1:]
+    if how and how[0] == "kill-while-writing":
+        from orbax.checkpoint import checkpoint_managers
+
+        save = checkpoint_managers.CheckpointManager.save
+
+        def save_and_die(self, step, *args, **kwargs):
+            done = save(self, step, *args, **kwargs)
+            if step == int(how[1]):
+                _kill(None)  # the writing goes on in the background, and stops here
+            return done
+
+        checkpoint_managers.CheckpointManager.save = save_and_die
+        run(workdir, int(steps))
+    elif how:
+        run(workdir, int(steps), at=int(how[1]), do=_kill)
+    else:
+        run(workdir, int(steps))
