@@ -30,12 +30,12 @@ from .torch_training import TorchTraining
 TERMS = ("ldr", "mse", "features", "gan", "discriminator")
 
 
-def small_config(model: str, *, quirks: bool, steps: int = 20) -> TrainConfig:
+def small_config(model: str, *, quirks: str, steps: int = 20) -> TrainConfig:
     """A run with every kind of loss that needs no pre-trained network, on small images."""
     return from_dict(
         {
             "name": "parity",
-            "quirks": "published" if quirks else "none",
+            "quirks": quirks,
             "model": {"path": model, "encoder_rank": 4, "backbone_rank": 8, "precision": "fp32"},
             "losses": {"ldr": 5, "mse": 2, "features": 1, "gan": 0.5},
             "discriminator": {
@@ -81,7 +81,7 @@ def compare(base: Path, config: TrainConfig) -> TrainParity:
     frozen, _ = state.load_frozen(blueprint, where)
     start = state.make_state(blueprint, where)
     with tempfile.TemporaryDirectory(prefix="omgsr-train-parity-") as scratch:
-        folders = _write_adapters(blueprint, frozen, start.generator, Path(scratch))
+        folders = write_adapters(blueprint, frozen, start.generator, Path(scratch))
         theirs = TorchTraining(base, *folders, config, blueprint.generator_config.mid_timestep)
     heads, spectral = theirs.heads()
     now = start._replace(discriminator=_placed(heads), spectral=_placed(spectral))
@@ -93,7 +93,7 @@ def compare(base: Path, config: TrainConfig) -> TrainParity:
         jitted = step.compile_ready(blueprint, where, mesh)
         compiled = jitted.lower(*where[:2], step.batch_shapes(blueprint)).compile()
         for number, batch in zip(range(config.run.steps), _batches(config), strict=False):
-            drawn = _random_numbers(blueprint, number)
+            drawn = random_numbers(blueprint, number)
             now, metrics = compiled(now, frozen, jax.device_put(batch))
             losses["ours"].append({term: float(metrics[term]) for term in TERMS})
             losses["theirs"].append(theirs.step(batch, *drawn))
@@ -124,7 +124,7 @@ def _batches(config: TrainConfig) -> Iterator[dict[str, np.ndarray]]:
         yield {"lr": lr, "hr": hr + 0.05 * rng.standard_normal(hr.shape).astype(np.float32)}
 
 
-def _random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray], list[Any]]:
+def random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray], list[Any]]:
     """The noise (z_L, z_H, eps) and the augmentations (G, real, fake) of a step of ours."""
     config = blueprint.config
     b, size = config.data.batch_size, config.data.resolution
@@ -136,7 +136,7 @@ def _random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray]
     return noise, [augment.draw(one, b, size, size) for one in adversarial._keys(key)]
 
 
-def _write_adapters(
+def write_adapters(
     blueprint: Blueprint, frozen: Weights, adapters: Weights, folder: Path
 ) -> tuple[Path, Path]:
     model = checkpoint.fill(blueprint.generator, frozen | adapters)

@@ -5,14 +5,21 @@
     python scripts/aot_compile.py --topology v5p:4x4x4 --network unet
     python scripts/aot_compile.py --topology v5e:2x4 --program whole --program predict --batch 4
     python scripts/aot_compile.py --cuda                        # lowers for CUDA (no GPU needed)
+    python scripts/aot_compile.py --topology v5e:4x4 --config configs/omgsr_s_512.py \
+        --set model.remat=True --set mesh.fsdp=4                # the training step of a config
 
 Networks are the generator's parts by themselves; programs are what `omgsr upscale` runs.
 
 Shapes and shardings are enough: no weights are made, no device is used. FLOPs, bytes accessed and
-memory are the compiler's own counts for one device. Writes a JSON line per network to --out.
+memory are the compiler's own counts for one device. With --config the whole training step is
+compiled, and held against its analytic FLOPs, the device's memory and a roofline; --batch is images
+per device, and a config without a model is taken at full size ("sd").
+Writes a JSON line per network to --out.
 """
 
 import argparse
+import ast
+import importlib.util
 import json
 import os
 import sys
@@ -57,6 +64,9 @@ def networks(pixels: int) -> dict[str, Network]:
 
 def main() -> int:
     args = _parser().parse_args()
+    if args.config:
+        _write(_training_step(args), args)
+        return 0
     chosen = args.network or ([] if args.program else [*networks(args.pixels)])
     for name in [*chosen, *args.program]:
         report = {
@@ -72,20 +82,46 @@ def main() -> int:
             trace = _trace_network if name in chosen else _trace_program
             traced = trace(name, model, mesh, args)
             report |= _lower(traced) if args.cuda else _compile(traced, mesh)
-        print(json.dumps(report), flush=True)
-        if args.out:
-            with args.out.open("a") as file:
-                file.write(json.dumps(report) + "\n")
+        _write(report, args)
     return 0
+
+
+def _write(report: dict[str, Any], args: argparse.Namespace) -> None:
+    print(json.dumps(report), flush=True)
+    if args.out:
+        with args.out.open("a") as file:
+            file.write(json.dumps(report) + "\n")
+
+
+def _training_step(args: argparse.Namespace) -> dict[str, Any]:
+    """What a config's optimiser step costs on all chips of a slice."""
+    from omgsr_jax.training import aot
+    from omgsr_jax.training.config import from_dict
+
+    name, _, argument = str(args.config).partition(":")
+    spec = importlib.util.spec_from_file_location("config", name)
+    if spec is None or spec.loader is None or not Path(name).is_file() or args.cuda:
+        raise SystemExit("--config takes a config file, and goes with --topology")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(argument)
+    devices = _devices(args.topology)
+    if not config.model.path and not config.model.architecture:
+        config.model.architecture = "sd"
+    config.data.batch_size = args.batch * len(devices) * config.data.accumulation
+    given = dict(item.split("=", 1) for item in args.set)
+    config.update_from_flattened_dict({k: ast.literal_eval(v) for k, v in given.items()})
+    report = aot.report(from_dict(config.to_dict()), devices)
+    return {"target": args.topology, "jax": jax.__version__} | report
+
+
+def _devices(topology: str) -> list[Any]:
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
 
 
 def _mesh(args: argparse.Namespace) -> Mesh:
     """All chips of a TPU slice, each with its own images; for CUDA, a device to stand for one."""
-    if args.cuda:
-        devices = jax.devices()[:1]
-    else:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=args.topology)
-        devices = topology.devices
+    devices = jax.devices()[:1] if args.cuda else _devices(args.topology)
     return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
@@ -153,6 +189,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", action="append", choices=networks(512), help="default: all")
     parser.add_argument(
         "--program", action="append", default=[], choices=("predict", "whole", "outer", "inner")
+    )
+    parser.add_argument("--config", help="a training config: FILE or FILE:ARGUMENT")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of --config"
     )
     parser.add_argument("--pixels", type=int, default=512, help="per side (default: 512)")
     parser.add_argument("--batch", type=int, default=1, help="images per device (default: 1)")

@@ -3,12 +3,14 @@
     python scripts/benchmark.py inference --preset sd-turbo --runs 3
     python scripts/benchmark.py inference --base stabilityai/sd-turbo --adapter DIR --batch 1 8
     python scripts/benchmark.py inference --preset tiny --pixels 64 --out /tmp/benchmark
+    python scripts/benchmark.py training --preset tiny --pixels 32 128 --batch 4 --runs 10
 
 PyTorch is diffusers and peft as the published inference builds them, with the posterior's mode.
 Runs alternate, so that a machine that slows down slows both; the table has medians. On a GPU
 PyTorch also runs with torch.compile(mode="max-autotune") and channels-last. Before anything is
 timed, the outputs are compared: below --agreement dB in fp32 the run fails.
-Writes benchmark.json and benchmark.md to --out.
+Writes benchmark.json and benchmark.md to --out. `training` times optimiser steps instead, in
+fp32, and writes training.json.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from conversion import parity, random_checkpoints
+from conversion import parity, random_checkpoints, train_benchmark
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
 from omgsr_jax import checkpoint
@@ -44,6 +46,8 @@ Timed = Callable[[], dict[str, float]]
 
 def main() -> int:
     args = _parser().parse_args()
+    if args.what == "training":
+        return _training(args)
     if args.cold_start:
         return _cold_start(args)
     with _checkpoint(args) as (base, adapter, model):
@@ -66,6 +70,24 @@ def main() -> int:
     (args.out / "benchmark.md").write_text(_markdown(report))
     print(_markdown(report))
     return 0 if all(row["agreement_db"] >= args.agreement for row in rows if _is_fp32(row)) else 1
+
+
+def _training(args: argparse.Namespace) -> int:
+    """An optimiser step of either side, with the losses and heads of scripts/parity.py --train."""
+    if not args.preset:
+        raise SystemExit("training is measured on random weights: give --preset")
+    rows = [
+        train_benchmark.measure(args.preset, pixels, batch, args.runs)
+        for pixels in args.pixels
+        for batch in args.batch
+    ]
+    report = {"rows": rows, "machine": _machine()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+    for row in rows:
+        print(f"{row['pixels']} px, batch {row['batch']}: {row['seconds']}, "
+              f"{row['speed_over_pytorch']} times PyTorch's speed")  # fmt: skip
+    return 0
 
 
 def _is_fp32(row: dict[str, Any]) -> bool:
@@ -301,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["inference"])
+    parser.add_argument("what", choices=["inference", "training"])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--preset", choices=random_checkpoints.PRESETS, help="random weights")
     source.add_argument("--base", help="diffusers folder, or a hub id")

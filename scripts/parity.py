@@ -2,11 +2,16 @@
 
     python scripts/parity.py --preset tiny
     python scripts/parity.py --base stabilityai/sd-turbo --adapter path/to/adapter --image photo.png
+    python scripts/parity.py --preset tiny --train
 
 Runs the published pipeline in PyTorch (fp64, fp32, bf16) and this one in JAX (fp32, bf16), stage by
 stage: encode, backbone, z_P, decode; and block by block with --blocks. Prints a table, and writes
 parity.json and parity.html (the images side by side, and where they differ) to --out.
 Exits with 1 if JAX in fp32 is off PyTorch in fp64 by more than --tolerance at any stage.
+
+With --train both sides train for 20 steps from the same weights, data and random numbers, without
+and with the published quirks. Exits with 1 if a loss differs by more than 1e-3 at any step, or the
+final adapters or heads have a cosine below 0.9999.
 """
 
 import argparse
@@ -27,7 +32,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from conversion import parity, random_checkpoints
+from conversion import parity, random_checkpoints, train_parity
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
 from omgsr_jax import checkpoint
@@ -44,6 +49,8 @@ ROWS = {
 
 def main() -> int:
     args = _parser().parse_args()
+    if args.train:
+        return _train(args)
     started = time.time()
     with _checkpoint(args) as (base, adapter, converted):
         x_l = _input(args, converted)
@@ -67,6 +74,38 @@ def main() -> int:
     _print_table(report)
     print(f"wrote {args.out / 'parity.json'} and {args.out / 'parity.html'}")
     return 0 if max(found.errors("fp32", "torch_fp64").values()) <= args.tolerance else 1
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Training on both sides, with and without the published quirks."""
+    if args.preset != "tiny":
+        raise SystemExit("--train compares on --preset tiny: PyTorch and JAX both train it here")
+    report: dict[str, Any] = {"steps": args.steps, "versions": _versions()}
+    agreed = True
+    with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
+        base, converted = Path(scratch) / "base", Path(scratch) / "converted"
+        random_checkpoints.write_base(base, random_checkpoints.PRESETS["tiny"], seed=args.seed)
+        convert(str(base), converted)
+        for quirks in ("none", "published"):
+            config = train_parity.small_config(str(converted), quirks=quirks, steps=args.steps)
+            found = train_parity.compare(base, config)
+            report[quirks] = {
+                "worst_relative_error": found.worst,
+                "cosine": found.cosines,
+                "cosine_of_updates": found.update_cosines,
+                "losses": {"jax": found.ours, "pytorch": found.theirs},
+            }
+            print(f"quirks={quirks}, {args.steps} steps")
+            for term, error in found.worst.items():
+                print(f"  {term:<14} worst relative error {error:.2e}")
+            for part, cosine in found.cosines.items():
+                update = found.update_cosines[part]
+                print(f"  {part:<14} 1 - cosine {1 - cosine:.1e}, of updates {1 - update:.1e}")
+            agreed &= max(found.worst.values()) <= 1e-3 and min(found.cosines.values()) >= 0.9999
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "train_parity.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"wrote {args.out / 'train_parity.json'}")
+    return 0 if agreed else 1
 
 
 @contextmanager
@@ -255,6 +294,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", help="a picture to compare on (default: blurred noise)")
     parser.add_argument("--size", type=int, help="pixels per side (default: 512, tiny: 64)")
     parser.add_argument("--blocks", action="store_true", help="compare every block in fp32 too")
+    parser.add_argument("--train", action="store_true", help="compare training, not inference")
+    parser.add_argument("--steps", type=int, default=20, help="of --train (default: 20)")
     parser.add_argument("--tolerance", type=float, default=2e-5, help="of fp32 (default: 2e-5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/parity"))

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from omgsr_jax.errors import InputError
@@ -38,6 +38,8 @@ _STOPPED = 3
 
 
 def main(argv: list[str]) -> int:
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     if argv[1:]:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     try:

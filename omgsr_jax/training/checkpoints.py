@@ -14,6 +14,7 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ..errors import InputError
@@ -129,6 +130,8 @@ def claim(workdir: str | Path, config: Mapping[str, Any]) -> None:
         raise InputError(
             f"{workdir} is not empty and holds no run ({CONFIG} is missing): choose a new directory"
         )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("every process has looked at the work directory")
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{CONFIG}.partial")

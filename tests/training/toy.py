@@ -6,6 +6,7 @@ python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT]
 import os
 import signal
 import sys
+import time
 from typing import NamedTuple
 
 import grain
@@ -73,7 +74,12 @@ def run(workdir, steps, **options):
     return loop.train(task(**options), config, workdir)
 
 
-def _kill(_batch):
+def _kill_later(_batch):
+    time.sleep(3)  # real steps take long enough for what was saved before to be written
+    _kill()
+
+
+def _kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -87,12 +93,12 @@ if __name__ == "__main__":
         def save_and_die(self, step, *args, **kwargs):
             done = save(self, step, *args, **kwargs)
             if step == int(how[1]):
-                _kill(None)  # the writing goes on in the background, and stops here
+                _kill()  # the writing goes on in the background, and stops here
             return done
 
         checkpoint_managers.CheckpointManager.save = save_and_die
         run(workdir, int(steps))
     elif how:
-        run(workdir, int(steps), at=int(how[1]), do=_kill)
+        run(workdir, int(steps), at=int(how[1]), do=_kill_later)
     else:
         run(workdir, int(steps))
