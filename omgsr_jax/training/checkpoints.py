@@ -86,7 +86,7 @@ class Checkpoints:
         steps = list(self._manager.all_steps())
         named = {"latest": self.latest, "best": self._manager.best_step()}
         found = named[which] if which in named else int(which) if which.isdigit() else None
-        if found not in steps:
+        if found is None or found not in steps:
             there = ", ".join(map(str, steps)) or "none"
             raise InputError(f"there is no checkpoint {which!r}; there are {there}")
         return int(found)

@@ -13,7 +13,7 @@ from .blueprint import Blueprint, Weights
 from .config import TrainConfig
 from .flops import step_flops
 from .loop import Task
-from .sharding import batch_sharding, make_mesh
+from .sharding import batch_sharding, make_mesh, rows_by_process
 from .state import load_frozen, make_state, placed
 from .step import compile_ready
 from .validation import Metric, make_validator
@@ -45,6 +45,7 @@ def make_task(config: TrainConfig, metrics: Mapping[str, Metric]) -> Task:
         step=run,
         batches=iter(batches),
         images=config.data.batch_size,
+        rows=rows_by_process(config.data.batch_size, mesh)[jax.process_index()],
         flops=step_flops(blueprint).total,
         validate=make_validator(blueprint, where, mesh, frozen, metrics)
         if config.validation.sources

@@ -35,6 +35,7 @@ class Task:
     step: Callable[[Any, Mapping[str, Any]], tuple[Any, Metrics]]
     batches: grain.DatasetIterator  # dicts of arrays on the devices, and `id`, a list of names
     images: int  # in a batch, on all devices together
+    rows: list[int]  # of a batch: those that this process feeds
     flops: float = 0.0  # that a step needs; 0 where it is not known
     # Scalars and pictures (h w 3, uint8) of a state.
     validate: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]] | None = None
@@ -134,7 +135,7 @@ class _Loop:
         ok = fetched.pop("ok", None)
         values = {name: float(value) for name, value in fetched.items()}
         if not all(np.isfinite(value) for value in values.values()):
-            raise NotFiniteError(_explain(step, values, ok, names))
+            raise NotFiniteError(_explain(step, values, ok, self.task.rows, names))
         if step % self.run.log_every == 0 or step == self.run.steps:
             self.log.scalars(step, values)
 
@@ -187,11 +188,13 @@ class _Loop:
             jax.profiler.stop_trace()
 
 
-def _explain(step: int, values: Mapping[str, float], ok: Any, names: list[str]) -> str:
+def _explain(
+    step: int, values: Mapping[str, float], ok: Any, rows: list[int], names: list[str]
+) -> str:
     wrong = ", ".join(f"{name} = {value}" for name, value in values.items())
     if ok is not None and names:
-        own = np.asarray(ok).reshape(jax.process_count(), -1)[jax.process_index()]
-        names = [name for name, fine in zip(names, own, strict=True) if not fine] or names
+        fine = np.asarray(ok)[rows]
+        names = [name for name, good in zip(names, fine, strict=True) if not good] or names
     examples = f" Examples: {', '.join(map(str, names))}." if names else ""
     return (
         f"step {step} is not finite: {wrong}.{examples} The last checkpoint is untouched; look at "

@@ -46,6 +46,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def rows_by_process(batch_size: int, mesh: Mesh) -> dict[int, list[int]]:
+    """Which rows of a batch each process feeds."""
+    rows: dict[int, set[int]] = {}
+    for device, (index,) in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+        rows.setdefault(device.process_index, set()).update(range(*index.indices(batch_size)))
+    if sum(map(len, rows.values())) != batch_size:
+        raise InputError(
+            "the mesh puts the same examples on several processes, which read different ones: keep "
+            "mesh.tensor within the devices of one process"
+        )
+    return {process: sorted(found) for process, found in sorted(rows.items())}
+
+
 def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
     """Every device must get as many whole examples of every micro-batch as any other."""
     shares = accumulation * mesh.shape["data"] * mesh.shape["fsdp"]

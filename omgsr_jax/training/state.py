@@ -105,7 +105,7 @@ def load_frozen(blueprint: Blueprint, where: Placed) -> tuple[Weights, Weights]:
     params = checkpoint.restore(
         epath.Path(config.model.path) / checkpoint.PARAMS,
         stored,
-        lambda name: everywhere.get(name) or _first(everywhere),
+        lambda name: everywhere[name],
     )
     adapters = {name: params.pop(name) for name in sorted(stored & set(blueprint.adapters))}
     return _cast(params, where) | _load_networks(config, where), adapters
@@ -181,7 +181,3 @@ def _initial(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     if name.startswith("prompt."):
         return rng.standard_normal(shape, np.float32)
     return np.full(shape, 1.0 if kind == "scale" else 0.0, np.float32)
-
-
-def _first(shardings: dict[str, Any]) -> Any:
-    return next(iter(shardings.values()))

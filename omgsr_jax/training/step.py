@@ -21,7 +21,7 @@ from ..losses.total import Restoration, total
 from ..models.layers import normal
 from . import blueprint as names
 from .blueprint import Blueprint, Shapes, Weights
-from .sharding import BATCH_AXES, batch_sharding, check_batch, replicated
+from .sharding import BATCH_AXES, batch_sharding, check_batch, replicated, rows_by_process
 from .state import Placed, TrainState, learning_rate, optimizer
 
 Batch = dict[str, Array]  # lr, hr: b h w 3
@@ -38,13 +38,13 @@ class _Sums(NamedTuple):
     spectral: Weights
 
 
-def make_step(blueprint: Blueprint, *, processes: int = 1, mesh: Mesh | None = None) -> Step:
+def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     """The step as a pure function, to be jitted."""
     config = blueprint.config
     adam = optimizer(config.optimizer, published=config.published)
     rate = learning_rate(config.optimizer, published=config.published)
     count = config.data.accumulation
-    numbers = _numbers(config.data.batch_size, processes)
+    numbers = _numbers(rows_by_process(config.data.batch_size, mesh))
 
     def step(state: TrainState, frozen: Weights, batch: Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -99,7 +99,7 @@ def compile_ready(blueprint: Blueprint, where: Placed, mesh: Mesh) -> Any:
     """The jitted step: donates the state, knows every sharding, and can be lowered from shapes."""
     check_batch(blueprint.config.data.batch_size, blueprint.config.data.accumulation, mesh)
     return jax.jit(
-        make_step(blueprint, processes=jax.process_count(), mesh=mesh),
+        make_step(blueprint, mesh),
         in_shardings=(where.state_sharding, where.frozen_sharding, batch_sharding(mesh)),
         out_shardings=(where.state_sharding, replicated(mesh)),
         donate_argnums=0,
@@ -192,13 +192,16 @@ def _term_names(blueprint: Blueprint) -> list[str]:
     return [*losses.active, "generator", *(["discriminator"] if losses.gan else [])]
 
 
-def _numbers(batch_size: int, processes: int) -> np.ndarray:
+def _numbers(rows_of: dict[int, list[int]]) -> np.ndarray:
     """The number of each row's example in the step.
 
-    Processes take examples in turn and their rows stand together, so that the same example has the
-    same number whatever the number of processes.
+    Processes take examples in turn, so that the same example has the same number whatever the
+    number of processes and wherever their rows are.
     """
-    return np.arange(batch_size).reshape(-1, processes).T.reshape(-1)
+    numbers = np.empty(sum(map(len, rows_of.values())), np.int32)
+    for place, rows in enumerate(rows_of.values()):
+        numbers[rows] = np.arange(len(rows)) * len(rows_of) + place
+    return numbers
 
 
 def _keys(step_key: Array, numbers: Array) -> Array:
@@ -210,13 +213,11 @@ def _keys(step_key: Array, numbers: Array) -> Array:
     return jax.vmap(of_one, out_axes=1)(numbers)
 
 
-def _divided(batch: Batch, count: int, mesh: Mesh | None) -> Batch:
+def _divided(batch: Batch, count: int, mesh: Mesh) -> Batch:
     """b ... -> count b/count ...: every device divides what it has, so that nothing is moved."""
 
     def divide(x: Array) -> Array:
         x = x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
-        if mesh is None:
-            return x
         return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
 
     return jax.tree.map(divide, batch)

@@ -105,11 +105,14 @@ def test_an_example_that_is_not_finite_is_pointed_at(run):
 
 
 def test_noise_belongs_to_the_example_whatever_the_number_of_processes():
-    """Two processes take examples in turn, and their rows stand one process after the other."""
-    assert step._numbers(6, 1).tolist() == [0, 1, 2, 3, 4, 5]
-    assert step._numbers(6, 2).tolist() == [0, 2, 4, 1, 3, 5]
+    """Two processes take examples in turn; here their rows stand one process after the other."""
+    alone = step._numbers({0: [0, 1, 2, 3, 4, 5]})
+    both = step._numbers({0: [0, 1, 2], 1: [3, 4, 5]})
+    assert alone.tolist() == [0, 1, 2, 3, 4, 5]
+    assert both.tolist() == [0, 2, 4, 1, 3, 5]
+    assert step._numbers({0: [0, 3], 1: [1, 2]}).tolist() == [0, 1, 3, 2]
     key = jax.random.key(3)
-    one, two = (jax.random.key_data(step._keys(key, step._numbers(6, n))) for n in (1, 2))
+    one, two = (jax.random.key_data(step._keys(key, jnp.asarray(n))) for n in (alone, both))
     np.testing.assert_array_equal(one[:, [0, 2, 4, 1, 3, 5]], two)
 
 

@@ -64,6 +64,7 @@ def task(*, at=None, do=None, validate=None):
         step=step,
         batches=iter(stream.batch(4, batch_fn=_collate)),
         images=4,
+        rows=[0, 1, 2, 3],
         validate=validate,
         validate_every=10,
     )
