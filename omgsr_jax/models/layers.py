@@ -118,11 +118,16 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         b, *space, c = x.shape
-        grouped = x.astype(jnp.float32).reshape(b, -1, self.groups, c // self.groups)  # b hw g c/g
-        mean = grouped.mean((1, 3), keepdims=True)
-        variance = jnp.square(grouped - mean).mean((1, 3), keepdims=True)
-        y = ((grouped - mean) * lax.rsqrt(variance + self.eps)).reshape(b, *space, c)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        y = x.astype(jnp.float32).reshape(b, -1, c)  # b hw c
+        y = y - self._of_group(y.mean(1))
+        scale = lax.rsqrt(self._of_group(jnp.square(y).mean(1)) + self.eps) * self.scale[...]
+        return (y * scale + self.bias[...]).reshape(b, *space, c).astype(x.dtype)
+
+    def _of_group(self, means: Array) -> Array:  # b c -> b 1 c
+        """Every channel's mean, replaced by that of its group."""
+        b, c = means.shape
+        per_group = means.reshape(b, self.groups, -1).mean(-1)
+        return jnp.repeat(per_group, c // self.groups, axis=-1)[:, None]
 
 
 class LayerNorm(nnx.Module):

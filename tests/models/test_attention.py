@@ -35,27 +35,36 @@ def test_bias_masks_as_in_torch():
 
 
 @pytest.mark.parametrize("n", [24, 25])
-def test_chunked_attention_and_its_gradient_equal_the_whole(monkeypatch, n):
+@pytest.mark.parametrize(
+    ("backend", "limit", "logits_per_query"),
+    [("chunked", "_WHOLE_LOGITS_BYTES", 2 * 3 * 24), ("blocked", "_CACHED_LOGITS_BYTES", 24)],
+)
+def test_attention_in_parts_and_its_gradient_equal_the_whole(
+    monkeypatch, backend, limit, logits_per_query, n
+):
     qkv = _qkv(n=n)
-    monkeypatch.setattr(backends, "_WHOLE_LOGITS_BYTES", 4 * 2 * 3 * 24 * 7)  # 7 queries at a time
+    monkeypatch.setattr(backends, limit, 4 * logits_per_query * 7)  # 7 queries at a time
 
     def total(backend):
         return jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(backend(*x))), argnums=(0, 1, 2))(*qkv)
 
     (value, gradients), (expected, expected_gradients) = (
-        total(backends.chunked), total(backends.whole),
+        total(getattr(backends, backend)), total(backends.whole),
     )  # fmt: skip
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
         assert relative_error(ours, theirs) <= 1e-6
 
 
-def test_long_sequences_are_chunked():
-    shape = jax.ShapeDtypeStruct((1, 192 * 192, 1, 512), jnp.float32)
-    text = jax.jit(attention).lower(shape, shape, shape).as_text()
-    assert "36864x36864" not in text
-    short = jax.ShapeDtypeStruct((1, 64 * 64, 1, 512), jnp.float32)
-    assert "4096x4096" in jax.jit(attention).lower(short, short, short).as_text()
+def test_the_logits_of_long_sequences_are_never_all_in_memory():
+    def lowered(tokens, platform):
+        shape = jax.ShapeDtypeStruct((1, tokens, 1, 512), jnp.float32)
+        traced = jax.jit(attention).trace(shape, shape, shape)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "36864x36864" not in lowered(192 * 192, "cuda")
+    assert "4096x4096" in lowered(4096, "cuda")
+    assert "4096x4096" not in lowered(4096, "cpu")  # a cache is smaller
 
 
 def test_the_choice_falls_through_where_cudnn_is_not_there():
