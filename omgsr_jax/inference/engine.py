@@ -22,6 +22,7 @@ from .tiling import blend, blend_weights, latent_tiles
 MOST_PROGRAMS = 4
 _WASTE = 1.3  # how much larger than an image a canvas may be before a better one is considered
 _INNER_STEP = 512
+_MAPS = 5
 _TILES = (2048, 1536, 1024, 768, 512)
 
 
@@ -220,10 +221,10 @@ def whole_bytes(programs: Programs, size: Size) -> float:
     """An estimate of what the VAE needs for a batch of whole images: the decoder's last block.
 
     There, features of the two widest resolutions' channels meet at the image's resolution, in fp32
-    while they are normalised.
+    while they are normalised. On CPUs up to five such maps were counted at once.
     """
     widths = programs.config.block_out_channels
-    per_pixel = 4 * 2 * (widths[0] + widths[min(1, len(widths) - 1)])
+    per_pixel = 4 * _MAPS * (widths[0] + widths[min(1, len(widths) - 1)])
     items = programs.batch / programs.mesh.size
     return items * size[0] * size[1] * per_pixel
 

@@ -6,12 +6,15 @@ with `rngs=None` a network is built with shapes in place of large arrays, to be 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
+
+from . import winograd
 
 Module = TypeVar("Module", bound=nnx.Module)
 Rngs = nnx.Rngs | None
@@ -97,14 +100,17 @@ class Conv(nnx.Module):
 
     def convolve(self, x: Array, kernel: Array) -> Array:
         """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
-        return lax.conv_general_dilated(
-            x.astype(kernel.dtype),
-            kernel,
+        x = x.astype(kernel.dtype)
+        direct = partial(
+            lax.conv_general_dilated,
             window_strides=(self.stride, self.stride),
             padding=self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1] // kernel.shape[2],
         )
+        if self.stride == 1 and self.padding == ((1, 1), (1, 1)) and winograd.pays(x, kernel):
+            return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+        return direct(x, kernel)
 
 
 class GroupNorm(nnx.Module):
