@@ -12,5 +12,5 @@ def get_config(argument=""):
     config.data.workers = 0
     config.run.log_every = 1
     config.run.save_every = 8
-    config.run.steps = 32
+    config.run.steps = 60
     return ablate(config, argument)
