@@ -3,12 +3,13 @@
     python scripts/train.py --config configs/tiny.py --workdir runs/tiny \
         --config.data.sources="('photos',)" --config.validation.sources="('photos_aside',)"
 
-On what: any machine; 15 minutes on two cores. The base has random weights (always the same), so
+On what: any machine; made for two cores. The base has random weights (always the same), so
 nothing is downloaded; adapters of high rank, the VAE encoder's own features as perceptual loss and
 discriminator.
 
-What to expect: docs/training.md has the curve. A random decoder never paints well: the pictures
-show colours and shapes, not detail, and what counts is that every part learns.
+What to expect: validation PSNR rises from 15.06 to 15.40 dB in the first 25 steps (photographs from
+CC0 collections, validated on Kodak's); a full run has not been recorded yet. A random decoder never
+paints well: what counts is that every part learns.
 
 What differs from the paper: everything that size decides; the losses' form is the paper's.
 Arguments: t=N, no_ldr, no_mse, no_features, no_gan.
