@@ -82,15 +82,15 @@ _UNET_USED = (
 
 
 def unet_config(config: Json, where: str) -> UNetConfig:
-    _account(config, _UNET_USED, _UNET_FIXED, _UNET_IGNORED, where)
-    widths = tuple(_need(config, "block_out_channels", where))
-    down = _need(config, "down_block_types", where)
+    account(config, _UNET_USED, _UNET_FIXED, _UNET_IGNORED, where)
+    widths = tuple(need(config, "block_out_channels", where))
+    down = need(config, "down_block_types", where)
     unknown = sorted({*down} - {*_UNET_DOWN})
     if unknown:
         raise InputError(f"{where}: down_block_types {', '.join(unknown)} are not supported")
     attention = tuple(_UNET_DOWN[name] for name in down)
     expected = [_UNET_UP[attends] for attends in attention[::-1]]
-    if list(_need(config, "up_block_types", where)) != expected:
+    if list(need(config, "up_block_types", where)) != expected:
         raise InputError(f"{where}: up_block_types must mirror down_block_types: {expected}")
     return UNetConfig(
         in_channels=config.get("in_channels", 4),
@@ -101,7 +101,7 @@ def unet_config(config: Json, where: str) -> UNetConfig:
         # The field is misnamed in diffusers: it holds the number of heads.
         heads=_per_block(config.get("attention_head_dim", 8), widths),
         transformer_depth=_per_block(config.get("transformer_layers_per_block", 1), widths),
-        cross_attention_dim=_need(config, "cross_attention_dim", where),
+        cross_attention_dim=need(config, "cross_attention_dim", where),
         linear_projection=config.get("use_linear_projection", False),
         norm_num_groups=config.get("norm_num_groups", 32),
         norm_eps=config.get("norm_eps", 1e-5),
@@ -159,13 +159,13 @@ _VAE_USED = (
 
 
 def vae_config(config: Json, where: str) -> VAEConfig:
-    _account(config, _VAE_USED, _VAE_FIXED, _VAE_IGNORED, where)
-    widths = tuple(_need(config, "block_out_channels", where))
+    account(config, _VAE_USED, _VAE_FIXED, _VAE_IGNORED, where)
+    widths = tuple(need(config, "block_out_channels", where))
     for field, kind in (
         ("down_block_types", "DownEncoderBlock2D"),
         ("up_block_types", "UpDecoderBlock2D"),
     ):
-        if list(_need(config, field, where)) != [kind] * len(widths):
+        if list(need(config, field, where)) != [kind] * len(widths):
             raise InputError(f"{where}: {field} must be {kind} at all {len(widths)} levels")
     plain = {field: config.get(field, default) for field, default in _VAE_PLAIN.items()}
     return VAEConfig(
@@ -216,7 +216,7 @@ _CLIP_IGNORED = (
 
 
 def clip_text_config(config: Json, where: str) -> CLIPTextConfig:
-    _account(config, _CLIP_USED, _CLIP_FIXED, _CLIP_IGNORED, where)
+    account(config, _CLIP_USED, _CLIP_FIXED, _CLIP_IGNORED, where)
     defaults = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "eos_token_id": 49407}
     fields = {field: config.get(field, defaults.get(field)) for field in _CLIP_USED}
     absent = [field for field, value in fields.items() if value is None]
@@ -269,7 +269,7 @@ _DINOV2_IGNORED = (
 
 
 def dinov2_config(config: Json, where: str) -> DINOv2Config:
-    _account(config, tuple(_DINOV2_PLAIN), _DINOV2_FIXED, _DINOV2_IGNORED, where)
+    account(config, tuple(_DINOV2_PLAIN), _DINOV2_FIXED, _DINOV2_IGNORED, where)
     plain = {field: config.get(field, default) for field, default in _DINOV2_PLAIN.items()}
     return DINOv2Config(interpolate_offset=0.0, **plain)
 
@@ -283,10 +283,10 @@ _CONVNEXT_IGNORED = (*_TRANSFORMERS_IGNORED, "image_size", "layer_scale_init_val
 
 
 def dinov3_convnext_config(config: Json, where: str) -> DINOv3ConvNeXtConfig:
-    _account(config, _CONVNEXT_USED, _CONVNEXT_FIXED, _CONVNEXT_IGNORED, where)
+    account(config, _CONVNEXT_USED, _CONVNEXT_FIXED, _CONVNEXT_IGNORED, where)
     return DINOv3ConvNeXtConfig(
-        hidden_sizes=tuple(_need(config, "hidden_sizes", where)),
-        depths=tuple(_need(config, "depths", where)),
+        hidden_sizes=tuple(need(config, "hidden_sizes", where)),
+        depths=tuple(need(config, "depths", where)),
         hidden_act=config.get("hidden_act", "gelu"),
         layer_norm_eps=config.get("layer_norm_eps", 1e-6),
     )
@@ -302,10 +302,10 @@ _DDPM_FIXED: Mapping[str, tuple[Any, ...]] = {
 
 def ddpm(config: Json, where: str) -> DDPM:
     """The noise process of a scheduler_config.json. How to sample it in many steps is ignored."""
-    _check_fixed(config, _DDPM_FIXED, where)
+    check_fixed(config, _DDPM_FIXED, where)
     return DDPM(
-        beta_start=_need(config, "beta_start", where),
-        beta_end=_need(config, "beta_end", where),
+        beta_start=need(config, "beta_start", where),
+        beta_end=need(config, "beta_end", where),
         timesteps=config.get("num_train_timesteps", 1000),
     )
 
@@ -334,7 +334,7 @@ def read_json(path: Path) -> Json:
     return content
 
 
-def _account(
+def account(
     config: Json,
     used: tuple[str, ...],
     fixed: Mapping[str, tuple[Any, ...]],
@@ -351,10 +351,10 @@ def _account(
     )
     if unknown:
         raise InputError(f"{where} has fields that are not known here: {', '.join(unknown)}")
-    _check_fixed(config, fixed, where)
+    check_fixed(config, fixed, where)
 
 
-def _check_fixed(config: Json, fixed: Mapping[str, tuple[Any, ...]], where: str) -> None:
+def check_fixed(config: Json, fixed: Mapping[str, tuple[Any, ...]], where: str) -> None:
     wrong = [
         f"{field} = {config[field]!r} (only {values[0]!r})"
         for field, values in fixed.items()
@@ -364,7 +364,7 @@ def _check_fixed(config: Json, fixed: Mapping[str, tuple[Any, ...]], where: str)
         raise InputError(f"{where} asks for what is not supported: {'; '.join(wrong)}")
 
 
-def _need(config: Json, field: str, where: str) -> Any:
+def need(config: Json, field: str, where: str) -> Any:
     if field not in config:
         raise InputError(f"{where} lacks {field}")
     return config[field]

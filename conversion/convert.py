@@ -3,22 +3,25 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import checkpoint
+from omgsr_jax import checkpoint, storage
 from omgsr_jax.checkpoint import ModelCard
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.lora import LoRASpec
+from omgsr_jax.storage import Pending, Weight
 
-from . import configs, peft_adapters, recipes
+from . import backbones, configs, peft_adapters, prompts, recipes
 from .diffusers_folder import DiffusersFolder, sha256
-from .keymap import DIFFUSERS, VAE, Spelling, convert_state, torch_state
-from .prompts import EXPORTED, embed_prompt
+from .keymap import VAE, Spelling, plan_state, torch_state
 from .recipes import Recipe
 from .tensor_files import write_safetensors
+
+Some = TypeVar("Some", Pending, np.ndarray)
 
 # What `export` remembers of a converted model that no file of PyTorch's formats can say.
 _RECIPE = "recipe.json"
@@ -48,18 +51,21 @@ def convert(
         precision: "fp32" or "bf16" for the base's weights; by default they are stored as they are.
         allow_pickle: open pickled weights with torch.load(weights_only=True).
     """
-    checkpoint.require_new(out)
+    storage.require_new(out)
     folder = DiffusersFolder(base, allow_pickle=allow_pickle)
+    kind = backbones.of_folder(folder)
     adapters = _Adapters(adapter, allow_pickle)
     recipe = recipes.complete(
         _recipe_of(folder), mid_timestep=mid_timestep, prompt=prompt, process_size=process_size
     )
-    embeddings = embed_prompt(folder, recipe.prompt)
+    embeddings = prompts.exported(folder) or kind.embed_prompt(folder, recipe.prompt)
     try:
         generator = OMGSRConfig(
             vae=configs.vae_config(folder.config("vae"), f"{folder.path}/vae/config.json"),
-            backbone=configs.unet_config(folder.config("unet"), f"{folder.path}/unet/config.json"),
-            process=configs.ddpm(
+            backbone=kind.read_config(
+                folder.config(kind.folder), f"{folder.path}/{kind.folder}/config.json"
+            ),
+            process=kind.read_process(
                 folder.config("scheduler", "scheduler_config.json"),
                 f"{folder.path}/scheduler/scheduler_config.json",
             ),
@@ -73,8 +79,8 @@ def convert(
     model = OMGSR(generator, rngs=None)
     dtype = np.dtype(checkpoint.PRECISIONS[precision]) if precision else None
 
-    def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, np.ndarray]:
-        return convert_state(
+    def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, Pending]:
+        return plan_state(
             folder.tensors(name),
             nnx.state(module, _BASE_WEIGHTS),
             spelling=spelling,
@@ -82,10 +88,10 @@ def convert(
             dtype=dtype,
         )
 
-    params = {
+    params: dict[str, Weight] = {
         **adapters.factors(model),
         **_prefixed("vae", part("vae", model.vae, VAE)),
-        **_prefixed("backbone", part("unet", model.backbone, DIFFUSERS)),
+        **_prefixed("backbone", part(kind.folder, model.backbone, kind.spelling)),
         **_prefixed("prompt", embeddings),
     }
     card = ModelCard(
@@ -106,16 +112,18 @@ def export(model_directory: str | Path, out: str | Path) -> None:
     card = checkpoint.read_card(model_directory)
     model = checkpoint.read(model_directory)
     generator = card.generator
+    kind = backbones.of_config(generator.backbone)
     size = sum(leaf.nbytes for leaf in checkpoint.weights(model).values())
-    with checkpoint.new_directory(out, bytes_needed=size) as folder:
+    with storage.new_directory(out, bytes_needed=size) as folder:
         _write_part(folder / "vae", configs.vae_json(generator.vae), model.vae)
-        _write_part(folder / "unet", configs.unet_json(generator.backbone), model.backbone)
+        _write_part(folder / kind.folder, kind.write_config(generator.backbone), model.backbone)
         _write_json(
             folder / "scheduler" / "scheduler_config.json",
-            configs.scheduler_json(generator.process),
+            kind.write_process(generator.process),
         )
         write_safetensors(
-            folder / EXPORTED, {name: np.asarray(e[...]) for name, e in model.prompt.items()}
+            folder / prompts.EXPORTED,
+            {name: np.asarray(e[...]) for name, e in model.prompt.items()},
         )
         recipe = Recipe("exported", generator.mid_timestep, card.prompt, card.process_size)
         _write_json(folder / _RECIPE, vars(recipe))
@@ -152,16 +160,16 @@ class _Adapters:
     def backbone_spec(self) -> LoRASpec | None:
         return peft_adapters.read_spec(self.backbone) if self.backbone else None
 
-    def factors(self, model: OMGSR) -> dict[str, np.ndarray]:
+    def factors(self, model: OMGSR) -> dict[str, Pending]:
         """Both adapters' factors by their names in the generator."""
-        factors = {}
+        factors: dict[str, Pending] = {}
         for name, folder, module in (
             ("vae.encoder", self.encoder, model.vae.encoder),
             ("backbone", self.backbone, model.backbone),
         ):
             if folder:
-                read = peft_adapters.read_factors(folder, module, allow_pickle=self.allow_pickle)
-                factors.update(_prefixed(name, read))
+                planned = peft_adapters.plan_factors(folder, module, allow_pickle=self.allow_pickle)
+                factors.update(_prefixed(name, planned))
         return factors
 
 
@@ -182,9 +190,10 @@ def _write_part(folder: Path, config: configs.Json, module: nnx.Module) -> None:
 
 
 def _write_adapters(folder: Path, generator: OMGSRConfig, model: OMGSR) -> None:
+    kind = backbones.of_config(generator.backbone)
     for name, spec, module in (
-        (peft_adapters.ENCODER_FOLDERS[0], generator.encoder_lora, model.vae.encoder),
-        (peft_adapters.BACKBONE_FOLDERS[0], generator.backbone_lora, model.backbone),
+        (kind.encoder_adapter, generator.encoder_lora, model.vae.encoder),
+        (kind.backbone_adapter, generator.backbone_lora, model.backbone),
     ):
         if spec:
             peft_adapters.write_adapter(folder / name, spec, module)
@@ -195,5 +204,5 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _prefixed(prefix: str, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _prefixed(prefix: str, params: Mapping[str, Some]) -> dict[str, Some]:
     return {f"{prefix}.{name}": array for name, array in params.items()}

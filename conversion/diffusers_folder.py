@@ -12,6 +12,7 @@ from .configs import Json, read_json
 from .tensor_files import Tensors, open_tensors
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_PARTS = ("unet", "transformer", "vae")
 _WEIGHTS = "diffusion_pytorch_model"
 
 
@@ -22,10 +23,10 @@ class DiffusersFolder:
         self.path = _resolve(base)
         self.allow_pickle = allow_pickle
         self.sources: dict[str, str] = {}
-        if not any((self.path / part / "config.json").is_file() for part in ("unet", "vae")):
+        if not any((self.path / part / "config.json").is_file() for part in _PARTS):
             raise InputError(
-                f"{self.path} is not a diffusers model: expected sub-folders such as unet/ and "
-                "vae/, each with a config.json"
+                f"{self.path} is not a diffusers model: expected sub-folders such as "
+                f"{', '.join(f'{part}/' for part in _PARTS)}, each with a config.json"
             )
 
     def config(self, part: str, name: str = "config.json") -> Json:

@@ -9,19 +9,25 @@ A module's path here is its path there, so a key differs only in its leaf:
 | `scale`, `embedding` | `weight` | as it is |
 | any other | the same name | as it is |
 
-What else differs between versions of a checkpoint stands in `Spelling`. Conversion is total: every
-key must be used and every leaf filled, and one error lists everything that does not match.
+The layers of a stack (`models.stack`) have a key each, and one leaf together. What else differs
+between versions of a checkpoint stands in `Spelling`. Conversion is total: every key must be used
+and every leaf filled, and one error lists everything that does not match.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from flax import nnx
 
 from omgsr_jax.checkpoint import weight_name
 from omgsr_jax.errors import InputError
+from omgsr_jax.models import stack
+from omgsr_jax.storage import Pending
+
+from .tensor_files import Tensors
 
 _WEIGHTS = ("kernel", "scale", "embedding")
 _LISTED = 20
@@ -92,10 +98,23 @@ DINOV3_CONVNEXT = Spelling(
 )
 
 
-def torch_key(name: str) -> str:
-    """The state-dict key of a weight."""
+T5 = Spelling(
+    # The token table is saved under either name, or both.
+    rewrites=((r"^encoder\.embed_tokens\.", "shared."),),
+)
+
+
+def torch_keys(name: str, shape: tuple[int, ...]) -> list[str]:
+    """The state-dict keys of a weight: one, or one per layer of a stack."""
     module, dot, leaf = name.rpartition(".")
-    return f"{module}{dot}{'weight' if leaf in _WEIGHTS else leaf}"
+    key = f"{module}{dot}{'weight' if leaf in _WEIGHTS else leaf}"
+    if not _is_stacked(name):
+        return [key]
+    return [key.replace(f".{stack.EACH}.", f".{i}.") for i in range(shape[0])]
+
+
+def _is_stacked(name: str) -> bool:
+    return stack.EACH in name.split(".")
 
 
 def to_jax(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -120,47 +139,86 @@ def convert_state(
     headline: str,
     dtype: np.dtype | None = None,
 ) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch checkpoint by the names of our weights.
+    """The tensors of a PyTorch checkpoint by the names of our weights; see `plan_state`."""
+    planned = plan_state(tensors, abstract, spelling=spelling, headline=headline, dtype=dtype)
+    return {name: weight.read() for name, weight in planned.items()}
 
-    Tensors are read one at a time and stored as `dtype`, or losslessly as they are: fp32 and bf16
-    stay, fp16 becomes fp32.
+
+def plan_state(
+    tensors: Mapping[str, np.ndarray],
+    abstract: nnx.State,
+    *,
+    spelling: Spelling,
+    headline: str,
+    dtype: np.dtype | None = None,
+) -> dict[str, Pending]:
+    """The tensors of a PyTorch checkpoint by the names of our weights, read when asked for.
+
+    They are stored as `dtype`, or losslessly as they are: fp32 and bf16 stay, fp16 becomes fp32.
     """
     canonical = {spelling.canonical(key): key for key in tensors}
     wanted = {
-        torch_key(weight_name(path)): (weight_name(path), leaf.shape)
+        weight_name(path): (torch_keys(weight_name(path), leaf.shape), leaf.shape)
         for path, leaf in abstract.flat_state()
     }
+    keys = {key for group, _ in wanted.values() for key in group}
     problems = {
-        "missing": sorted(set(wanted) - set(canonical)),
+        "missing": sorted(keys - set(canonical)),
         "not known here": sorted(
-            canonical[key] for key in set(canonical) - set(wanted) if key is not None
+            canonical[key] for key in set(canonical) - keys if key is not None
         ),
+        "of the wrong shape": [],
     }
-    converted: dict[str, np.ndarray] = {}
-    misshapen: list[str] = []
-    for key, (name, shape) in wanted.items():
-        if key not in canonical:
-            continue
-        tensor = tensors[canonical[key]]
-        expected = to_torch(name, np.empty(shape, bool)).shape
-        if tensor.shape != expected:
-            misshapen.append(f"{canonical[key]}: {tensor.shape}, expected {expected}")
-        elif not any(problems.values()) and not misshapen:
-            converted[name] = _stored(to_jax(name, tensor), dtype)
-    problems["of the wrong shape"] = misshapen
+    planned: dict[str, Pending] = {}
+    for name, (group, shape) in wanted.items():
+        sources = [canonical[key] for key in group if key in canonical]
+        one = shape[1:] if _is_stacked(name) else shape
+        expected = to_torch(name, np.broadcast_to(False, one)).shape
+        for source in sources:
+            found = _shape(tensors, source)
+            if found != expected:
+                problems["of the wrong shape"].append(f"{source}: {found}, expected {expected}")
+        if not any(problems.values()):
+            stored = dtype or _lossless(_dtype(tensors, sources[0]))
+            read = partial(_read, tensors, sources, name, stored)
+            planned[name] = Pending(shape, stored, read)
     _raise_if_any(problems, headline)
-    return converted
+    return planned
+
+
+def _read(
+    tensors: Mapping[str, np.ndarray], sources: list[str], name: str, dtype: np.dtype
+) -> np.ndarray:
+    """One weight in our layout: a tensor, or those of a stack's layers on top of each other."""
+    if not _is_stacked(name):
+        return np.ascontiguousarray(to_jax(name, tensors[sources[0]]).astype(dtype))
+    first = to_jax(name, tensors[sources[0]])
+    stacked = np.empty((len(sources), *first.shape), dtype)
+    for i, source in enumerate(sources):
+        stacked[i] = to_jax(name, tensors[source])
+    return stacked
 
 
 def torch_state(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `convert_state`: a PyTorch state dict."""
-    return {torch_key(name): to_torch(name, np.asarray(array)) for name, array in params.items()}
+    state: dict[str, np.ndarray] = {}
+    for name, array in params.items():
+        layers = np.asarray(array) if _is_stacked(name) else np.asarray(array)[None]
+        keys = torch_keys(name, layers.shape)
+        state |= {key: to_torch(name, layer) for key, layer in zip(keys, layers, strict=True)}
+    return state
 
 
-def _stored(array: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
-    if dtype is None:
-        dtype = np.dtype("float32") if array.dtype == np.float16 else array.dtype
-    return np.ascontiguousarray(array.astype(dtype))
+def _shape(tensors: Mapping[str, np.ndarray], key: str) -> tuple[int, ...]:
+    return tensors.shape(key) if isinstance(tensors, Tensors) else tensors[key].shape
+
+
+def _dtype(tensors: Mapping[str, np.ndarray], key: str) -> np.dtype:
+    return tensors.dtype(key) if isinstance(tensors, Tensors) else tensors[key].dtype
+
+
+def _lossless(dtype: np.dtype) -> np.dtype:
+    return np.dtype("float32") if dtype == np.float16 else dtype
 
 
 def _raise_if_any(problems: dict[str, list[str]], headline: str) -> None:

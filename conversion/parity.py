@@ -5,7 +5,7 @@ namesake's, in the order in which PyTorch computes them; the first one that diff
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from omgsr_jax import checkpoint
 from omgsr_jax.checkpoint import weight_name
 from omgsr_jax.generator import OMGSR
 
-from . import peft_adapters
+from . import peft_adapters, torch_backbones
 
 STAGES = ("encode", "backbone", "z_P", "decode")
 
@@ -99,7 +99,10 @@ def compare_blocks(
     def hook(name: str) -> Callable[[Any, Any, Any], None]:
         def compare(child: Any, _: Any, output: Any) -> None:
             if name in ours and isinstance(output, torch.Tensor):
-                channels_first = output.ndim == 4 or isinstance(child, torch.nn.GroupNorm)
+                by_head = isinstance(child, torch.nn.RMSNorm)  # b n k d
+                channels_first = isinstance(child, torch.nn.GroupNorm) or (
+                    output.ndim == 4 and not by_head
+                )
                 channels_last = output.movedim(1, -1) if channels_first else output
                 theirs = channels_last.float().numpy().reshape(ours[name].shape)
                 errors.append(BlockError(name, relative_error(ours[name], theirs)))
@@ -137,15 +140,31 @@ def to_nchw(array: Any) -> Any:
 
 
 class TorchPipeline:
-    """The published inference, in PyTorch: adapters merged, posterior mode, one step, no tiles."""
+    """The published inference, in PyTorch: adapters merged, posterior mode, one step, no tiles.
 
-    def __init__(self, base: Path, adapter: Path | None, mid_timestep: int, context: np.ndarray):
+    Args:
+        base, adapter: the folders that were converted.
+        mid_timestep, prompt: those of the converted model.
+        published: tell FLUX its time with the published rounding to bf16.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        adapter: Path | None,
+        mid_timestep: int,
+        prompt: Mapping[str, np.ndarray],
+        *,
+        published: bool = False,
+    ):
         import torch
-        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+        from diffusers import AutoencoderKL
         from peft import PeftModel
 
         self.vae = AutoencoderKL.from_pretrained(base / "vae").eval()
-        self.unet = UNet2DConditionModel.from_pretrained(base / "unet").eval()
+        is_flux = (base / "transformer").is_dir()
+        predictor = torch_backbones.FluxPredictor if is_flux else torch_backbones.UNetPredictor
+        self.predictor = predictor(base, mid_timestep, published)
         if adapter:
             encoder, backbone = (
                 str(peft_adapters.find_adapter(adapter, names))
@@ -154,29 +173,45 @@ class TorchPipeline:
             self.vae.encoder = PeftModel.from_pretrained(
                 self.vae.encoder, encoder
             ).merge_and_unload()
-            self.unet = PeftModel.from_pretrained(self.unet, backbone).merge_and_unload()
-        scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
-        self.alpha_bar = scheduler.alphas_cumprod[mid_timestep]
-        self.mid_timestep = mid_timestep
-        self.context = torch.from_numpy(np.array(context, np.float32))[None]
+            self.predictor.network = PeftModel.from_pretrained(
+                self.predictor.network, backbone
+            ).merge_and_unload()
+        self.prompt = {
+            name: torch.from_numpy(np.array(value, np.float32))[None]
+            for name, value in prompt.items()
+        }
 
     def cast(self, dtype: Any) -> "TorchPipeline":
         self.vae.to(dtype)
-        self.unet.to(dtype)
+        self.predictor.network.to(dtype)
         return self
+
+    def encode(self, x: Any) -> Any:
+        """Images to scaled latents, b c h w."""
+        config = self.vae.config
+        mode = self.vae.encode(x.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        return (mode - (config.shift_factor or 0)) * config.scaling_factor
+
+    def predict(self, z_l: Any) -> Any:
+        prompt = {name: value.to(z_l) for name, value in self.prompt.items()}
+        prompt = {name: v.expand(len(z_l), *v.shape[1:]) for name, v in prompt.items()}
+        return self.predictor(z_l, **prompt)
+
+    def decode(self, z_p: Any) -> Any:
+        config = self.vae.config
+        z = z_p / config.scaling_factor + (config.shift_factor or 0)
+        return self.vae.decode(z).sample.clamp(-1, 1)
 
     def stages(self, x_l: np.ndarray) -> dict[str, np.ndarray]:
         """Every stage's result for images b h w 3."""
         import torch
 
         with torch.no_grad():
-            x = to_nchw(x_l).to(self.vae.device, self.vae.dtype)
-            z_l = self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-            context = self.context.to(x).expand(len(x), -1, -1)
-            prediction = self.unet(z_l, self.mid_timestep, encoder_hidden_states=context).sample
-            z_p = (z_l - (1 - self.alpha_bar).sqrt() * prediction) / self.alpha_bar.sqrt()
-            image = self.vae.decode(z_p / self.vae.config.scaling_factor).sample
-        values = (z_l, prediction, z_p, image.clamp(-1, 1))
+            z_l = self.encode(to_nchw(x_l))
+            prediction = self.predict(z_l)
+            z_p = self.predictor.clean(z_l, prediction)
+            image = self.decode(z_p)
+        values = (z_l, prediction, z_p, image)
         return dict(zip(STAGES, map(to_nhwc, values), strict=True))
 
     def stages_in_bf16(self, x_l: np.ndarray) -> dict[str, np.ndarray]:
@@ -187,7 +222,7 @@ class TorchPipeline:
         which take an hour per image on CPUs without bf16 units.
         """
         with _rounding_to_bf16():
-            for weight in (*self.vae.parameters(), *self.unet.parameters()):
+            for weight in (*self.vae.parameters(), *self.predictor.network.parameters()):
                 weight.data = weight.data.bfloat16().float()
             return self.stages(x_l)
 
@@ -272,8 +307,7 @@ def _torch_results(
     import torch
 
     mid_timestep = checkpoint.read_card(converted).generator.mid_timestep
-    context = checkpoint.read_prompt(converted)["context"]
-    pipeline = TorchPipeline(base, adapter, mid_timestep, context)
+    pipeline = TorchPipeline(base, adapter, mid_timestep, checkpoint.read_prompt(converted))
     return {
         "torch_fp32": pipeline.stages(x_l),
         "torch_fp64": pipeline.cast(torch.float64).stages(x_l),

@@ -11,9 +11,10 @@ from flax import nnx
 from omgsr_jax.checkpoint import weights
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.lora import LoRASpec
+from omgsr_jax.storage import Pending
 
 from .configs import Json, read_json
-from .keymap import Spelling, convert_state, torch_state
+from .keymap import Spelling, plan_state, torch_state
 from .tensor_files import open_tensors, write_safetensors
 
 _PREFIX = "base_model.model."
@@ -73,7 +74,15 @@ def read_factors(
     folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
 ) -> dict[str, np.ndarray]:
     """The factors by name, for a model with shapes in place of arrays that carries the adapter."""
-    return convert_state(
+    planned = plan_factors(folder, abstract, allow_pickle=allow_pickle)
+    return {name: factor.read() for name, factor in planned.items()}
+
+
+def plan_factors(
+    folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
+) -> dict[str, Pending]:
+    """The same, each read when asked for."""
+    return plan_state(
         open_tensors(folder, _STEM, allow_pickle=allow_pickle),
         nnx.state(abstract, nnx.LoRAParam),
         spelling=_SPELLING,

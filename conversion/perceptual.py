@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import checkpoint, perceptual
+from omgsr_jax import perceptual, storage
 from omgsr_jax.errors import InputError
 from omgsr_jax.losses.dists import DISTSConfig
 from omgsr_jax.losses.lpips import LPIPSConfig
@@ -68,7 +68,7 @@ def convert_perceptual(
         out: the converted networks; must not exist yet. `omgsr_jax.perceptual.read` reads them.
         allow_pickle: open pickled weights with torch.load(weights_only=True).
     """
-    checkpoint.require_new(out)
+    storage.require_new(out)
     folder = Path(directory).expanduser()
     if not folder.is_dir():
         raise InputError(f"{directory} is not a folder; expected one with perceptual networks")

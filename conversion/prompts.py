@@ -1,32 +1,49 @@
-"""Prompt embeddings, computed once at conversion: the text encoders are not needed again."""
+"""Prompt embeddings, computed once at conversion: the text encoders are not needed again.
+
+They are named by the backbone's keyword, and have no batch axis.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from omgsr_jax.checkpoint import fill
+from omgsr_jax.checkpoint import fill, weights
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.clip_text import CLIPTextEncoder
+from omgsr_jax.models.t5 import T5Encoder
 
 from .configs import clip_text_config
 from .diffusers_folder import DiffusersFolder
-from .keymap import CLIP_TEXT, convert_state
+from .flux_configs import t5_config
+from .keymap import CLIP_TEXT, T5, convert_state, plan_state
 from .tensor_files import SafetensorsFile
 
-# Written by `omgsr export` in place of the text encoder that a converted model no longer has.
+# Written by `omgsr export` in place of the text encoders that a converted model no longer has.
 EXPORTED = "prompt_embeds.safetensors"
 
-
-def embed_prompt(base: DiffusersFolder, prompt: str) -> dict[str, np.ndarray]:
-    """The prompt's embeddings by the backbone's keyword, without a batch axis."""
-    exported = base.path / EXPORTED
-    if exported.is_file() and not base.has("text_encoder"):
-        return dict(SafetensorsFile(exported))
-    return {"context": _clip_context(base, prompt)}  # n c
+_FLUX_TOKENS = 512
 
 
-def _clip_context(base: DiffusersFolder, prompt: str) -> np.ndarray:
+def exported(base: DiffusersFolder) -> dict[str, np.ndarray] | None:
+    """The embeddings in a folder that `omgsr export` wrote."""
+    path = base.path / EXPORTED
+    if path.is_file() and not base.has("text_encoder"):
+        return dict(SafetensorsFile(path))
+    return None
+
+
+def for_sd(base: DiffusersFolder, prompt: str) -> dict[str, np.ndarray]:
+    tokens, _ = _clip(base, prompt)
+    return {"context": tokens}  # n c
+
+
+def for_flux(base: DiffusersFolder, prompt: str) -> dict[str, np.ndarray]:
+    _, pooled = _clip(base, prompt)
+    return {"context": _t5(base, prompt), "pooled": pooled}  # n c, c
+
+
+def _clip(base: DiffusersFolder, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     where = base.path / "text_encoder"
     config = clip_text_config(base.config("text_encoder"), f"{where}/config.json")
     encoder = CLIPTextEncoder(config, rngs=None)
@@ -37,20 +54,41 @@ def _clip_context(base: DiffusersFolder, prompt: str) -> np.ndarray:
         headline=f"the text encoder in {where} does not fit its config",
         dtype=np.dtype("float32"),
     )
-    ids = _tokenize(base, prompt, config.max_position_embeddings)
+    ids = _tokenize(base, "tokenizer", prompt, config.max_position_embeddings)
     with jax.default_matmul_precision("highest"):
-        tokens, _ = fill(encoder, params)(jnp.asarray(ids))
-    return np.asarray(tokens[0])
+        tokens, pooled = fill(encoder, params)(jnp.asarray(ids))
+    return np.asarray(tokens[0]), np.asarray(pooled[0])
 
 
-def _tokenize(base: DiffusersFolder, prompt: str, length: int) -> np.ndarray:
+def _t5(base: DiffusersFolder, prompt: str) -> np.ndarray:
+    """T5-XXL has 19 GB in fp32; a block's weights are read when its turn has come."""
+    where = base.path / "text_encoder_2"
+    config = t5_config(base.config("text_encoder_2"), f"{where}/config.json")
+    encoder = T5Encoder(config, rngs=None)
+    planned = plan_state(
+        base.tensors("text_encoder_2", "model"),
+        nnx.state(encoder),
+        spelling=T5,
+        headline=f"the text encoder in {where} does not fit its config",
+        dtype=np.dtype("float32"),
+    )
+
+    def fetch(path: str, part: nnx.Module) -> nnx.Module:
+        return fill(part, {name: planned[f"{path}.{name}"].read() for name in weights(part)})
+
+    ids = _tokenize(base, "tokenizer_2", prompt, _FLUX_TOKENS)
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(encoder(jnp.asarray(ids), fetch)[0])
+
+
+def _tokenize(base: DiffusersFolder, part: str, prompt: str, length: int) -> np.ndarray:
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise InputError(
             "reading the checkpoint's tokenizer needs `pip install omgsr-jax[convert]`"
         ) from None
-    tokenizer = AutoTokenizer.from_pretrained(base.folder("tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(base.folder(part))
     length = min(length, tokenizer.model_max_length)
     return tokenizer(
         prompt, max_length=length, padding="max_length", truncation=True, return_tensors="np"

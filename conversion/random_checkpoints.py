@@ -5,25 +5,37 @@ their key names, so that every step from file to image can be compared without t
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# The published target list.
+# The published target lists.
 _TARGETS = ["conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out"]
 _TARGETS += ["to_k", "to_q", "to_v", "to_out.0"]
+_FLUX_TARGETS = ["x_embedder", "attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0"]
+_FLUX_TARGETS += ["attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out"]
+_FLUX_TARGETS += ["ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"]
 
 
 @dataclass(frozen=True)
 class Preset:
     """An architecture, as keyword arguments of diffusers' and transformers' own classes."""
 
-    unet: dict[str, Any]
+    backbone: dict[str, Any]
     vae: dict[str, Any]
     text: dict[str, Any]
     scheduler: dict[str, Any]
     encoder_rank: int
     backbone_rank: int
+    # FLUX's second text encoder, a T5. With it, the backbone is a transformer, else a UNet.
+    text_2: dict[str, Any] | None = None
+    # How large a file of the backbone may be.
+    shard: str = "10GB"
+
+    @property
+    def is_flux(self) -> bool:
+        return self.text_2 is not None
 
 
 _SD_SCHEDULE = {
@@ -70,9 +82,38 @@ _SD_VAE = {
     "sample_size": 512,
 }
 
+_FLUX = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+}
+_FLUX_VAE = {
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+}
+# As in FLUX.1-dev's CLIP-L, whose end of text is the largest id.
+_TINY_CLIP_L = _TINY_TEXT | {"hidden_act": "quick_gelu", "eos_token_id": 2}
+_TINY_T5 = {
+    "vocab_size": 260,
+    "d_model": 48,
+    "d_kv": 8,
+    "d_ff": 96,
+    "num_layers": 2,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+}
+
 PRESETS = {
     "tiny": Preset(
-        unet={
+        backbone={
             "sample_size": 16,
             "layers_per_block": 1,
             "block_out_channels": [32, 64, 96],
@@ -95,58 +136,121 @@ PRESETS = {
         encoder_rank=4,
         backbone_rank=8,
     ),
+    "flux-tiny": Preset(
+        backbone={
+            "in_channels": 64,
+            "num_layers": 2,
+            "num_single_layers": 3,
+            "attention_head_dim": 16,
+            "num_attention_heads": 4,
+            "joint_attention_dim": 48,
+            "pooled_projection_dim": 48,
+            "guidance_embeds": True,
+            "axes_dims_rope": [4, 6, 6],
+        },
+        vae={
+            "block_out_channels": [16, 32, 32],
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "down_block_types": ["DownEncoderBlock2D"] * 3,
+            "up_block_types": ["UpDecoderBlock2D"] * 3,
+            **_FLUX_VAE,
+        },
+        text=_TINY_CLIP_L,
+        scheduler=_FLUX,
+        encoder_rank=4,
+        backbone_rank=8,
+        text_2=_TINY_T5,
+        shard="200KB",
+    ),
+    # FLUX.1-dev's width and kinds of blocks, an eighth of its depth: 1.5 G parameters.
+    "flux-mid": Preset(
+        backbone={
+            "in_channels": 64,
+            "num_layers": 2,
+            "num_single_layers": 5,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 768,
+            "guidance_embeds": True,
+        },
+        vae=_SD_VAE | _FLUX_VAE | {"block_out_channels": [32, 64, 64, 64]},
+        text=_TINY_CLIP_L | {"hidden_size": 768, "num_attention_heads": 12},
+        scheduler=_FLUX,
+        encoder_rank=64,
+        backbone_rank=64,
+        text_2=_TINY_T5 | {"d_model": 4096},
+        shard="1GB",
+    ),
     "sd-turbo": Preset(_SD2_UNET, _SD_VAE, _OPENCLIP_H, _TURBO, 16, 32),
     "sd21-base": Preset(_SD2_UNET, _SD_VAE, _OPENCLIP_H, _SD21, 16, 32),
 }
 
 
-def write_base(folder: Path, preset: Preset, *, seed: int = 0) -> None:
+def write_base(folder: Path, preset: Preset, *, seed: int = 0, dtype: str = "float32") -> None:
     """A diffusers folder with random weights."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
-    networks: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-    for part, network in networks.items():
-        module = network(**getattr(preset, part))
-        enliven(module)
-        module.save_pretrained(folder / part)
-    text = CLIPTextModel(CLIPTextConfig(**preset.text))
-    enliven(text)
-    text.save_pretrained(folder / "text_encoder")
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        for part, build in _networks(preset).items():
+            module = build()
+            enliven(module)
+            module.save_pretrained(folder / part, max_shard_size=preset.shard)
+            del module
+    finally:
+        torch.set_default_dtype(torch.float32)
     _write_json(folder / "scheduler" / "scheduler_config.json", preset.scheduler)
-    _write_tokenizer(folder / "tokenizer", preset.text)
+    _write_tokenizer(folder / "tokenizer")
+    if preset.text_2:
+        _write_t5_tokenizer(folder / "tokenizer_2")
+
+
+def _networks(preset: Preset) -> dict[str, Callable[[], Any]]:
+    """What makes each network, by its folder."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    backbone: dict[str, Callable[[], Any]] = {
+        "unet": lambda: UNet2DConditionModel(**preset.backbone)
+    }
+    if preset.is_flux:
+        backbone = {"transformer": lambda: FluxTransformer2DModel(**preset.backbone)}
+    texts: dict[str, Callable[[], Any]] = {
+        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**preset.text))
+    }
+    if preset.text_2 is not None:
+        texts["text_encoder_2"] = lambda: T5EncoderModel(T5Config(**preset.text_2 or {}))
+    return backbone | {"vae": lambda: AutoencoderKL(**preset.vae)} | texts
 
 
 def write_adapters(folder: Path, base: Path, preset: Preset, *, seed: int = 1) -> None:
     """Adapters on the published targets, saved as the published training code saves them."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
     from peft import LoraConfig, PeftModel
 
     torch.manual_seed(seed)
-    for name, module, rank in (
-        (
-            "vae_encoder_lora_adapter",
-            AutoencoderKL.from_pretrained(base / "vae").encoder,
-            preset.encoder_rank,
-        ),
-        (
-            "unet_lora_adapter",
-            UNet2DConditionModel.from_pretrained(base / "unet"),
-            preset.backbone_rank,
-        ),
-    ):
+    encoder = AutoencoderKL.from_pretrained(base / "vae", torch_dtype="auto").encoder
+    if preset.is_flux:
+        names = ("vae_encoder_adapter", "flux_adapter")
+        backbone = FluxTransformer2DModel.from_pretrained(base / "transformer", torch_dtype="auto")
+    else:
+        names = ("vae_encoder_lora_adapter", "unet_lora_adapter")
+        backbone = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype="auto")
+    targets = (_TARGETS, _FLUX_TARGETS if preset.is_flux else _TARGETS)
+    ranks = (preset.encoder_rank, preset.backbone_rank)
+    for name, module, rank, modules in zip(names, (encoder, backbone), ranks, targets, strict=True):
         config = LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=_TARGETS, init_lora_weights="gaussian"
+            r=rank, lora_alpha=rank, target_modules=modules, init_lora_weights="gaussian"
         )
         adapted = PeftModel(module, config, adapter_name=name)
         for key, weight in adapted.named_parameters():
             if "lora_B" in key:  # zero at the start of training, which would prove nothing
                 torch.nn.init.normal_(weight, std=0.02)
         adapted.save_pretrained(str(folder))
-        del adapted, module
 
 
 def enliven(module: Any) -> None:
@@ -158,7 +262,7 @@ def enliven(module: Any) -> None:
             torch.nn.init.normal_(weight, mean=float("norm" in key and "weight" in key), std=0.05)
 
 
-def _write_tokenizer(folder: Path, text: dict[str, Any]) -> None:
+def _write_tokenizer(folder: Path) -> None:
     """A CLIP tokenizer whose vocabulary is the 256 bytes, alone and at the end of a word."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -182,6 +286,20 @@ def _write_tokenizer(folder: Path, text: dict[str, Any]) -> None:
             "pad_token": "!",  # as in Stable Diffusion 2.x
         },
     )
+
+
+def _write_t5_tokenizer(folder: Path) -> None:
+    """A T5 tokenizer whose vocabulary is a few special tokens and the printable characters."""
+    from transformers import T5TokenizerFast  # type: ignore[attr-defined]
+
+    letters = ["▁", *(chr(code) for code in range(33, 127))]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        *((letter, -2.0) for letter in letters),
+    ]
+    T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=24).save_pretrained(folder)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

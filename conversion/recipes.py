@@ -1,7 +1,9 @@
 """The published recipes: what a base and its adapter imply where the user does not say.
 
 A base is recognised by its scheduler's config, which survives renaming and fine-tuning: SD-Turbo
-comes with a trailing Euler scheduler, SD2.1-base with a PNDM scheduler.
+comes with a trailing Euler scheduler, SD2.1-base with a PNDM scheduler, FLUX.1 with a flow-matching
+one. Both papers build on FLUX.1-dev: for an adapter of the first, say its mid-timestep (295), its
+prompt and its process size.
 """
 
 from collections.abc import Mapping
@@ -26,10 +28,12 @@ class Recipe:
 
 SD_TURBO = Recipe("OMGSR-S (v1), SD-Turbo", 195, V1_PROMPT, 512)
 SD21_BASE = Recipe("OMGSR-S (v2), SD2.1-base", 273, "", 512)
+FLUX_DEV = Recipe("OMGSR-F (v2), FLUX.1-dev", 244, "", 1024)
 
 _BY_SCHEDULER = {
     ("EulerDiscreteScheduler", "trailing"): SD_TURBO,
     ("PNDMScheduler", "leading"): SD21_BASE,
+    ("FlowMatchEulerDiscreteScheduler", "leading"): FLUX_DEV,
 }
 
 

@@ -131,6 +131,9 @@ class Tensors(Mapping[str, np.ndarray]):
     def dtype(self, name: str) -> np.dtype:
         return self._where[name].dtype(name)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._where[name].shape(name)
+
 
 _PICKLE_ADVICE = (
     "pickles can run any code when they are opened. Use a safetensors version of these weights, "

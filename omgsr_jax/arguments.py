@@ -46,7 +46,16 @@ def _add_upscale(parser: ArgumentParser) -> None:
         help="which colours of the input the output gets (default: adain)",
     )
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="default: fp32 on CPUs, else bf16"
+        "--precision",
+        choices=("fp32", "bf16", "int8"),
+        help="default: fp32 on CPUs, else bf16; int8 halves the backbone's weights",
+    )
+    parser.add_argument(
+        "--shards",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="devices over which the backbone's weights are divided (default: 1)",
     )
     parser.add_argument(
         "--tile",

@@ -10,10 +10,7 @@ factors stand beside the kernel that they adapt (`vae.encoder.conv_in.lora_A.ker
 import dataclasses
 import json
 import math
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,18 +18,19 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
 
 from .errors import InputError
 from .generator import OMGSR, OMGSRConfig
-from .models import lora
+from .models import int8, lora, stack
+from .models.flux import FluxConfig
 from .models.lora import LoRASpec
 from .models.unet import UNetConfig
 from .models.vae import VAE, VAEConfig
 from .process import DDPM, FlowMatching
+from .storage import Weight, restore, tree_shapes, write_directory
 
 Module = TypeVar("Module", bound=nnx.Module)
 Card = TypeVar("Card")
@@ -40,14 +38,13 @@ Card = TypeVar("Card")
 FORMAT = 1
 CARD = "omgsr.json"
 PARAMS = "params"
-_QUIET_SECONDS = 2.0
-# A data file is held in memory until it is full; the default of 2 GB doubles what writing needs.
-_DATA_FILE_BYTES = 1 << 27
 PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+INFERENCE_PRECISIONS = (*PRECISIONS, "int8")
 
 # How the parts that have variants are called in omgsr.json.
 _KINDS: dict[str, type] = {
     "unet": UNetConfig,
+    "flux": FluxConfig,
     "ddpm": DDPM,
     "flow_matching": FlowMatching,
 }
@@ -129,65 +126,9 @@ def weight_name(path: Iterable[Any]) -> str:
     return ".".join(str(part) for part in path if part != "base_layer")
 
 
-def write(directory: str | Path, card: ModelCard, params: Mapping[str, np.ndarray]) -> None:
+def write(directory: str | Path, card: ModelCard, params: Mapping[str, Weight]) -> None:
     """Writes a converted model. It appears under its name only when it is whole."""
     write_directory(directory, CARD, card.to_json(), {PARAMS: params})
-
-
-def write_directory(
-    directory: str | Path,
-    card_name: str,
-    card: Mapping[str, Any],
-    trees: Mapping[str, Mapping[str, np.ndarray]],
-) -> None:
-    """Writes a directory that holds a card (JSON) and weights, each tree of them by its path."""
-    size = sum(array.nbytes for tree in trees.values() for array in tree.values())
-    with new_directory(directory, bytes_needed=size) as partial:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=1)) as checkpointer:
-            for path, tree in trees.items():
-                request = ocp.args.PyTreeSave(
-                    dict(tree), ocdbt_target_data_file_size=_DATA_FILE_BYTES
-                )
-                checkpointer.save(partial / path, args=request)
-        (partial / card_name).write_text(json.dumps(card, indent=2) + "\n")
-
-
-def require_new(directory: str | Path) -> None:
-    if Path(directory).exists():
-        raise InputError(f"{directory} exists already; remove it or choose another name")
-
-
-@contextmanager
-def new_directory(directory: str | Path, *, bytes_needed: int) -> Iterator[Path]:
-    """A directory to fill, which gets its name when the block ends well, and else disappears."""
-    require_new(directory)
-    directory = Path(directory).absolute()
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        free = shutil.disk_usage(partial).free
-        if free < bytes_needed:
-            raise InputError(
-                f"{directory} needs {bytes_needed / 1e9:.1f} GB of disk space, "
-                f"{free / 1e9:.1f} GB are free"
-            )
-        yield partial
-        partial.rename(directory)
-    except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
-        raise InputError(f"{directory} could not be written: {error}") from error
-    finally:
-        _remove_for_good(partial)
-
-
-def _remove_for_good(folder: Path) -> None:
-    """Removes a folder, even if Orbax's threads write on for a moment after one has failed."""
-    quiet_since = time.monotonic() if folder.exists() else -math.inf
-    while time.monotonic() - quiet_since < _QUIET_SECONDS:
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            quiet_since = time.monotonic()
-        time.sleep(0.05)
 
 
 def read_card(directory: str | Path) -> ModelCard:
@@ -293,58 +234,38 @@ def fill(model: Module, params: Mapping[str, Any]) -> Module:
 
 def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every weight of a converted model, without reading the weights."""
-    return _tree_shapes(epath.Path(directory) / PARAMS)
-
-
-def _tree_shapes(tree: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
-    with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(_absolute(tree)).item_metadata.tree
-    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()}
-
-
-def _absolute(path: epath.Path) -> epath.Path:
-    """Orbax finds nothing under a relative path; a bucket's is absolute already."""
-    return path if "://" in str(path) else path.absolute()
-
-
-def restore(
-    tree: epath.Path,
-    names: set[str],
-    sharding: Callable[[str], Sharding] | None = None,
-    *,
-    part: bool = False,
-) -> dict[str, Any]:
-    """The weights called `names`: all of a tree or, with `part`, some of them."""
-    stored = _tree_shapes(tree)
-    missing, surplus = names - set(stored), set() if part else set(stored) - names
-    if missing or surplus:
-        raise InputError(
-            f"{tree} does not hold the weights that its description names: {len(missing)} are "
-            f"missing, {len(surplus)} too many. Convert again."
-        )
-    how = {
-        name: ocp.ArrayRestoreArgs(sharding=sharding(name))
-        if sharding
-        else ocp.RestoreArgs(restore_type=np.ndarray)
-        for name in names
-    }
-    request = ocp.args.PyTreeRestore(
-        item={name: stored[name] for name in names}, restore_args=how, partial_restore=True
-    )
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(_absolute(tree), args=request)
+    return tree_shapes(epath.Path(directory) / PARAMS)
 
 
 def for_inference(model: OMGSR, precision: str) -> OMGSR:
     """Merges the adapters (in fp32), casts to the precision to compute in, and moves to the device.
 
-    Done on the host where the weights are there, which spares compiling hundreds of small programs.
+    "int8" quantises the backbone's blocks and computes in bf16. All of it is done on the host where
+    the weights are there, which spares memory, and compiling hundreds of small programs; and on the
+    devices over which they are divided, where they are.
     """
-    lora.merge(model.vae.encoder)
-    lora.merge(model.backbone)
-    dtype = PRECISIONS[precision]
+    with jax.default_matmul_precision("highest"):
+        lora.merge(model.vae.encoder)
+        lora.merge(model.backbone)
+    dtype = PRECISIONS["bf16" if precision == "int8" else precision]
+    model = _mapped(model, lambda leaf: leaf.astype(dtype, copy=False))
+    if precision == "int8":
+        int8.quantise(model.backbone, dtype)
+    return _mapped(model, jnp.asarray)
+
+
+def _mapped(model: Module, change: Callable[[Any], Any]) -> Module:
+    """`model` with its arrays changed one by one; it loses them, as there may not be room twice."""
     graph, state = nnx.split(model)
-    return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))
+    leaves, treedef = jax.tree.flatten(state)
+    del state
+    for _, part in nnx.iter_modules(model):
+        for name, value in list(vars(part).items()):
+            if isinstance(value, nnx.Variable):
+                delattr(part, name)
+    for i, leaf in enumerate(leaves):
+        leaves[i] = change(leaf)
+    return nnx.merge(graph, jax.tree.unflatten(treedef, leaves))
 
 
 def describe(directory: str | Path) -> dict[str, Any]:
@@ -363,7 +284,11 @@ def describe(directory: str | Path) -> dict[str, Any]:
     def adapter(spec: LoRASpec | None, prefix: str) -> str:
         if spec is None:
             return "none"
-        layers = sum(name.startswith(prefix) and name.endswith("lora_A.kernel") for name in shapes)
+        layers = sum(
+            stack.depth(name, leaf.shape)
+            for name, leaf in shapes.items()
+            if name.startswith(prefix) and name.endswith("lora_A.kernel")
+        )
         size = parameters(prefix, adapter=True)
         return f"rank {spec.rank}, alpha {spec.alpha}, on {layers} layers, {size} parameters"
 

@@ -3,7 +3,7 @@
 OMGSR-S and OMGSR-F are this one class over different parts: a VAE, a backbone, a noise process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -11,14 +11,15 @@ from flax import nnx
 from jax import Array
 
 from .models import lora
+from .models.flux import Flux, FluxConfig
 from .models.layers import Rngs
 from .models.lora import LoRASpec
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
 from .process import DDPM, FlowMatching
 
-BackboneConfig = UNetConfig
-_BACKBONES = {UNetConfig: UNet}
+BackboneConfig = UNetConfig | FluxConfig
+_BACKBONES: dict[type, Callable[..., nnx.Module]] = {UNetConfig: UNet, FluxConfig: Flux}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class OMGSRConfig:
                 f"not {self.mid_timestep}"
             )
 
+    @property
+    def multiple(self) -> int:
+        """What the sides of images must be multiples of."""
+        return self.vae.downsampling * self.backbone.patch
+
 
 class Prompt(nnx.Variable):
     """Embeddings of the one prompt that a model was trained with."""
@@ -61,6 +67,7 @@ class OMGSR(nnx.Module):
             lora.inject(self.backbone, config.backbone_lora, rngs=rngs)
         self.process = config.process
         self.t_m = config.mid_timestep
+        self.multiple = config.multiple
 
     def encode(self, x_l: Array, key: Array | None = None) -> Array:
         """Images (b h w 3, in [-1, 1]) to scaled latents z_L (b h/8 w/8 c), fp32.
@@ -70,18 +77,22 @@ class OMGSR(nnx.Module):
         posterior = self.vae.encode(x_l)
         return self.vae.scale(posterior.mode() if key is None else posterior.sample(key))
 
-    def predict(self, z_l: Array) -> Array:
-        """The network's prediction for z_L, taken as the noisy latent at the mid-timestep."""
+    def predict(self, z_l: Array, *, published: bool = False) -> Array:
+        """The network's prediction for z_L, taken as the noisy latent at the mid-timestep.
+
+        `published` tells the network the time as the published code does.
+        """
         b = z_l.shape[0]
         prompt = {
             name: jnp.broadcast_to(embedding[...], (b, *embedding.shape))
             for name, embedding in self.prompt.items()
         }
-        return self.backbone(z_l, self.process.conditioning(self.t_m), **prompt)
+        time = self.process.conditioning(self.t_m, published=published)
+        return self.backbone(z_l, time, **prompt)
 
-    def one_step(self, z_l: Array) -> Array:
+    def one_step(self, z_l: Array, *, published: bool = False) -> Array:
         """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""
-        return self.process.clean(z_l, self.predict(z_l), self.t_m)
+        return self.process.clean(z_l, self.predict(z_l, published=published), self.t_m)
 
     def decode(self, z_p: Array) -> Array:
         """Latents to images in [-1, 1], fp32."""

@@ -28,8 +28,8 @@ class Process(Protocol):
     def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
         """The signal-to-noise ratio of z_t, for clean latents of mean square `power`."""
 
-    def conditioning(self, t: ArrayLike) -> Array:
-        """The time that the network is told."""
+    def conditioning(self, t: ArrayLike, *, published: bool = False) -> Array:
+        """The time that the network is told, or that the published code tells it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class DDPM:
         alpha_bar = self.alpha_bar(t)
         return alpha_bar * power / (1 - alpha_bar)
 
-    def conditioning(self, t: ArrayLike) -> Array:
+    def conditioning(self, t: ArrayLike, *, published: bool = False) -> Array:
         return jnp.asarray(t, jnp.float32)
 
 
@@ -96,8 +96,13 @@ class FlowMatching:
         sigma = self.sigma(t)
         return jnp.square(1 - sigma) * power / jnp.square(sigma)
 
-    def conditioning(self, t: ArrayLike) -> Array:
-        return self.sigma(t)
+    def conditioning(self, t: ArrayLike, *, published: bool = False) -> Array:
+        """The published code rounds to bf16, and again in thousandths: it tells .50511 as .504."""
+        sigma = self.sigma(t)
+        if not published:
+            return sigma
+        thousandths = sigma.astype(jnp.bfloat16) * jnp.bfloat16(1000)
+        return thousandths.astype(jnp.float32) / 1000
 
 
 def _per_example(value: Array, z: Array) -> Array:

@@ -2,8 +2,10 @@
 
     pip install libtpu
     python scripts/aot_compile.py --topology v5e:2x4            # TPU, one image per chip
-    python scripts/aot_compile.py --topology v5p:4x4x4 --network unet
+    python scripts/aot_compile.py --topology v5p:4x4x4 --network backbone
     python scripts/aot_compile.py --topology v5e:2x4 --program whole --program predict --batch 4
+    python scripts/aot_compile.py --topology v5e:2x4 --model f --shards 8   # FLUX over eight chips
+    python scripts/aot_compile.py --topology v6e:1x1 --model f --precision int8
     python scripts/aot_compile.py --cuda                        # lowers for CUDA (no GPU needed)
     python scripts/aot_compile.py --topology v5e:4x4 --config configs/omgsr_s_512.py \
         --set model.remat=True --set mesh.fsdp=4                # the training step of a config
@@ -11,7 +13,8 @@
 Networks are the generator's parts by themselves; programs are what `omgsr upscale` runs.
 
 Shapes and shardings are enough: no weights are made, no device is used. FLOPs, bytes accessed and
-memory are the compiler's own counts for one device. With --config the whole training step is
+memory are the compiler's own counts for one device, and it counts the body of a loop once: for
+FLUX, see `blocks_tflop` (of all devices). With --config the whole training step is
 compiled, and held against its analytic FLOPs, the device's memory and a roofline; --batch is images
 per device, and a config without a model is taken at full size ("sd").
 Writes a JSON line per network to --out.
@@ -19,6 +22,7 @@ Writes a JSON line per network to --out.
 
 import argparse
 import ast
+import dataclasses
 import importlib.util
 import json
 import os
@@ -33,30 +37,31 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from omgsr_jax.checkpoint import PRECISIONS
+from omgsr_jax.checkpoint import INFERENCE_PRECISIONS, PRECISIONS
 from omgsr_jax.generator import OMGSR, OMGSRConfig
+from omgsr_jax.inference import sharding
 from omgsr_jax.inference.programs import Program, Programs
-from omgsr_jax.models.unet import UNetConfig
-from omgsr_jax.models.vae import VAEConfig
-from omgsr_jax.process import DDPM
+from omgsr_jax.models import int8
+from omgsr_jax.models.flux import FluxConfig
+from omgsr_jax.training.architectures import ARCHITECTURES
 
-CONFIG = OMGSRConfig(VAEConfig(), UNetConfig(), DDPM(), 195, {"context": (77, 1024)})
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+CONFIGS = {"s": ARCHITECTURES["sd"], "f": ARCHITECTURES["flux"]}
 
 Network = tuple[Callable[[OMGSR, jax.Array], jax.Array], tuple[int, ...], Any]
 
 
-def networks(pixels: int) -> dict[str, Network]:
+def networks(config: OMGSRConfig, pixels: int) -> dict[str, Network]:
     """What to compile: a function of the generator, its input's shape without batch, and dtype."""
-    latent = (pixels // CONFIG.vae.downsampling,) * 2 + (CONFIG.vae.latent_channels,)
+    latent = (pixels // config.vae.downsampling,) * 2 + (config.vae.latent_channels,)
     image = (pixels, pixels, 3)
     return {
         "encoder": (lambda model, x: model.encode(x), image, jnp.float32),
-        "unet": (lambda model, z: model.predict(z), latent, jnp.float32),
+        "backbone": (lambda model, z: model.predict(z), latent, jnp.float32),
         "decoder": (lambda model, z: model.decode(z), latent, jnp.float32),
         "omgsr": (lambda model, x: model(x), image, jnp.float32),
     }
@@ -67,20 +72,28 @@ def main() -> int:
     if args.config:
         _write(_training_step(args), args)
         return 0
-    chosen = args.network or ([] if args.program else [*networks(args.pixels)])
+    config = _config(args)
+    chosen = args.network or ([] if args.program else [*networks(config, args.pixels)])
     for name in [*chosen, *args.program]:
         report = {
+            "model": args.model,
             "network" if name in chosen else "program": name,
             "target": "cuda" if args.cuda else args.topology,
             "precision": args.precision,
             "pixels": args.pixels,
-            "batch_per_device": args.batch,
+            "shards": args.shards,
+            "batch": args.batch,
             "jax": jax.__version__,
         }
-        mesh, model = _mesh(args), _model(args.precision)
+        if isinstance(config.backbone, FluxConfig):
+            text, _ = config.prompt_shapes["context"]
+            report["blocks_tflop"] = round(flux_tflop(config.backbone, args.pixels, text), 3)
+        mesh, model = _mesh(args), _model(config, args.precision)
         with jax.set_mesh(mesh):
-            trace = _trace_network if name in chosen else _trace_program
-            traced = trace(name, model, mesh, args)
+            if name in chosen:
+                traced = _trace_network(networks(config, args.pixels)[name], model, mesh, args)
+            else:
+                traced = _trace_program(name, model, mesh, args)
             report |= _lower(traced) if args.cuda else _compile(traced, mesh)
         _write(report, args)
     return 0
@@ -107,7 +120,7 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     config = module.get_config(argument)
     devices = _devices(args.topology)
     if not config.model.path and not config.model.architecture:
-        config.model.architecture = "sd"
+        config.model.architecture = {"s": "sd", "f": "flux"}[args.model]
     config.data.batch_size = args.batch * len(devices) * config.data.accumulation
     given = dict(item.split("=", 1) for item in args.set)
     config.update_from_flattened_dict({k: ast.literal_eval(v) for k, v in given.items()})
@@ -119,16 +132,40 @@ def _devices(topology: str) -> list[Any]:
     return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
 
 
+def _config(args: argparse.Namespace) -> OMGSRConfig:
+    config = CONFIGS[args.model]
+    if args.blocks is None:
+        return config
+    double, single = args.blocks
+    backbone = dataclasses.replace(config.backbone, num_layers=double, num_single_layers=single)
+    return dataclasses.replace(config, backbone=backbone)
+
+
+def flux_tflop(config: FluxConfig, pixels: int, text: int) -> float:
+    """What the matrix products of the transformer's blocks take for one image."""
+    c, image = config.width, (pixels // 16) ** 2
+    n = image + text
+    # Per token, in units of c x c: queries, keys, values, output, feed-forward there and back.
+    products = 2 * 12 * n * c * c
+    attention = 4 * n * n * c
+    blocks = config.num_layers + config.num_single_layers
+    return blocks * (products + attention) / 1e12
+
+
 def _mesh(args: argparse.Namespace) -> Mesh:
-    """All chips of a TPU slice, each with its own images; for CUDA, a device to stand for one."""
-    devices = jax.devices()[:1] if args.cuda else _devices(args.topology)
-    return Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    """All chips of a TPU slice, in groups with their own images; for CUDA, a device for one."""
+    if args.cuda:
+        return sharding.device_groups(jax.devices()[:1], 1)
+    return sharding.device_groups(_devices(args.topology), args.shards)
 
 
 def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
     started = time.time()
-    compiled = traced.lower().compile()
+    lowered = traced.lower()
+    compiled = lowered.compile()
+    seconds = time.time() - started
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    text = compiled.as_text() or ""
     return {
         "devices": mesh.size,
         "tflop": round(cost["flops"] / 1e12, 4),
@@ -136,8 +173,13 @@ def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
         "gb_arguments": round(memory.argument_size_in_bytes / 1e9, 3),
         "gb_temporary": round(memory.temp_size_in_bytes / 1e9, 3),
         "gb_peak": round(memory.peak_memory_in_bytes / 1e9, 3),
-        "custom_kernels": (compiled.as_text() or "").count("tpu_custom_call"),
-        "compile_seconds": round(time.time() - started, 1),
+        "lowered_lines": lowered.as_text().count("\n"),
+        "program_lines": text.count("\n"),
+        "custom_kernels": text.count("tpu_custom_call"),
+        "collectives": {
+            name: text.count(f" {name}(") for name in COLLECTIVES if f" {name}(" in text
+        },
+        "compile_seconds": round(seconds, 1),
     }
 
 
@@ -146,37 +188,35 @@ def _lower(traced: Any) -> dict[str, Any]:
     return {"lowered_lines": text.count("\n"), "cudnn_attention": text.count("__cudnn$fmha")}
 
 
-def _trace_network(name: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
-    function, shape, dtype = networks(args.pixels)[name]
+def _trace_network(network: Network, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
+    function, shape, dtype = network
     graph, state = nnx.split(model)
 
     def run(state: nnx.State, x: jax.Array) -> jax.Array:
         return function(nnx.merge(graph, state), x)
 
-    replicated = NamedSharding(mesh, PartitionSpec())
     by_batch = NamedSharding(mesh, PartitionSpec("data"))
-    jitted = jax.jit(run, in_shardings=(replicated, by_batch), out_shardings=by_batch)
-    return jitted.trace(state, jax.ShapeDtypeStruct((args.batch * mesh.size, *shape), dtype))
+    placed = sharding.place_state(state, mesh)
+    jitted = jax.jit(run, in_shardings=(placed, by_batch), out_shardings=by_batch)
+    batch = args.batch * mesh.shape["data"]
+    return jitted.trace(state, jax.ShapeDtypeStruct((batch, *shape), dtype))
 
 
 def _trace_program(kind: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
-    programs = Programs(
-        model,
-        precision=args.precision,
-        batch=args.batch,
-        devices=list(mesh.devices.flat),
-    )
-    side = args.pixels // CONFIG.vae.downsampling if kind == "predict" else args.pixels
-    return programs.trace(Program(kind, (side, side)))
+    programs = Programs(model, precision=args.precision, batch=args.batch, mesh=mesh)
+    ratio = programs.config.downsampling if kind == "predict" else 1
+    return programs.trace(Program(kind, (args.pixels // ratio, args.pixels // ratio)))
 
 
-def _model(precision: str) -> OMGSR:
-    """The generator, with shapes in place of weights."""
-    graph, state = nnx.split(OMGSR(CONFIG, rngs=None))
-    dtype = PRECISIONS[precision]
-    return nnx.merge(
-        graph, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), state)
-    )
+def _model(config: OMGSRConfig, precision: str) -> OMGSR:
+    """The generator as it is for inference, with shapes in place of weights."""
+    graph, state = nnx.split(OMGSR(config, rngs=None))
+    dtype = PRECISIONS["bf16" if precision == "int8" else precision]
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), state)
+    model = nnx.merge(graph, state)
+    if precision == "int8":
+        int8.quantise(model.backbone, dtype)
+    return model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,7 +226,17 @@ def _parser() -> argparse.ArgumentParser:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--topology", help="a TPU slice, such as v5e:2x4, v6e:4x4 or v5p:4x4x4")
     target.add_argument("--cuda", action="store_true", help="lower for CUDA")
-    parser.add_argument("--network", action="append", choices=networks(512), help="default: all")
+    parser.add_argument(
+        "--network",
+        action="append",
+        choices=networks(CONFIGS["s"], 512),
+        help="default: all",
+    )
+    parser.add_argument("--model", choices=CONFIGS, default="s", help="OMGSR-S or -F (default: s)")
+    parser.add_argument("--shards", type=int, default=1, help="chips that share an image's work")
+    parser.add_argument(
+        "--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="of FLUX, if not all"
+    )
     parser.add_argument(
         "--program", action="append", default=[], choices=("predict", "whole", "outer", "inner")
     )
@@ -195,8 +245,10 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of --config"
     )
     parser.add_argument("--pixels", type=int, default=512, help="per side (default: 512)")
-    parser.add_argument("--batch", type=int, default=1, help="images per device (default: 1)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="images per group of chips (default: 1)"
+    )
+    parser.add_argument("--precision", choices=INFERENCE_PRECISIONS, default="bf16")
     parser.add_argument("--out", type=Path, help="append the JSON lines to this file too")
     return parser
 

@@ -190,11 +190,11 @@ def _pytorch(
     import torch
 
     card = checkpoint.read_card(model)
-    context = checkpoint.read_prompt(model)["context"]
+    prompt = checkpoint.read_prompt(model)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def build() -> parity.TorchPipeline:
-        pipeline = parity.TorchPipeline(base, adapter, card.generator.mid_timestep, context)
+        pipeline = parity.TorchPipeline(base, adapter, card.generator.mid_timestep, prompt)
         return pipeline.cast(dtype)
 
     pipelines = {"PyTorch": build()}
@@ -202,13 +202,12 @@ def _pytorch(
         compiled = build()
         for part in (pipelines["PyTorch"], compiled):
             part.vae.cuda()
-            part.unet.cuda()
-            part.context = part.context.cuda()
-        for network in (compiled.vae, compiled.unet):
+            part.predictor.network.cuda()
+        for network in (compiled.vae, compiled.predictor.network):
             network.to(memory_format=torch.channels_last)
         compiled.vae.encode = torch.compile(compiled.vae.encode, mode="max-autotune")
         compiled.vae.decode = torch.compile(compiled.vae.decode, mode="max-autotune")
-        compiled.unet = torch.compile(compiled.unet, mode="max-autotune")
+        compiled.predictor.network = torch.compile(compiled.predictor.network, mode="max-autotune")
         pipelines["PyTorch compiled"] = compiled
     return pipelines
 
@@ -216,9 +215,7 @@ def _pytorch(
 def _theirs(pipeline: parity.TorchPipeline, x_l: np.ndarray) -> Timed:
     import torch
 
-    vae, unet = pipeline.vae, pipeline.unet
-    device, dtype = next(unet.parameters()).device, next(unet.parameters()).dtype
-    scaling, alpha_bar = vae.config.scaling_factor, pipeline.alpha_bar
+    device, dtype = pipeline.vae.device, pipeline.vae.dtype
 
     def clock() -> float:
         if device.type == "cuda":
@@ -229,13 +226,11 @@ def _theirs(pipeline: parity.TorchPipeline, x_l: np.ndarray) -> Timed:
     def timed() -> dict[str, float]:
         ticks = [clock()]
         x = parity.to_nchw(x_l).to(device, dtype)
-        z_l = vae.encode(x).latent_dist.mode() * scaling
+        z_l = pipeline.encode(x)
         ticks.append(clock())
-        context = pipeline.context.to(dtype).expand(len(x), -1, -1)
-        prediction = unet(z_l, pipeline.mid_timestep, encoder_hidden_states=context).sample
-        z_p = (z_l - (1 - alpha_bar).sqrt() * prediction) / alpha_bar.sqrt()
+        z_p = pipeline.predictor.clean(z_l, pipeline.predict(z_l))
         ticks.append(clock())
-        parity.to_nhwc(vae.decode(z_p.to(dtype) / scaling).sample.clamp(-1, 1))
+        parity.to_nhwc(pipeline.decode(z_p.to(dtype)))
         ticks.append(clock())
         spans = [after - before for before, after in pairwise(ticks)]
         return dict(zip(STAGES, spans, strict=True)) | {"total": ticks[-1] - ticks[0]}

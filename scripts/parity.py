@@ -36,6 +36,7 @@ from conversion import parity, random_checkpoints, train_parity
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
 from omgsr_jax import checkpoint
+from omgsr_jax.models.stack import unstacked
 
 # (who, reference): how the row is called
 ROWS = {
@@ -135,7 +136,7 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
 
 def _input(args: argparse.Namespace, converted: Path) -> np.ndarray:
     """The image to compare on, b h w 3 in [-1, 1]: the user's, or blurred noise."""
-    size = args.size or (64 if args.preset == "tiny" else 512)
+    size = args.size or (64 if "tiny" in (args.preset or "") else 512)
     if args.image:
         image = Image.open(args.image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(image, np.float32)[None] / 127.5 - 1
@@ -150,28 +151,29 @@ def _compare_blocks(
     """Every module of the three networks in fp32, each network fed with PyTorch's own input."""
     import torch
 
-    card = checkpoint.read_card(converted)
+    generator = checkpoint.read_card(converted).generator
+    prompt = checkpoint.read_prompt(converted)
     with jax.default_matmul_precision("highest"):
         model = checkpoint.for_inference(checkpoint.read(converted), "fp32")
-        context = np.asarray(model.prompt["context"][...])
-        torch_side = parity.TorchPipeline(base, adapter, card.generator.mid_timestep, context)
+        # A stack of blocks shows none of them.
+        apart = unstacked(model.backbone)
+        torch_side = parity.TorchPipeline(base, adapter, generator.mid_timestep, prompt)
         stages = torch_side.stages(x_l)
-        z_l, z_p = stages["encode"], stages["z_P"]
-        scaling, t_m = torch_side.vae.config.scaling_factor, card.generator.mid_timestep
+        z_l, z_p = (torch.tensor(stages[name].transpose(0, 3, 1, 2)) for name in ("encode", "z_P"))
+        time = generator.process.conditioning(generator.mid_timestep)
+        batch = {name: np.repeat(value[None], len(x_l), 0) for name, value in prompt.items()}
         comparisons = {
             "encoder": (
                 model.vae, lambda m, x: m.encode(x).mean, x_l,
-                torch_side.vae, lambda: torch_side.vae.encode(parity.to_nchw(x_l)),
+                torch_side.vae, lambda: torch_side.encode(parity.to_nchw(x_l)),
             ),
-            "unet": (
-                model.backbone, lambda m, z: m(z, t_m, context[None]), z_l,
-                torch_side.unet, lambda: torch_side.unet(
-                    parity.to_nchw(z_l), t_m, encoder_hidden_states=torch.tensor(context)[None]
-                ),
+            "backbone": (
+                apart, lambda m, z: m(z, time, **batch), stages["encode"],
+                torch_side.predictor.network, lambda: torch_side.predict(z_l),
             ),
             "decoder": (
-                model.vae, lambda m, z: m.decode(z / scaling), z_p,
-                torch_side.vae, lambda: torch_side.vae.decode(parity.to_nchw(z_p) / scaling),
+                model.vae, lambda m, z: m.decode(m.unscale(z)), stages["z_P"],
+                torch_side.vae, lambda: torch_side.decode(z_p),
             ),
         }  # fmt: skip
         errors = {}

@@ -6,27 +6,30 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from conversion import configs
+from conversion import configs, flux_configs
 from conversion.configs import read_json
-from conversion.keymap import CLIP_TEXT, DIFFUSERS, VAE, Spelling, convert_state
+from conversion.keymap import CLIP_TEXT, DIFFUSERS, T5, VAE, Spelling, convert_state
 from conversion.parity import relative_error
 from conversion.tensor_files import open_tensors
 from omgsr_jax import checkpoint
-from omgsr_jax.models import clip_text, unet, vae
+from omgsr_jax.models import clip_text, flux, t5, unet, vae
 
 __all__ = ["assert_blocks_agree", "images", "read_network", "relative_error"]
 
 _READERS: dict[str, tuple[Any, Any, Spelling, str]] = {
     "unet": (unet.UNet, configs.unet_config, DIFFUSERS, "diffusion_pytorch_model"),
     "vae": (vae.VAE, configs.vae_config, VAE, "diffusion_pytorch_model"),
+    "flux": (flux.Flux, flux_configs.flux_config, DIFFUSERS, "diffusion_pytorch_model"),
+    "t5": (t5.T5Encoder, flux_configs.t5_config, T5, "model"),
     "text": (clip_text.CLIPTextEncoder, configs.clip_text_config, CLIP_TEXT, "model"),
 }
 
 
-def read_network(kind: str, folder: Path) -> nnx.Module:
+def read_network(kind: str, folder: Path, **how: Any) -> nnx.Module:
     """The network in a folder that diffusers or transformers saved."""
     network, read_config, spelling, stem = _READERS[kind]
-    model = network(read_config(read_json(folder / "config.json"), str(folder)), rngs=None)
+    config = read_config(read_json(folder / "config.json"), str(folder))
+    model = network(config, **how, rngs=None)
     params = convert_state(
         open_tensors(folder, stem), nnx.state(model), spelling=spelling, headline=str(folder)
     )

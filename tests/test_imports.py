@@ -17,14 +17,15 @@ FLOORS = {
     "models": {"models"},
     "process": _BASE,
     "generator": {"models", "process"},
-    "checkpoint": _CORE,
+    "storage": _BASE,
+    "checkpoint": _CORE | {"storage"},
     "timestep": _CORE | {"checkpoint", "timestep_plot"},
     "timestep_plot": set(),
     "losses": _CORE | {"losses"},
     "perceptual": _CORE | {"checkpoint", "losses"},
     "data": _BASE | {"data"},
     "inference": _CORE | {"checkpoint", "inference"},
-    "training": _CORE | {"checkpoint", "training", "losses", "perceptual", "data"},
+    "training": _CORE | {"checkpoint", "storage", "training", "losses", "perceptual", "data"},
     "evaluation": _CORE | {"checkpoint", "evaluation", "inference", "losses", "perceptual"},
 }
 THIRD_PARTY = {"models": {"jax", "flax", "numpy"}, "process": {"jax", "numpy"}}

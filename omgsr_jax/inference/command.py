@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         tile=args.tile,
         batch=args.batch,
+        shards=args.shards,
         notify=progress.compiling,
     )
     reports = upscale_files(

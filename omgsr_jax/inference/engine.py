@@ -51,10 +51,11 @@ class Engine:
     """
 
     def __init__(self, programs: Programs, process_size: int, policy: TilePolicy):
+        downsampling = programs.config.downsampling
         self.programs = programs
         self.policy = policy
-        self.multiple = programs.config.downsampling
-        self.latent_tile = process_size // self.multiple
+        self.multiple = programs.multiple
+        self.latent_tile = padded((process_size,) * 2, self.multiple)[0] // downsampling
         self.memory = policy.memory or _free_memory(programs)
         self._canvases: list[Size] = []
         self._inner: Size | None = None
@@ -105,7 +106,10 @@ class Engine:
             work.latent_tiles += len(places[-1])
             tiles = cut.setdefault(size, [])
             tiles += [z[top : top + size[0], left : left + size[1]] for top, left in places[-1]]
-        predicted = {size: iter(self.programs.predict(tiles)) for size, tiles in cut.items()}
+        predicted = {
+            size: iter(self.programs.predict(tiles, published=published))
+            for size, tiles in cut.items()
+        }
         return [
             next(predicted[size])
             if len(corners) == 1
@@ -225,7 +229,7 @@ def whole_bytes(programs: Programs, size: Size) -> float:
     """
     widths = programs.config.block_out_channels
     per_pixel = 4 * _MAPS * (widths[0] + widths[min(1, len(widths) - 1)])
-    items = programs.batch / programs.mesh.size
+    items = programs.batch / programs.mesh.shape["data"]
     return items * size[0] * size[1] * per_pixel
 
 

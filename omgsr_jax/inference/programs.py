@@ -1,6 +1,6 @@
 """The compiled programs: the only things here that run on a device.
 
-    predict   the backbone on latent tiles
+    predict   the backbone on latent tiles (or as the published code conditions it)
     whole     the VAE, on a canvas that holds an image
     outer     the outer half of the VAE, on a canvas that holds a tile of an image
     inner     its inner half, on a canvas that holds all latents of an image
@@ -13,6 +13,7 @@ up by the caller and handed back with one of them computed from the other.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,9 +24,11 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..generator import OMGSR
-from . import canvas_vae
+from . import canvas_vae, sharding
 from .canvas_vae import Items, Statistics
 from .sizes import Size
+
+_PREDICTIONS = ("predict", "predict published")
 
 Notify = Callable[[str, float | None], None]
 
@@ -57,9 +60,9 @@ class Programs:
 
     Args:
         model: a generator whose adapters are merged.
-        precision: "fp32" or "bf16", that of the weights.
-        batch: items per program and device.
-        devices: by default all local ones.
+        precision: "fp32", "bf16" or "int8", that of the weights.
+        mesh: the devices, in groups that compute one batch together (see `sharding`).
+        batch: items per program and group.
         notify: called with a program's name when its compilation begins (and None), and when it
             has ended (and the seconds that it took).
     """
@@ -69,29 +72,32 @@ class Programs:
         model: OMGSR,
         *,
         precision: str,
+        mesh: Mesh,
         batch: int = 1,
-        devices: Sequence[Any] | None = None,
         notify: Notify | None = None,
     ):
-        devices = list(devices or jax.local_devices())
-        self.mesh = Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        self.batch = batch * len(devices)
+        self.mesh = mesh
+        self.batch = batch * mesh.shape["data"]
         self.config = model.vae.config
+        self.multiple = model.multiple
         self.compiled: dict[Program, Any] = {}
         self.notify = notify or (lambda name, seconds: None)
         self._outer_norms = canvas_vae.outer_norms(model.vae)
         self._graph, state = nnx.split(model)
+        self._state_sharding = sharding.place_state(state, mesh)
         self._state = self._placed(state)
+        self._quirky = _is_told_another_time(model)
         # TPUs and GPUs would otherwise take products of fp32 numbers with fewer bits.
         self._products = "highest" if precision == "fp32" else "default"
 
-    def predict(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, tiles: Sequence[np.ndarray], *, published: bool = False) -> list[np.ndarray]:
         """z_P of latent tiles z_L (h w c), all of one shape."""
+        kind = "predict published" if published and self._quirky else "predict"
         results: list[np.ndarray] = []
         for chunk in self._chunks(tiles):
             batch = np.zeros((self.batch, *tiles[0].shape), np.float32)
             batch[: len(chunk)] = chunk
-            z_p = self._run(Program("predict", tiles[0].shape[:2]), batch)
+            z_p = self._run(Program(kind, tiles[0].shape[:2]), batch)
             results += list(np.asarray(z_p)[: len(chunk)])
         return results
 
@@ -173,8 +179,9 @@ class Programs:
     def trace(self, program: Program) -> Any:
         """A program before it is lowered for a platform; to be used inside `jax.set_mesh`."""
         replicated, by_item = self._sharding(), self._sharding("data")
-        if program.kind == "predict":
-            function: Callable[..., Any] = self._predict
+        if program.kind in _PREDICTIONS:
+            published = program.kind != "predict"
+            function: Callable[..., Any] = partial(self._predict, published=published)
             shardings: tuple[Any, ...] = (by_item,)
             donated: tuple[int, ...] = ()
         else:
@@ -184,13 +191,14 @@ class Programs:
             function = getattr(self, f"_{program.kind}")
             shardings = (replicated, by_item, by_item, items)
             donated = (2, 3)
-        jitted = jax.jit(function, in_shardings=(replicated, *shardings), donate_argnums=donated)
+        shardings = (self._state_sharding, *shardings)
+        jitted = jax.jit(function, in_shardings=shardings, donate_argnums=donated)
         with jax.set_mesh(self.mesh), jax.default_matmul_precision(self._products):
             return jitted.trace(self._state, *self._operands(program))
 
     def _operands(self, program: Program) -> tuple[Any, ...]:
         """The shapes of what a program is called with, behind the weights."""
-        if program.kind == "predict":
+        if program.kind in _PREDICTIONS:
             shape = (self.batch, *program.canvas, self.config.latent_channels)
             return (jax.ShapeDtypeStruct(shape, jnp.float32),)
         box = jax.ShapeDtypeStruct((self.batch, 4), jnp.int32)
@@ -201,18 +209,18 @@ class Programs:
         return (jax.ShapeDtypeStruct((), jnp.bool_), *buffers, items)
 
     def _placed(self, state: nnx.State) -> nnx.State:
-        """Weights on every device. Mere shapes stay: they do to compile for other machines."""
+        """Weights on their devices. Mere shapes stay: they do to compile for other machines."""
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
             return state
-        return jax.device_put(state, self._sharding())
+        return jax.device_put(state, self._state_sharding)
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     # What the programs compute.
 
-    def _predict(self, state: nnx.State, z_l: Array) -> Array:
-        return nnx.merge(self._graph, state).one_step(z_l)
+    def _predict(self, state: nnx.State, z_l: Array, *, published: bool) -> Array:
+        return nnx.merge(self._graph, state).one_step(z_l, published=published)
 
     def _whole(
         self, state: nnx.State, encode: Array, image: Array, latents: Array, items: Items
@@ -267,3 +275,9 @@ class Programs:
         config = self.config
         z = latents[..., : config.latent_channels]
         return z / config.scaling_factor + config.shift_factor
+
+
+def _is_told_another_time(model: OMGSR) -> bool:
+    """Whether the published code tells this backbone another time than the true one."""
+    true, told = (model.process.conditioning(model.t_m, published=p) for p in (False, True))
+    return bool(true != told)

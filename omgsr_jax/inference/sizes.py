@@ -94,11 +94,11 @@ class PublishedSizes:
 
     enlarged: Size  # before the integer factor
     upscaled: Size
-    processed: Size  # floored to multiples of 8
+    processed: Size  # floored to multiples of 8, or of what the model can take
     output: Size
 
     @classmethod
-    def of(cls, source: Size, scale: float, least: int) -> "PublishedSizes":
+    def of(cls, source: Size, scale: float, least: int, multiple: int = 8) -> "PublishedSizes":
         factor = int(scale)
         if factor != scale:
             raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
@@ -108,8 +108,8 @@ class PublishedSizes:
             (int(floor / short * source[0]), int(floor / short * source[1])) if is_small else source
         )
         upscaled = (enlarged[0] * factor, enlarged[1] * factor)
-        processed = (upscaled[0] - upscaled[0] % 8, upscaled[1] - upscaled[1] % 8)
-        if min(processed) < 8 or upscaled[0] * upscaled[1] > MOST_PIXELS:
+        processed = (upscaled[0] - upscaled[0] % multiple, upscaled[1] - upscaled[1] % multiple)
+        if min(processed) < multiple or upscaled[0] * upscaled[1] > MOST_PIXELS:
             raise InputError(
                 f"{source[1]} x {source[0]} px would be restored at {upscaled[1]} x {upscaled[0]} "
                 "px by the published script, which is beyond its reach here"

@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
 from .. import checkpoint
 from ..errors import InputError
 from ..generator import OMGSR
-from . import colour, images, pictures
+from . import colour, images, pictures, sharding
 from .engine import Engine, TilePolicy, Work
 from .pictures import Picture, resize
 from .programs import Notify, Programs
@@ -65,10 +66,10 @@ class Upscaler:
     Args:
         model: a generator whose adapters are merged.
         process_size: the size that the model was trained at.
-        precision: "fp32" or "bf16", that of the weights.
+        precision: "fp32", "bf16" or "int8", that of the weights.
         tile: when the VAE works in tiles: "auto" (when memory is short), "off", or a tile's side.
-        batch: images, or tiles, that are computed at once on each device.
-        devices: by default all local ones.
+        batch: images, or tiles, that are computed at once on each device, or group of devices.
+        mesh: by default all local devices, each with all weights.
         notify: called with a program's name and None when its compilation begins, and with the
             seconds that it took at the end.
     """
@@ -81,14 +82,13 @@ class Upscaler:
         precision: str = "fp32",
         tile: str | int = "auto",
         batch: int = 1,
-        devices: Sequence[Any] | None = None,
+        mesh: Mesh | None = None,
         notify: Notify | None = None,
     ):
         self.process_size = process_size
-        self.programs = Programs(
-            model, precision=precision, batch=batch, devices=devices, notify=notify
-        )
-        multiple = self.programs.config.downsampling
+        mesh = mesh or sharding.device_groups(None, 1)
+        self.programs = Programs(model, precision=precision, batch=batch, mesh=mesh, notify=notify)
+        multiple = self.programs.multiple
         self.engine = Engine(self.programs, process_size, TilePolicy(_tile(tile, multiple)))
 
     def upscale(
@@ -160,7 +160,7 @@ class Upscaler:
     def _process_sizes(self, size: Size, options: Options) -> list[Size]:
         if options.quirks:
             scale = options.enlargement.scale or 0
-            return [PublishedSizes.of(size, scale, self.process_size).processed]
+            return [self._published_sizes(size, scale).processed]
         targets = stages(size, options.enlargement.of(size))
         return [process_size(target, self.process_size) for target in targets]
 
@@ -207,7 +207,7 @@ class Upscaler:
     def _published(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
         """The published script's way from file to file; pixels have 8 bits all along."""
         scale = options.enlargement.scale or 0
-        sizes = [PublishedSizes.of(picture.size, scale, self.process_size) for picture in batch]
+        sizes = [self._published_sizes(picture.size, scale) for picture in batch]
         sources = []
         for picture, size in zip(batch, sizes, strict=True):
             image = Image.fromarray(replace(picture, alpha=None, grey=False).pixels(8))
@@ -232,6 +232,10 @@ class Upscaler:
             done = replace(picture, rgb=rgb, bits=8)
             results.append(Upscaled(_with_alpha_of(picture, done), size.processed, work))
         return results
+
+    def _published_sizes(self, source: Size, scale: float) -> PublishedSizes:
+        multiple = max(8, self.engine.multiple)
+        return PublishedSizes.of(source, scale, self.process_size, multiple)
 
 
 def _truncated(rgb: np.ndarray) -> np.ndarray:
@@ -291,32 +295,47 @@ def load(
     tile: str | int = "auto",
     batch: int = 1,
     devices: Sequence[Any] | None = None,
+    shards: int = 1,
     notify: Notify | None = None,
 ) -> Upscaler:
     """A model, ready to upscale.
 
     Args:
         model: a converted model's directory, local or in a bucket (gs://...).
-        precision: "fp32" or "bf16"; by default bf16 on accelerators, fp32 on CPUs.
-        tile, batch, devices, notify: see `Upscaler`.
+        precision: "fp32", "bf16", or "int8" for the backbone's weights and bf16 for the rest; by
+            default bf16 on accelerators, fp32 on CPUs.
+        devices: by default all local ones.
+        shards: over how many devices the backbone's weights are divided, when it is too large for
+            one; each reads its own part.
+        tile, batch, notify: see `Upscaler`.
     """
     directory = model_directory(model)
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
-    if precision not in checkpoint.PRECISIONS:
-        raise InputError(f"precision must be fp32 or bf16, not {precision!r}")
+    if precision not in checkpoint.INFERENCE_PRECISIONS:
+        expected = ", ".join(checkpoint.INFERENCE_PRECISIONS)
+        raise InputError(f"precision must be one of {expected}, not {precision!r}")
     keep_compiled_programs()
+    mesh = sharding.device_groups(devices, shards)
     card = checkpoint.read_card(directory)
-    generator = checkpoint.for_inference(checkpoint.read(directory), precision)
+    generator = checkpoint.for_inference(_read(directory, mesh), precision)
     return Upscaler(
         generator,
         card.process_size,
         precision=precision,
         tile=tile,
         batch=batch,
-        devices=devices,
+        mesh=mesh,
         notify=notify,
     )
+
+
+def _read(directory: str, mesh: Mesh) -> OMGSR:
+    """The model on the host, or divided over the devices."""
+    if mesh.size == mesh.shape["data"]:
+        return checkpoint.read(directory)
+    shapes = {name: leaf.shape for name, leaf in checkpoint.stored_shapes(directory).items()}
+    return checkpoint.read(directory, sharding=sharding.place(shapes, mesh).__getitem__)
 
 
 def model_directory(model: str | os.PathLike[str]) -> str:

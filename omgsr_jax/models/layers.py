@@ -143,10 +143,26 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Array) -> Array:  # ... c
-        y = x.astype(jnp.float32)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        y = standardised(x, self.eps)
         return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def standardised(x: Array, eps: float) -> Array:
+    """Channels with mean 0 and variance 1, fp32: ... c."""
+    y = x.astype(jnp.float32)
+    y = y - y.mean(-1, keepdims=True)
+    return y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
+
+
+class RMSNorm(nnx.Module):
+    def __init__(self, channels: int, *, eps: float = 1e-6):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:  # ... c
+        y = x.astype(jnp.float32)
+        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
 
 
 class Embedding(nnx.Module):

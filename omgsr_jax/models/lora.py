@@ -6,16 +6,16 @@ layers for inference, `unmerge` takes them out again. Never train through a merg
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from . import stack
 from .layers import Conv, Linear, Rngs, draw
+from .paths import get, modules, replace
 
 # The published targets in the VAE encoder and in the UNet.
 SD_TARGETS = (
@@ -29,6 +29,22 @@ SD_TARGETS = (
     "to_q",
     "to_v",
     "to_out.0",
+)
+# Those in FLUX. Single-stream blocks have only the attention's first three of these.
+FLUX_TARGETS = (
+    "x_embedder",
+    "attn.to_k",
+    "attn.to_q",
+    "attn.to_v",
+    "attn.to_out.0",
+    "attn.add_k_proj",
+    "attn.add_q_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "ff_context.net.0.proj",
+    "ff_context.net.2",
 )
 
 
@@ -58,14 +74,16 @@ class LoRAFactor(nnx.Module):
 
 
 class LoRA(nnx.Module):
-    """A linear or convolution layer together with its adapter."""
+    """A linear or convolution layer together with its adapter; or a stack of linear layers."""
 
     def __init__(self, base_layer: Linear | Conv, spec: LoRASpec, *, rngs: Rngs):
-        *window, c_in, c_out = base_layer.kernel.get_value().shape  # Linear: no window
+        # In front of the channels, a convolution has its window, a stack its depth.
+        *first, c_in, c_out = base_layer.kernel.get_value().shape
         gaussian = jax.nn.initializers.normal(1 / spec.rank)
         self.base_layer = base_layer
-        self.lora_A = LoRAFactor(draw(gaussian, rngs, *window, c_in, spec.rank))
-        self.lora_B = LoRAFactor(jnp.zeros((*[1 for _ in window], spec.rank, c_out), jnp.float32))
+        self.lora_A = LoRAFactor(draw(gaussian, rngs, *first, c_in, spec.rank))
+        first = [1 for _ in first] if isinstance(base_layer, Conv) else first
+        self.lora_B = LoRAFactor(jnp.zeros((*first, spec.rank, c_out), jnp.float32))
         self.scaling = spec.scaling
 
     def __call__(self, x: Array) -> Array:
@@ -79,15 +97,17 @@ class LoRA(nnx.Module):
 
     def delta(self) -> Array:
         """What the adapter adds to the base layer's kernel."""
-        a, b = self.lora_A.kernel[...], self.lora_B.kernel[...]
-        return self.scaling * (a @ b.reshape(b.shape[-2:]))
+        return self.scaling * (self.lora_A.kernel[...] @ self.lora_B.kernel[...])
 
 
 def targeted(model: nnx.Module, spec: LoRASpec) -> list[str]:
-    """The paths of the layers that `spec` puts an adapter on, in the model's order."""
+    """The paths of the layers that `spec` puts an adapter on, in the model's order.
+
+    The layers of a stack have one path.
+    """
     return [
         path
-        for path, module in _modules(model)
+        for path, module in modules(model)
         if isinstance(module, Linear | Conv) and spec.matches(path)
     ]
 
@@ -95,39 +115,44 @@ def targeted(model: nnx.Module, spec: LoRASpec) -> list[str]:
 def inject(model: nnx.Module, spec: LoRASpec, *, expected: int | None = None, rngs: Rngs) -> int:
     """Puts fresh adapters (A ~ N(0, 1/rank), B = 0) on the targeted layers of `model`, in place.
 
-    Returns how many; anything but `expected` is an error.
+    Returns how many layers were adapted; anything but `expected` is an error.
     """
     paths = targeted(model, spec)
-    if not paths or (expected is not None and len(paths) != expected):
+    found = sum(_depth(path, get(model, path)) for path in paths)
+    if not found or (expected is not None and found != expected):
         raise ValueError(
-            f"the targets {', '.join(spec.targets)} match {len(paths)} layers of "
+            f"the targets {', '.join(spec.targets)} match {found} layers of "
             f"{type(model).__name__}, expected {expected or 'at least one'}"
         )
     for path in paths:
-        _replace(model, path, LoRA(_get(model, path), spec, rngs=rngs))
-    return len(paths)
+        replace(model, path, LoRA(get(model, path), spec, rngs=rngs))
+    return found
 
 
 def count(model: nnx.Module) -> int:
     """How many layers of `model` carry an adapter."""
-    return sum(isinstance(module, LoRA) for _, module in _modules(model))
+    return sum(
+        _depth(path, module.base_layer)
+        for path, module in modules(model)
+        if isinstance(module, LoRA)
+    )
 
 
 def merge(model: nnx.Module) -> dict[str, LoRA]:
     """Folds every adapter into its base layer, in place; returns the adapters for `unmerge`."""
-    adapters = {path: module for path, module in _modules(model) if isinstance(module, LoRA)}
+    adapters = {path: module for path, module in modules(model) if isinstance(module, LoRA)}
     for path, adapter in adapters.items():
         _shift_kernel(adapter.base_layer, adapter.delta())
-        _replace(model, path, adapter.base_layer)
+        replace(model, path, adapter.base_layer)
     return adapters
 
 
 def unmerge(model: nnx.Module, adapters: dict[str, LoRA]) -> None:
     """Undoes `merge`, up to the rounding of the weights' dtype."""
     for path, adapter in adapters.items():
-        adapter.base_layer = _get(model, path)
+        adapter.base_layer = get(model, path)
         _shift_kernel(adapter.base_layer, -adapter.delta())
-        _replace(model, path, adapter)
+        replace(model, path, adapter)
 
 
 def _shift_kernel(layer: Linear | Conv, delta: Array) -> None:
@@ -135,22 +160,5 @@ def _shift_kernel(layer: Linear | Conv, delta: Array) -> None:
     layer.kernel.set_value((kernel.astype(jnp.float32) + delta).astype(kernel.dtype))
 
 
-def _modules(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
-    for path, module in nnx.iter_modules(model):
-        yield ".".join(map(str, path)), module
-
-
-def _get(model: nnx.Module, path: str) -> Any:
-    found: Any = model
-    for name in path.split("."):
-        found = found[int(name)] if name.isdigit() else getattr(found, name)
-    return found
-
-
-def _replace(model: nnx.Module, path: str, module: nnx.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    holder: Any = _get(model, parent) if parent else model
-    if name.isdigit():
-        holder[int(name)] = module
-    else:
-        setattr(holder, name, module)
+def _depth(path: str, layer: Linear | Conv) -> int:
+    return stack.depth(path, layer.kernel.get_value().shape)

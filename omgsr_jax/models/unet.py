@@ -1,8 +1,7 @@
 """UNet2DCondition: the noise predictor of Stable Diffusion 1.x and 2.x (SD-Turbo, SD2.1-base)."""
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,9 @@ from flax import nnx
 from jax import Array
 
 from .blocks import Downsample, ResnetBlock, SpatialTransformer, Upsample
-from .layers import Conv, GroupNorm, Linear, Rngs, remat
+from .embeddings import TimestepEmbedding, timestep_embedding
+from .layers import Conv, GroupNorm, Rngs, remat
+from .lora import SD_TARGETS
 
 
 @dataclass(frozen=True)
@@ -30,31 +31,13 @@ class UNetConfig:
     flip_sin_to_cos: bool = True
     freq_shift: float = 0.0
 
+    # Latents enter one by one.
+    patch: ClassVar[int] = 1
+    lora_targets: ClassVar[tuple[str, ...]] = SD_TARGETS
+
     @property
     def downsampling(self) -> int:
         return 2 ** (len(self.block_out_channels) - 1)
-
-
-def timestep_embedding(
-    t: Array, channels: int, *, flip_sin_to_cos: bool, freq_shift: float
-) -> Array:
-    """Sinusoids of the timestep, fp32: b -> b channels."""
-    half = channels // 2
-    frequencies = jnp.exp(
-        -math.log(10000) * jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
-    )
-    angles = t.astype(jnp.float32)[:, None] * frequencies
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
-    return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)
-
-
-class TimestepEmbedding(nnx.Module):
-    def __init__(self, c_in: int, c_out: int, *, rngs: Rngs):
-        self.linear_1 = Linear(c_in, c_out, rngs=rngs)
-        self.linear_2 = Linear(c_out, c_out, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.linear_2(jax.nn.silu(self.linear_1(x)))
 
 
 class Level(nnx.Module):

@@ -1,13 +1,20 @@
 """Generators that a run can start from with random weights: to try things out and to compile."""
 
 from ..generator import OMGSRConfig
+from ..models.flux import FluxConfig
 from ..models.unet import UNetConfig
 from ..models.vae import VAEConfig
-from ..process import DDPM
+from ..process import DDPM, FlowMatching
 
 ARCHITECTURES: dict[str, OMGSRConfig] = {
     # SD-Turbo and SD2.1-base: 866 M parameters in the UNet, 84 M in the VAE.
     "sd": OMGSRConfig(VAEConfig(), UNetConfig(), DDPM(), 195, {"context": (77, 1024)}),
+    # FLUX.1-dev: 11.9 G parameters in the transformer, 84 M in the VAE.
+    "flux": OMGSRConfig(
+        VAEConfig(latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159,
+                  use_quant_conv=False, use_post_quant_conv=False),
+        FluxConfig(), FlowMatching(), 244, {"context": (512, 4096), "pooled": (768,)},
+    ),
     # Trains on a CPU in minutes: latents of half the image's size.
     "tiny": OMGSRConfig(
         VAEConfig(block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
@@ -24,5 +31,13 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
         UNetConfig(block_out_channels=(8,), layers_per_block=1, attention=(True,), heads=(2,),
                    transformer_depth=(1,), cross_attention_dim=8, norm_num_groups=4),
         DDPM(), 195, {"context": (2, 8)},
+    ),
+    "smallest-flux": OMGSRConfig(
+        VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+                  latent_channels=16, mid_block_add_attention=False, shift_factor=0.1,
+                  use_quant_conv=False, use_post_quant_conv=False),
+        FluxConfig(num_layers=2, num_single_layers=2, attention_head_dim=8, num_attention_heads=2,
+                   joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(2, 2, 4)),
+        FlowMatching(), 244, {"context": (2, 8), "pooled": (8,)},
     ),
 }  # fmt: skip

@@ -26,7 +26,7 @@ from ..models.discriminator import (
     TowerHeadsConfig,
     take_apart,
 )
-from ..models.lora import LoRASpec
+from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.vae import VAE
 from .architectures import ARCHITECTURES
@@ -154,10 +154,10 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
             f"there is no architecture {model.architecture!r}, only {', '.join(ARCHITECTURES)}"
         )
     specs: dict[str, Any] = {
-        name: _adapter(getattr(base, name), rank, name)
-        for name, rank in (
-            ("encoder_lora", model.encoder_rank),
-            ("backbone_lora", model.backbone_rank),
+        name: _adapter(getattr(base, name), rank, targets, name)
+        for name, rank, targets in (
+            ("encoder_lora", model.encoder_rank, SD_TARGETS),
+            ("backbone_lora", model.backbone_rank, base.backbone.lora_targets),
         )
     }
     t_m = base.mid_timestep if model.mid_timestep is None else model.mid_timestep
@@ -168,10 +168,10 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
     return dataclasses.replace(base, mid_timestep=t_m, **specs)
 
 
-def _adapter(present: LoRASpec | None, rank: int, name: str) -> LoRASpec:
+def _adapter(present: LoRASpec | None, rank: int, targets: tuple[str, ...], name: str) -> LoRASpec:
     """The base's own adapter, whose training goes on, or a new one with alpha = rank."""
     if present is None:
-        return LoRASpec(rank=rank, alpha=rank)
+        return LoRASpec(rank=rank, alpha=rank, targets=targets)
     if present.rank != rank:
         raise InputError(
             f"the base has a {name} of rank {present.rank} already, the config wants rank {rank}: "

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from .. import checkpoint, perceptual
 from ..errors import InputError
+from ..models import stack
 from .blueprint import Blueprint, Shapes, Weights
 from .config import OptimizerConfig, TrainConfig
 from .sharding import place
@@ -173,7 +174,7 @@ def _initial(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     if name.endswith("lora_B.kernel"):
         return np.zeros(shape, np.float32)
     if kind == "kernel":
-        limit = math.prod(shape[:-1]) ** -0.5
+        limit = (math.prod(shape[:-1]) / stack.depth(name, shape)) ** -0.5
         return rng.uniform(-limit, limit, shape).astype(np.float32)
     if kind in ("u", "v"):  # singular vectors
         vector = rng.standard_normal(shape, np.float32)

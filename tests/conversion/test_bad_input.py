@@ -111,8 +111,8 @@ def test_a_pickle_under_a_safetensors_name_is_refused(base, fails):
 def test_an_adapter_for_another_base_is_refused(base, fails, tmp_path):
     preset = PRESETS["tiny"]
     wide = random_checkpoints.Preset(
-        unet=preset.unet | {"block_out_channels": [32, 64, 128], "layers_per_block": 2},
-        **{name: getattr(preset, name) for name in vars(preset) if name != "unet"},
+        backbone=preset.backbone | {"block_out_channels": [32, 64, 128], "layers_per_block": 2},
+        **{name: getattr(preset, name) for name in vars(preset) if name != "backbone"},
     )
     random_checkpoints.write_base(tmp_path / "other", wide)
     random_checkpoints.write_adapters(tmp_path / "foreign", tmp_path / "other", wide)

@@ -75,9 +75,9 @@ def test_pytorch_loads_what_is_exported_and_computes_the_same(
     out = tmp_path / "exported"
     export(tiny_model, out)
     x = images(3, 1, 32, 32, 3)
-    context = checkpoint.read_prompt(tiny_model)["context"]
-    original = TorchPipeline(tiny_base, tiny_adapter, 195, context).stages(x)
-    exported = TorchPipeline(out, out, 195, context).stages(x)
+    prompt = checkpoint.read_prompt(tiny_model)
+    original = TorchPipeline(tiny_base, tiny_adapter, 195, prompt).stages(x)
+    exported = TorchPipeline(out, out, 195, prompt).stages(x)
     for stage, values in original.items():
         np.testing.assert_array_equal(values, exported[stage], err_msg=stage)
 

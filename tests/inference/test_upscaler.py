@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import omgsr_jax
-from conversion.parity import TorchPipeline, psnr, to_nchw, to_nhwc
+from conversion.parity import TorchPipeline, psnr
 from omgsr_jax import checkpoint
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import vae_tiles
@@ -17,42 +17,14 @@ from omgsr_jax.inference.tiling import windows
 from omgsr_jax.inference.upscaler import Options
 
 from .conftest import photo
+from .torch_tiles import torch_tiled
 
 
 @pytest.fixture(scope="module")
 def torch_pipeline(tiny_base, tiny_adapter, model_64) -> TorchPipeline:
     card = checkpoint.read_card(model_64)
-    context = np.asarray(checkpoint.read(model_64).prompt["context"][...])
-    return TorchPipeline(tiny_base, tiny_adapter, card.generator.mid_timestep, context)
-
-
-def _torch_tiled(pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: float):
-    """The tiled forward pass of the paper, written for this test: one image, 1 h w 3."""
-    with torch.no_grad():
-        z_l = pipeline.vae.encode(to_nchw(x_l)).latent_dist.mode()
-        z_l = z_l * pipeline.vae.config.scaling_factor
-        position = torch.arange(tile, dtype=torch.float64)
-        rows, columns = (
-            torch.exp(-((position - middle) ** 2) / tile**2 / 0.02)
-            for middle in (y_middle, (tile - 1) / 2)
-        )
-        weights = torch.outer(rows, columns)
-        noise = torch.zeros_like(z_l, dtype=torch.float64)
-        total = torch.zeros(z_l.shape[2:], dtype=torch.float64)
-        h, w = z_l.shape[2:]
-        tops, lefts = (sorted({*range(0, side - tile, tile // 2), side - tile}) for side in (h, w))
-        for top in tops:
-            for left in lefts:
-                window = np.s_[..., top : top + tile, left : left + tile]
-                part = pipeline.unet(
-                    z_l[window], pipeline.mid_timestep, encoder_hidden_states=pipeline.context
-                ).sample
-                noise[window] += part * weights
-                total[window[-2:]] += weights
-        alpha_bar = pipeline.alpha_bar
-        z_p = (z_l - (1 - alpha_bar).sqrt() * (noise / total).float()) / alpha_bar.sqrt()
-        image = pipeline.vae.decode(z_p / pipeline.vae.config.scaling_factor).sample
-    return to_nhwc(image.clamp(-1, 1))[0]
+    prompt = checkpoint.read_prompt(model_64)
+    return TorchPipeline(tiny_base, tiny_adapter, card.generator.mid_timestep, prompt)
 
 
 def test_untiled_equals_pytorch(upscaler, torch_pipeline):
@@ -66,9 +38,9 @@ def test_tiled_equals_pytorch(upscaler, torch_pipeline, published):
     x_l = photo(104, 72)[None].astype(np.float32) / 127.5 - 1
     (ours,), (work,) = upscaler.engine.restore(list(x_l), published=published)
     assert work.latent_tiles > 1
-    theirs = _torch_tiled(torch_pipeline, x_l, 16, 16 / 2 if published else 15 / 2)
+    theirs = torch_tiled(torch_pipeline, x_l, 16, 16 / 2 if published else 15 / 2)
     assert psnr(ours, theirs) > 90
-    other = _torch_tiled(torch_pipeline, x_l, 16, 15 / 2 if published else 16 / 2)
+    other = torch_tiled(torch_pipeline, x_l, 16, 15 / 2 if published else 16 / 2)
     assert psnr(ours, other) < 80  # so the weights' middle can be told
 
 
@@ -84,7 +56,7 @@ def test_published_quirks_give_the_published_pixels(upscaler, torch_pipeline, he
     image = image.resize((image.width * scale, image.height * scale))
     image = image.resize((image.width // 8 * 8, image.height // 8 * 8), Image.LANCZOS)
     x_l = np.asarray(image, np.float32)[None] / 255 * 2 - 1
-    restored = _torch_tiled(torch_pipeline, x_l, 16, 8)
+    restored = torch_tiled(torch_pipeline, x_l, 16, 8)
     in_bytes = torch.from_numpy(restored * 0.5 + 0.5).clip(0, 1).mul(255).byte()  # truncates
     expected = Image.fromarray(in_bytes.numpy())
     if is_small:

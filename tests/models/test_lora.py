@@ -24,7 +24,7 @@ from tests.helpers import images, read_network, relative_error
     ("build_torch", "build_ours"),
     [
         (
-            lambda: UNet2DConditionModel(**PRESETS["sd-turbo"].unet),
+            lambda: UNet2DConditionModel(**PRESETS["sd-turbo"].backbone),
             lambda: UNet(UNetConfig(), rngs=None),
         ),
         (

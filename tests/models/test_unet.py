@@ -11,7 +11,7 @@ from conversion.parity import block_outputs, compare_blocks, to_nchw, to_nhwc
 from conversion.random_checkpoints import PRESETS, enliven
 from tests.helpers import assert_blocks_agree, read_network, relative_error
 
-_SD2 = PRESETS["tiny"].unet | {"layers_per_block": 2}
+_SD2 = PRESETS["tiny"].backbone | {"layers_per_block": 2}
 # Stable Diffusion 1.5: convolutions around the transformers, one number of heads for all levels.
 _SD1 = _SD2 | {"use_linear_projection": False, "attention_head_dim": 4, "layers_per_block": 1}
 # Deeper transformers, no attention at the highest resolution, other timestep sinusoids.

@@ -1,0 +1,73 @@
+"""The kinds of diffusers folders: one entry per backbone says all that is special about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from omgsr_jax.errors import InputError
+from omgsr_jax.models.flux import FluxConfig
+from omgsr_jax.models.unet import UNetConfig
+from omgsr_jax.process import DDPM, FlowMatching
+
+from . import configs, flux_configs, prompts
+from .configs import Json
+from .diffusers_folder import DiffusersFolder
+from .keymap import DIFFUSERS, Spelling
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Where a kind of backbone is in a diffusers folder, and how it and what it needs is read."""
+
+    folder: str
+    config: type
+    read_config: Callable[[Json, str], Any]
+    write_config: Callable[[Any], Json]
+    read_process: Callable[[Json, str], DDPM | FlowMatching]
+    write_process: Callable[[DDPM | FlowMatching], Json]
+    embed_prompt: Callable[[DiffusersFolder, str], dict[str, np.ndarray]]
+    # The published names of the adapters' folders.
+    encoder_adapter: str
+    backbone_adapter: str
+    spelling: Spelling = DIFFUSERS
+
+
+BACKBONES = (
+    Backbone(
+        folder="unet",
+        config=UNetConfig,
+        read_config=configs.unet_config,
+        write_config=configs.unet_json,
+        read_process=configs.ddpm,
+        write_process=configs.scheduler_json,
+        embed_prompt=prompts.for_sd,
+        encoder_adapter="vae_encoder_lora_adapter",
+        backbone_adapter="unet_lora_adapter",
+    ),
+    Backbone(
+        folder="transformer",
+        config=FluxConfig,
+        read_config=flux_configs.flux_config,
+        write_config=flux_configs.flux_json,
+        read_process=flux_configs.flow_matching,
+        write_process=flux_configs.flow_matching_json,
+        embed_prompt=prompts.for_flux,
+        encoder_adapter="vae_encoder_adapter",
+        backbone_adapter="flux_adapter",
+    ),
+)
+
+
+def of_folder(base: DiffusersFolder) -> Backbone:
+    """The backbone that a diffusers folder holds."""
+    for backbone in BACKBONES:
+        if base.has(backbone.folder):
+            return backbone
+    expected = " or ".join(f"{backbone.folder}/" for backbone in BACKBONES)
+    raise InputError(f"{base.path} has no backbone: expected a sub-folder {expected}")
+
+
+def of_config(config: Any) -> Backbone:
+    return next(backbone for backbone in BACKBONES if isinstance(config, backbone.config))

@@ -1,0 +1,72 @@
+"""Where the weights of a backbone are, when it is too large for one device.
+
+Within a group of devices (the axis `tensor`) every device holds a part of each large weight, and
+they compute one image together; groups (the axis `data`) work on images of their own.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ..checkpoint import weight_name
+from ..errors import InputError
+
+_HEADS = "tensor"
+
+# Axes of a weight's last dimensions, by its name; the first rule that matches counts. Queries,
+# keys, values and hidden features are divided; the layer behind them sums over the parts. A single
+# block's output layer reads attention and hidden features side by side, which no even division of
+# its input respects: there, the output is divided.
+_BLOCKS = r"^backbone\.(single_)?transformer_blocks\.each\."
+_SUMMED = r"(to_out\.0|to_add_out|net\.2)"
+_DIVIDED = r"(to_[qkv]|add_[qkv]_proj|net\.0\.proj|proj_mlp)"
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (rf"{_BLOCKS}.*{_SUMMED}\.kernel$", (_HEADS, None)),
+    (rf"{_BLOCKS}.*\.kernel$", (None, _HEADS)),
+    (rf"{_BLOCKS}.*{_DIVIDED}\.(bias|factor)$", (_HEADS,)),
+)
+
+
+def device_groups(devices: Sequence[Any] | None, shards: int) -> Mesh:
+    """A mesh of all local devices, or the given ones, in groups of `shards`."""
+    devices = list(devices or jax.local_devices())
+    if shards < 1 or len(devices) % shards:
+        raise InputError(
+            f"{len(devices)} devices cannot be divided into groups of {shards}; "
+            "shards must divide their number"
+        )
+    automatic = (jax.sharding.AxisType.Auto,) * 2
+    return Mesh(np.array(devices).reshape(-1, shards), ("data", _HEADS), axis_types=automatic)
+
+
+def place(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where each weight is, by its name. What cannot be divided evenly is on every device."""
+    specs = {name: _spec(name, shape, mesh) for name, shape in shapes.items()}
+    if mesh.shape[_HEADS] > 1 and not any(map(any, specs.values())):
+        raise InputError("this model's weights cannot be divided over devices; use shards=1")
+    return {name: NamedSharding(mesh, PartitionSpec(*spec)) for name, spec in specs.items()}
+
+
+def place_state(state: nnx.State, mesh: Mesh) -> nnx.State:
+    """The same for weights that are at hand, in their structure."""
+    leaves = dict(state.flat_state())
+    placed = place({weight_name(path): leaf.shape for path, leaf in leaves.items()}, mesh)
+    return nnx.State.from_flat_path(
+        {path: leaf.replace(placed[weight_name(path)]) for path, leaf in leaves.items()}
+    )
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> tuple[str | None, ...]:
+    for pattern, axes in RULES:
+        if re.search(pattern, name):
+            spec = (None,) * (len(shape) - len(axes)) + axes
+            fits = all(
+                n % mesh.shape[axis] == 0 for axis, n in zip(spec, shape, strict=True) if axis
+            )
+            return spec if fits and mesh.shape[_HEADS] > 1 else ()
+    return ()

@@ -1,0 +1,96 @@
+"""A FLUX of 1.5 G parameters at the published width: memory, and divided weights. 10 GB, minutes.
+
+pytest -m slow tests/flux/test_mid_size.py
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conversion import random_checkpoints
+from tests.helpers import relative_error
+
+ROOT = Path(__file__).parents[2]
+PRESET = random_checkpoints.PRESETS["flux-mid"]
+pytestmark = pytest.mark.slow
+
+_WRITE = """
+import sys
+from pathlib import Path
+from conversion import random_checkpoints
+preset = random_checkpoints.PRESETS["flux-mid"]
+base, adapter = map(Path, sys.argv[1:])
+random_checkpoints.write_base(base, preset, dtype="bfloat16")
+random_checkpoints.write_adapters(adapter, base, preset)
+"""
+_CONVERT = """
+import json, resource, sys
+from conversion.convert import convert
+base, adapter, out = sys.argv[1:]
+convert(base, out, adapter=adapter, process_size=64)
+print(json.dumps({"peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+"""
+_RESTORE = """
+import json, resource, sys, time
+import jax, numpy as np
+import omgsr_jax
+model, shards, source, out = sys.argv[1:]
+devices = jax.devices()[: int(shards)]
+started = time.time()
+upscaler = omgsr_jax.load(model, precision="fp32", devices=devices, shards=int(shards))
+loaded = time.time() - started
+(image,), _ = upscaler.engine.restore([np.load(source)])
+np.save(out, image)
+leaves = jax.tree.leaves(upscaler.programs._state)
+held = [leaf.addressable_shards[0].data.nbytes for leaf in leaves]
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"peak": peak, "device": sum(held), "load_seconds": loaded}))
+"""
+
+
+def _run(script: str, *args: object, devices: int = 1) -> dict:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    outcome = subprocess.run(
+        [sys.executable, "-c", script, *map(str, args)],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = outcome.stdout.splitlines()
+    return json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> tuple[Path, dict, int]:
+    folder = tmp_path_factory.mktemp("flux-mid")
+    base, adapter, out = (folder / name for name in ("base", "adapter", "model"))
+    _run(_WRITE, base, adapter)
+    largest = max(path.stat().st_size for path in base.rglob("*.safetensors"))
+    return out, _run(_CONVERT, base, adapter, out), largest
+
+
+def test_conversion_takes_the_largest_shard_and_two_gigabytes(converted):
+    _, used, largest = converted
+    print(f"largest shard {largest / 1e9:.2f} GB, peak {used['peak'] / 1e9:.2f} GB")
+    assert used["peak"] <= largest + 2e9
+
+
+def test_divided_weights_give_the_same_image(converted, tmp_path):
+    model, _, _ = converted
+    np.save(tmp_path / "in.npy", np.random.default_rng(0).uniform(-1, 1, (64, 80, 3)).astype("f4"))
+    held = {}
+    for shards in (1, 8):
+        held[shards] = _run(
+            _RESTORE, model, shards, tmp_path / "in.npy", tmp_path / f"{shards}.npy", devices=8
+        )
+        print(shards, held[shards])
+    one, eight = (np.load(tmp_path / f"{shards}.npy") for shards in (1, 8))
+    assert held[8]["device"] <= 0.2 * held[1]["device"]
+    assert relative_error(eight, one) <= 1e-5
