@@ -49,7 +49,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def rows_by_process(batch_size: int, mesh: Mesh) -> dict[int, list[int]]:
     """Which rows of a batch each process feeds."""
     rows: dict[int, set[int]] = {}
-    for device, (index,) in batch_sharding(mesh).devices_indices_map((batch_size,)).items():
+    placed: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
+    for device, (index,) in placed.items():
         rows.setdefault(device.process_index, set()).update(range(*index.indices(batch_size)))
     if sum(map(len, rows.values())) != batch_size:
         raise InputError(
