@@ -1,10 +1,15 @@
 """`omgsr upscale`: from its arguments to files, with progress and a summary."""
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from types import FrameType
 
 from . import files
 from .folder import Report, upscale_files
@@ -39,12 +44,34 @@ def run(args: argparse.Namespace) -> int:
         model, jobs, options, skip_existing=args.skip_existing, compare=args.compare
     )
     try:
-        for report in reports:
-            progress.show(report)
+        with _interruptions() as asked_to_stop:
+            for report in reports:
+                progress.show(report)
+                if asked_to_stop.is_set():
+                    raise KeyboardInterrupt
     finally:
         reports.close()
         progress.end()
     return 1 if progress.failures else 0
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[threading.Event]:
+    """Whether Ctrl-C was pressed: Python drops a KeyboardInterrupt that arrives in a callback."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Progress:

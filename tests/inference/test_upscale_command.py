@@ -277,7 +277,7 @@ def test_interruption_ends_cleanly(model_64, compile_cache, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 1, stderr
     assert "not begun" in stderr
     assert "Traceback" not in stderr
     written = names(out)
