@@ -92,6 +92,13 @@ _FLUX = {
     "shift": 3.0,
     "use_dynamic_shifting": True,
 }
+_TINY_VAE = {
+    "block_out_channels": [16, 32, 32],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+}
 _FLUX_VAE = {
     "latent_channels": 16,
     "use_quant_conv": False,
@@ -124,13 +131,7 @@ PRESETS = {
             "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
             "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
         },
-        vae={
-            "block_out_channels": [16, 32, 32],
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "down_block_types": ["DownEncoderBlock2D"] * 3,
-            "up_block_types": ["UpDecoderBlock2D"] * 3,
-        },
+        vae=_TINY_VAE,
         text=_TINY_TEXT,
         scheduler=_TURBO,
         encoder_rank=4,
@@ -148,14 +149,7 @@ PRESETS = {
             "guidance_embeds": True,
             "axes_dims_rope": [4, 6, 6],
         },
-        vae={
-            "block_out_channels": [16, 32, 32],
-            "layers_per_block": 1,
-            "norm_num_groups": 8,
-            "down_block_types": ["DownEncoderBlock2D"] * 3,
-            "up_block_types": ["UpDecoderBlock2D"] * 3,
-            **_FLUX_VAE,
-        },
+        vae=_TINY_VAE | _FLUX_VAE,
         text=_TINY_CLIP_L,
         scheduler=_FLUX,
         encoder_rank=4,

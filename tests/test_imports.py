@@ -21,11 +21,13 @@ FLOORS = {
     "checkpoint": _CORE | {"storage"},
     "timestep": _CORE | {"checkpoint", "timestep_plot"},
     "timestep_plot": set(),
+    "placement": set(),
     "losses": _CORE | {"losses"},
     "perceptual": _CORE | {"checkpoint", "losses"},
     "data": _BASE | {"data"},
-    "inference": _CORE | {"checkpoint", "inference"},
-    "training": _CORE | {"checkpoint", "storage", "training", "losses", "perceptual", "data"},
+    "inference": _CORE | {"checkpoint", "inference", "placement"},
+    "training": _CORE
+    | {"checkpoint", "storage", "training", "losses", "perceptual", "data", "placement"},
     "evaluation": _CORE | {"checkpoint", "evaluation", "inference", "losses", "perceptual"},
 }
 THIRD_PARTY = {"models": {"jax", "flax", "numpy"}, "process": {"jax", "numpy"}}

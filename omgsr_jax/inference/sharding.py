@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..checkpoint import weight_name
 from ..errors import InputError
+from ..placement import Rule, fitting
 
 _HEADS = "tensor"
 
@@ -25,7 +26,7 @@ _HEADS = "tensor"
 _BLOCKS = r"^backbone\.(single_)?transformer_blocks\.each\."
 _SUMMED = r"(to_out\.0|to_add_out|net\.2)"
 _DIVIDED = r"(to_[qkv]|add_[qkv]_proj|net\.0\.proj|proj_mlp)"
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+RULES: tuple[Rule, ...] = (
     (rf"{_BLOCKS}.*{_SUMMED}\.kernel$", (_HEADS, None)),
     (rf"{_BLOCKS}.*\.kernel$", (None, _HEADS)),
     (rf"{_BLOCKS}.*{_DIVIDED}\.(bias|factor)$", (_HEADS,)),
@@ -49,7 +50,7 @@ def place(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedS
     specs = {name: _spec(name, shape, mesh) for name, shape in shapes.items()}
     if mesh.shape[_HEADS] > 1 and not any(map(any, specs.values())):
         raise InputError("this model's weights cannot be divided over devices; use shards=1")
-    return {name: NamedSharding(mesh, PartitionSpec(*spec)) for name, spec in specs.items()}
+    return {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
 
 
 def place_state(state: nnx.State, mesh: Mesh) -> nnx.State:
@@ -61,12 +62,8 @@ def place_state(state: nnx.State, mesh: Mesh) -> nnx.State:
     )
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> tuple[str | None, ...]:
-    for pattern, axes in RULES:
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    for pattern, axes in RULES if mesh.shape[_HEADS] > 1 else ():
         if re.search(pattern, name):
-            spec = (None,) * (len(shape) - len(axes)) + axes
-            fits = all(
-                n % mesh.shape[axis] == 0 for axis, n in zip(spec, shape, strict=True) if axis
-            )
-            return spec if fits and mesh.shape[_HEADS] > 1 else ()
-    return ()
+            return fitting(axes, shape, mesh)
+    return PartitionSpec()

@@ -11,9 +11,7 @@ from typing import Any
 from ..data import PRESETS, PipelineConfig
 from ..errors import InputError
 from ..losses.total import LossWeights
-
-# A regular expression on a weight's name, and the mesh axes of its last dimensions.
-Rule = tuple[str, tuple[str | None, ...]]
+from ..placement import Rule
 
 # Linear and convolution kernels both end in (in, out), so one rule fits them.
 DEFAULT_RULES: tuple[Rule, ...] = (

@@ -12,7 +12,8 @@ import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
-from .config import MeshConfig, Rule
+from ..placement import Rule, fitting
+from .config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -96,7 +97,7 @@ def specs_by_name(
         for i, (pattern, axes) in enumerate(compiled):
             if pattern.search(name):
                 used.add(i)
-                specs[name] = _fitting(axes, shape, mesh)
+                specs[name] = fitting(axes, shape, mesh)
                 break
         else:
             homeless.append(name)
@@ -112,18 +113,6 @@ def specs_by_name(
             'end the rules with ("", ()), which leaves the rest on all devices'
         )
     return specs
-
-
-def _fitting(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The axes of the last dimensions; those that do not divide their dimension are left out."""
-    axes = axes[max(0, len(axes) - len(shape)) :]
-    aligned = (None,) * (len(shape) - len(axes)) + axes
-    return PartitionSpec(
-        *(
-            axis if axis is not None and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(aligned, shape, strict=True)
-        )
-    )
 
 
 def _check_axes(rules: Sequence[Rule]) -> None:
