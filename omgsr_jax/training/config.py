@@ -31,6 +31,8 @@ class ModelConfig:
     encoder_rank: int = 16
     backbone_rank: int = 32
     mid_timestep: int | None = None  # None: the base's own
+    # Side of the images to restore in one piece; None: that of the training crops.
+    process_size: int | None = None
     precision: str = "bf16"  # of the frozen weights, and so of the arithmetic
     remat: bool = False
     perceptual: str = ""  # a directory of converted perceptual networks

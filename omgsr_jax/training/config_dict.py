@@ -17,7 +17,7 @@ from .config import TrainConfig
 
 def defaults(name: str) -> ConfigDict:
     """All settings at their defaults; an optional one may stay None."""
-    config = _settings(TrainConfig())
+    config = settings(TrainConfig())
     config.name = name
     return config
 
@@ -45,14 +45,15 @@ def ablate(config: ConfigDict, argument: str) -> ConfigDict:
     return config
 
 
-def _settings(part: Any) -> ConfigDict:
-    settings = ConfigDict()
+def settings(part: Any) -> ConfigDict:
+    """A config's dataclass as settings that can be overridden."""
+    found = ConfigDict()
     hints = typing.get_type_hints(type(part))
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
         if dataclasses.is_dataclass(value):
-            value = _settings(value)
+            value = settings(value)
         elif value is None:
             value = placeholder(next(t for t in typing.get_args(hints[item.name])))
-        settings[item.name] = value
-    return settings
+        found[item.name] = value
+    return found

@@ -61,11 +61,17 @@ def trained_card(config: TrainConfig, blueprint: Blueprint) -> checkpoint.ModelC
         prompt, sources = base.prompt, dict(base.sources)
     else:
         prompt, sources = "", {}
-    return checkpoint.ModelCard(blueprint.generator_config, config.data.resolution, prompt, sources)
+    size = config.model.process_size or config.data.resolution
+    return checkpoint.ModelCard(blueprint.generator_config, size, prompt, sources)
 
 
-def write_model(out: str, config: TrainConfig, adapters: Weights) -> None:
-    """The base with a run's adapters, as a converted model: to upscale with, or to export."""
+def write_model(
+    out: str, config: TrainConfig, adapters: Weights, *, precision: str | None = None
+) -> None:
+    """The base with a run's adapters, as a converted model: to upscale with, or to export.
+
+    Weights keep the precision that they have, unless another one is asked for.
+    """
     blueprint = blueprints.draw(config)
     mesh = make_mesh(config.mesh)
     where = placed(blueprint, mesh)
@@ -75,6 +81,9 @@ def write_model(out: str, config: TrainConfig, adapters: Weights) -> None:
         base = jax.device_get(load_frozen(blueprint, where)[0])
     names = set(checkpoint.weights(blueprint.generator))
     params = {**base, **jax.device_get(adapters)}
+    if precision:
+        dtype = checkpoint.PRECISIONS[precision]
+        params = {name: array.astype(dtype) for name, array in params.items()}
     checkpoint.write(
         out, trained_card(config, blueprint), {name: params[name] for name in sorted(names)}
     )

@@ -47,7 +47,7 @@ def make_validator(
 
     def validate(state: TrainState) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         x_p = restored(state.ema or state.generator)
-        sr, original = _unit(x_p), _unit(hr)
+        sr, original = unit(x_p), unit(hr)
         found = {
             name: float(np.mean(jax.device_get(metric(sr, original))))
             for name, metric in metrics.items()
@@ -76,11 +76,11 @@ def _spread(array: np.ndarray, mesh: Mesh) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
     return np.clip(x * 0.5 + 0.5, 0, 1)
 
 
 def _grid(*columns: np.ndarray, count: int) -> np.ndarray:
     """Pictures of the first images: a row for each, low-quality, restored, original."""
     rows = [np.concatenate([column[i] for column in columns], axis=1) for i in range(count)]
-    return np.rint(_unit(np.concatenate(rows)) * 255).astype(np.uint8)
+    return np.rint(unit(np.concatenate(rows)) * 255).astype(np.uint8)

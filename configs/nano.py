@@ -1,0 +1,47 @@
+"""OMGSR-nano's fine-tuning, the third stage of scripts/train_nano.py.
+
+    python scripts/train_nano.py --photos photos --workdir runs/nano
+
+On its own, from the base that the first two stages made:
+
+    python scripts/train.py --config configs/nano.py --workdir runs/nano/again \
+        --config.model.path=runs/nano/base --config.data.sources="('runs/nano/tiles',)"
+
+On what: one GPU, or two CPU cores in slices. What to expect: see docs/nano.md.
+
+What differs from the paper: the base is our own and small, so the adapters have a high rank; no
+pre-trained VGG or DINO is at hand, so the perceptual loss and the discriminator look through the
+base's own VAE encoder. Arguments: t=N, no_ldr, no_mse, no_features, no_gan.
+"""
+
+from ml_collections import ConfigDict
+
+from omgsr_jax.training.config_dict import ablate, defaults
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    config = defaults("nano")
+    config.model.encoder_rank = 32
+    config.model.backbone_rank = 64
+    config.model.precision = "fp32"
+    config.model.process_size = 512
+    config.losses.ldr = 0.1
+    config.losses.l1 = 5.0
+    config.losses.features = 1.0
+    config.losses.gan = 0.05
+    config.discriminator.backbone = "vae_encoder"
+    config.discriminator.heads = "tower"
+    config.discriminator.levels = (0, 1, 2)
+    config.discriminator.layout = 64
+    config.discriminator.image_size = None
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup = 50
+    config.optimizer.ema = 0.99
+    config.data.resolution = 128
+    config.data.batch_size = 8
+    config.data.workers = 0
+    config.validation.images = 24
+    config.validation.every = 200
+    config.run.steps = 4000
+    config.run.save_every = 200
+    return ablate(config, argument)

@@ -1,0 +1,162 @@
+"""Trains OMGSR-nano from a folder of photographs: a VAE, a diffusion prior, then OMGSR itself.
+
+    python scripts/train_nano.py --photos photos --validation photos_aside --workdir runs/nano
+
+Everything goes into the work directory. Stop it with Ctrl-C or SIGTERM whenever you like: it saves,
+and the same command goes on from there. What it makes, in order:
+
+    tiles/     the photographs, also at smaller sizes, cut into squares that decode quickly
+    vae/       stage 1, configs/nano_base.py
+    prior/     stage 2, configs/nano_base.py
+    base/      both as a converted model, at the mid-timestep that its own latents ask for
+    omgsr/     stage 3, configs/nano.py, by the ordinary train step
+    model/     the result, in bf16
+
+Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
+"""
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from PIL import Image
+
+from omgsr_jax import timestep
+from omgsr_jax.data import PRESETS, PipelineConfig, list_images, make_pipeline, read_image
+from omgsr_jax.errors import InputError
+from omgsr_jax.evaluation.fidelity import psnr, ssim
+from omgsr_jax.inference.upscaler import keep_compiled_programs
+from omgsr_jax.training import checkpoints, finetune, loop, pretrain
+from omgsr_jax.training.config import TrainConfig, read
+from omgsr_jax.training.pretrain import PretrainConfig
+
+FLAGS = flags.FLAGS
+_CONFIGS = Path(__file__).parents[1] / "configs"
+config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stages 1 and 2")
+config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 3")
+flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
+flags.DEFINE_string("validation", None, "photographs for validation", required=True)
+flags.DEFINE_string("workdir", None, "where everything goes", required=True)
+
+_STOPPED = 3
+_TILE = 256  # px
+_STRIDE = 224
+_SCALES = (1.0, 0.5)  # of the photographs: smaller ones are sharper
+_SEARCHED = 64  # tiles
+_CRITERION = "snr"
+_FLAT = 6.0  # grey levels: tiles that vary less teach little
+
+
+class _StoppedError(Exception):
+    """A stage was asked to stop before its end."""
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+    try:
+        keep_compiled_programs()
+        _train(Path(FLAGS.workdir))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except _StoppedError:
+        print("stopped; the same command goes on from there", flush=True)
+        return _STOPPED
+    return 0
+
+
+def _train(workdir: Path) -> None:
+    tiles, base, model = workdir / "tiles", workdir / "base", workdir / "model"
+    if not tiles.exists():
+        cut(FLAGS.photos, tiles)
+    if not base.exists():
+        _make_base(workdir, base)
+    config = _config(TrainConfig, FLAGS.config, tiles, model={"path": str(base)})
+    metrics = {"psnr": psnr, "ssim": ssim}
+    state = _finish(workdir / "omgsr", config, lambda: finetune.make_task(config, metrics))
+    finetune.write_model(str(model), config, state.ema, precision="bf16")
+    print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
+
+
+def _make_base(workdir: Path, out: Path) -> None:
+    """Stages 1 and 2, and the search for the mid-timestep that their latents ask for."""
+    tiles = workdir / "tiles"
+    config = _config(PretrainConfig, FLAGS.base.vae, tiles)
+    vae = _finish(workdir / "vae", config, lambda: pretrain.vae_task(config, psnr)).ema
+    base = pretrain.base_of(config, vae)
+    config = _config(PretrainConfig, FLAGS.base.prior, tiles)
+    prior = _finish(workdir / "prior", config, lambda: pretrain.prior_task(config, base)).ema
+    found = _search(config, base, tiles)
+    timestep.write(found, workdir / "timestep", chosen=_CRITERION)
+    base.with_prior(prior).write(
+        out, mid_timestep=found.optima[_CRITERION].timestep, process_size=config.data.resolution
+    )
+
+
+def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timestep.Search:
+    pipeline = PipelineConfig(
+        sources=(str(tiles),),
+        resolution=_TILE,
+        batch_size=_SEARCHED,
+        seed=config.seed,
+        degradation=PRESETS[config.data.degradation],
+    )
+    batch = next(iter(make_pipeline(pipeline)))
+    pairs = zip(batch["lr"][:, None], batch["hr"][:, None], strict=True)
+    return timestep.search(timestep.encoder(base.vae), base.generator.process, pairs)
+
+
+def _finish(workdir: Path, config: Any, make_task: Callable[[], loop.Task]) -> Any:
+    """The state at the end of a stage, which is trained from wherever it stands."""
+    checkpoints.claim(workdir, dataclasses.asdict(config))
+    task = make_task()
+    print(f"{config.name}: up to step {config.run.steps}", flush=True)
+    if not loop.train(task, config.run, workdir).finished:
+        raise _StoppedError
+    saved = checkpoints.Checkpoints(workdir, keep=config.run.keep)
+    state = saved.restore_state(saved.find("latest"), task.shapes, task.shardings)
+    saved.close()
+    return state
+
+
+def _config(kind: type, settings: ConfigDict, tiles: Path, **more: Mapping[str, Any]) -> Any:
+    """A stage's config, which learns here where its data are."""
+    found = settings.to_dict()
+    given = {"data": {"sources": (str(tiles),)}, "validation": {"sources": (FLAGS.validation,)}}
+    for group, values in (given | more).items():
+        found[group] |= values
+    return read(kind, found)
+
+
+def cut(photos: str, tiles: Path) -> None:
+    """Cuts photographs into tiles, saved without compression."""
+    paths = list_images(photos)
+    partial = tiles.with_name(f"{tiles.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    count = 0
+    for path in paths:
+        whole = Image.fromarray(read_image(path))
+        for scale in _SCALES:
+            size = [round(side * scale) for side in whole.size]
+            pixels = np.asarray(whole.resize(size, Image.Resampling.LANCZOS))  # h w 3
+            for top in range(0, size[1] - _TILE + 1, _STRIDE):
+                for left in range(0, size[0] - _TILE + 1, _STRIDE):
+                    tile = pixels[top : top + _TILE, left : left + _TILE]
+                    if tile.std() > _FLAT:
+                        name = f"{Path(path).stem}_{scale}_{top}_{left}.bmp"
+                        Image.fromarray(tile).save(partial / name)
+                        count += 1
+    partial.rename(tiles)
+    print(f"{tiles}: {count} tiles of {len(paths)} photographs", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
