@@ -74,6 +74,10 @@ def main(argv: list[str]) -> int:
 
 def _train(workdir: Path) -> None:
     tiles, base, model = workdir / "tiles", workdir / "base", workdir / "model"
+    if model.exists():
+        raise InputError(
+            f"{model} is there already: remove it, and raise --config.run.steps, to train on"
+        )
     if not tiles.exists():
         cut(FLAGS.photos, tiles)
     if not base.exists():
