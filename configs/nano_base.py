@@ -15,34 +15,22 @@ from omgsr_jax.training.pretrain import PretrainConfig
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict({"vae": _vae(), "prior": _prior()})
+    vae = _stage("nano_vae", resolution=64, batch_size=16, steps=2000)
+    vae.validation.images = 32
+    prior = _stage("nano_prior", resolution=128, batch_size=8, steps=1000)
+    return ConfigDict({"vae": vae, "prior": prior})
 
 
-def _vae() -> ConfigDict:
-    config = settings(PretrainConfig(name="nano_vae"))
+def _stage(name: str, *, resolution: int, batch_size: int, steps: int) -> ConfigDict:
+    config = settings(PretrainConfig(name=name))
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99
     config.optimizer.weight_decay = 0.0
-    config.data.resolution = 64
-    config.data.batch_size = 16
+    config.data.resolution = resolution
+    config.data.batch_size = batch_size
     config.data.workers = 0
-    config.validation.images = 32
     config.validation.every = 200
-    config.run.steps = 2000
-    config.run.save_every = 200
-    return config
-
-
-def _prior() -> ConfigDict:
-    config = settings(PretrainConfig(name="nano_prior"))
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup = 50
-    config.optimizer.ema = 0.99
-    config.optimizer.weight_decay = 0.0
-    config.data.resolution = 128
-    config.data.batch_size = 16
-    config.data.workers = 0
-    config.run.steps = 1500
+    config.run.steps = steps
     config.run.save_every = 200
     return config
