@@ -5,6 +5,9 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 
 from . import __version__
+from .assets import NANO, SAMPLES
+
+_MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
 
 # May return the inputs that failed, each with the reason, or 1 if it has named them already.
 Command = Callable[[argparse.Namespace], Sequence[str] | int | None]
@@ -29,12 +32,21 @@ def parse(argv: Sequence[str] | None, commands: Mapping[str, Command]) -> argpar
     return args
 
 
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--out", default="omgsr-demo", metavar="DIR", help="default: omgsr-demo"
+    )
+    parser.add_argument(
+        "--sample", choices=SAMPLES, default=SAMPLES[0], help=f"default: {SAMPLES[0]}"
+    )
+
+
 def _add_upscale(parser: ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="IN", help="files, folders, globs")
     parser.add_argument(
         "-o", "--out", required=True, help="a file for one input, else a folder that mirrors them"
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a converted model")
+    parser.add_argument("--model", metavar="MODEL", help=f"{_MODEL} (default: nano)")
     larger = parser.add_mutually_exclusive_group()
     larger.add_argument("--scale", type=float, help="1 .. 8 (default: 4)")
     larger.add_argument("--longest-side", type=int, metavar="PX", help="of the output")
@@ -107,16 +119,16 @@ def _add_convert(parser: ArgumentParser) -> None:
 
 
 def _add_export(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="a converted model")
+    parser.add_argument("--model", required=True, metavar="MODEL", help=_MODEL)
     parser.add_argument("--out", required=True, help="the folder to write; must not exist")
 
 
 def _add_info(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="DIR", help="a converted model")
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
 
 
 def _add_timestep(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="a converted model")
+    parser.add_argument("--model", required=True, metavar="MODEL", help=_MODEL)
     parser.add_argument(
         "--data",
         required=True,
@@ -185,8 +197,8 @@ def _add_eval(parser: ArgumentParser) -> None:
         "--model",
         action="append",
         default=[],
-        metavar="DIR",
-        help="a converted model that makes outputs from --lr; may be given again, too",
+        metavar="MODEL",
+        help="nano, or a converted model: makes outputs from --lr; may be given again, too",
     )
     parser.add_argument("--hr", required=True, metavar="DIR", help="references of the same names")
     parser.add_argument("--lr", metavar="DIR", help="inputs, for --model and to show in the report")
@@ -234,6 +246,12 @@ def _check_convert(args: argparse.Namespace) -> str | None:
     return None
 
 
+def _check_timestep(args: argparse.Namespace) -> str | None:
+    if args.write and args.model == NANO:
+        return "--write: nano was trained at its mid-timestep and keeps it"
+    return None
+
+
 def _check_eval(args: argparse.Namespace) -> str | None:
     if not args.sr and not args.model:
         return "give outputs with --sr, or what makes them with --model"
@@ -267,6 +285,7 @@ def _tile(text: str) -> str | int:
 
 # In the order of --help: what it does, and its options.
 _SUBCOMMANDS: Mapping[str, tuple[str, Callable[[ArgumentParser], None]]] = {
+    "demo": ("a photograph restored by nano, to see what it does", _add_demo),
     "upscale": ("images to larger, restored ones", _add_upscale),
     "convert": ("PyTorch weights to a converted model", _add_convert),
     "export": ("a converted model to diffusers and peft folders", _add_export),
@@ -279,5 +298,6 @@ _SUBCOMMANDS: Mapping[str, tuple[str, Callable[[ArgumentParser], None]]] = {
 # What argparse cannot say of options together: the problem, or None.
 _CHECKS: Mapping[str, Callable[[argparse.Namespace], str | None]] = {
     "convert": _check_convert,
+    "timestep": _check_timestep,
     "eval": _check_eval,
 }

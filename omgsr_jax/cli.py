@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import arguments
+from . import arguments, assets
 from .errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from .demo import Demonstration
     from .timestep import Search
 
 
@@ -34,6 +35,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reason in outcome:
         print(f"omgsr {args.name}: {reason}", file=sys.stderr)
     return 1 if outcome else 0
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from . import demo
+    from .inference.command import show_compiling
+
+    print(f"restoring the sample {args.sample} with nano, in one step", flush=True)
+    _print_demo(demo.run(args.out, args.sample, notify=show_compiling))
+
+
+def _print_demo(shown: "Demonstration") -> None:
+    from .evaluation.metrics import BY_KEY
+
+    compiling = f", {shown.compiling:.1f} s of it compiling" if shown.compiling else ""
+    print(f"took {shown.seconds:.1f} s{compiling}\n")
+    print(f"{'':8}{'bicubic':>9}{'nano':>9}")
+    for key, values in shown.scores.items():
+        metric = BY_KEY[key]
+        row = "".join(f"{value:>9.{metric.decimals}f}" for value in values)
+        print(f"{metric.label:8}{row}  {metric.better} is better")
+    print()
+    width = max(len(str(path)) for path in shown.files.values())
+    for what, path in shown.files.items():
+        print(f"{path!s:{width}}  {what}")
+    print("\nNow a photograph of yours:\n  omgsr upscale your.jpg -o out.png")
 
 
 def _upscale(args: argparse.Namespace) -> int:
@@ -66,12 +92,12 @@ def _convert(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from conversion.convert import export
 
-    export(args.model, args.out)
+    export(assets.model_directory(args.model), args.out)
     print(f"{args.out}: diffusers folders, adapters and the prompt's embeddings")
 
 
 def _info(args: argparse.Namespace) -> None:
-    _print_info(args.model)
+    _print_info(assets.model_directory(args.model))
 
 
 def _print_info(directory: str) -> None:
@@ -90,14 +116,15 @@ def _timestep(args: argparse.Namespace) -> Sequence[str]:
     from . import checkpoint, timestep
     from .data import DamagedImageWarning
 
-    card = checkpoint.read_card(args.model)
+    model = assets.model_directory(args.model)
+    card = checkpoint.read_card(model)
     if args.write:
-        checkpoint.require_untrained(args.model)
+        checkpoint.require_untrained(model)
     total, pairs = _degraded_pairs(args, args.resolution or card.process_size)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamagedImageWarning)
         found = timestep.search(
-            timestep.encoder(checkpoint.read_vae(args.model)),
+            timestep.encoder(checkpoint.read_vae(model)),
             card.generator.process,
             pairs,
             seed=args.seed,
@@ -109,7 +136,7 @@ def _timestep(args: argparse.Namespace) -> Sequence[str]:
         print(f"{args.out}: timestep.json, timestep.svg")
     chosen = found.optima[args.criterion].timestep
     if args.write:
-        checkpoint.set_mid_timestep(args.model, chosen)
+        checkpoint.set_mid_timestep(model, chosen)
         print(f"{args.model}: mid-timestep {card.generator.mid_timestep} -> {chosen}")
     return [str(warning.message) for warning in caught]
 
@@ -219,6 +246,7 @@ def _show_progress(what: str, done: int, total: int) -> None:
 
 
 _COMMANDS = {
+    "demo": _demo,
     "upscale": _upscale,
     "convert": _convert,
     "export": _export,

@@ -18,6 +18,16 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 
 @pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory) -> Path:
+    """Programs are compiled once for this and all processes that a test starts."""
+    path = tmp_path_factory.mktemp("cache")
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    yield path
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory) -> Path:
     """A small SD-Turbo-like diffusers folder with random weights, saved by diffusers itself."""
     folder = tmp_path_factory.mktemp("checkpoints") / "base"

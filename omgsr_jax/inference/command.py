@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from types import FrameType
 
+from .. import assets
 from . import files
 from .folder import Report, upscale_files
 from .sizes import Enlargement
 from .upscaler import Options, load
+
+NO_MODEL_NAMED = "no --model given: taking nano, the small model that comes with omgsr-jax"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,8 +35,10 @@ def run(args: argparse.Namespace) -> int:
         overwrite_input=args.overwrite_input,
     )
     progress = Progress(len(jobs), as_json=args.json)
+    if args.model is None:
+        print(NO_MODEL_NAMED, file=sys.stderr, flush=True)
     model = load(
-        args.model,
+        args.model or assets.NANO,
         precision=args.precision,
         tile=args.tile,
         batch=args.batch,
@@ -74,6 +79,11 @@ def _interruptions() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def show_compiling(program: str, seconds: float | None) -> None:
+    text = f"compiling {program} ..." if seconds is None else f"compiled in {seconds:.1f} s"
+    print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Plain lines, JSON lines, or a bar on a terminal; failures again at the end."""
 
@@ -86,9 +96,8 @@ class Progress:
         self.started = time.perf_counter()
 
     def compiling(self, program: str, seconds: float | None) -> None:
-        text = f"compiling {program} ..." if seconds is None else f"compiled in {seconds:.1f} s"
         self._clear()
-        print(text, file=sys.stderr, flush=True)
+        show_compiling(program, seconds)
 
     def show(self, report: Report) -> None:
         self.counts[report.status] += 1

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from .. import checkpoint
+from .. import assets, checkpoint
 from ..errors import InputError
 from ..generator import OMGSR
 from . import colour, images, pictures, sharding
@@ -289,7 +289,7 @@ def _tile(tile: str | int, multiple: int) -> str | int:
 
 
 def load(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] = assets.NANO,
     *,
     precision: str | None = None,
     tile: str | int = "auto",
@@ -301,7 +301,8 @@ def load(
     """A model, ready to upscale.
 
     Args:
-        model: a converted model's directory, local or in a bucket (gs://...).
+        model: "nano", which comes with the package, or a converted model's directory, local or in
+            a bucket (gs://...).
         precision: "fp32", "bf16", or "int8" for the backbone's weights and bf16 for the rest; by
             default bf16 on accelerators, fp32 on CPUs.
         devices: by default all local ones.
@@ -309,7 +310,7 @@ def load(
             one; each reads its own part.
         tile, batch, notify: see `Upscaler`.
     """
-    directory = model_directory(model)
+    directory = assets.model_directory(model)
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
     if precision not in checkpoint.INFERENCE_PRECISIONS:
@@ -336,17 +337,6 @@ def _read(directory: str, mesh: Mesh) -> OMGSR:
         return checkpoint.read(directory)
     shapes = {name: leaf.shape for name, leaf in checkpoint.stored_shapes(directory).items()}
     return checkpoint.read(directory, sharding=sharding.place(shapes, mesh).__getitem__)
-
-
-def model_directory(model: str | os.PathLike[str]) -> str:
-    """Where a model is, from its name or its path."""
-    name = os.fspath(model)
-    if "://" in name or Path(name).is_dir():
-        return name
-    raise InputError(
-        f"{name!r} is not a model: expected the directory of a converted one. "
-        "Make one with `omgsr convert`."
-    )
 
 
 def keep_compiled_programs() -> None:

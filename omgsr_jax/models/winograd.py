@@ -12,15 +12,19 @@ from jax import Array, lax
 
 _KERNEL_TRANSFORM = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _STRIP_ROWS = 16
-_LEAST_CHANNELS = 64  # with fewer the transforms cost more than the products that they save
+# With fewer channels the tiles' transforms cost more than the products that they save, with fewer
+# pixels the kernel's does. And each shape of convolution takes most of a second to compile.
+_LEAST_CHANNELS = 160
+_LEAST_PIXELS = 64 * 64
 
 
 def pays(x: Array, kernel: Array) -> bool:
     """Is a convolution with padding 1 and stride 1 faster this way?"""
-    _, h, w, c = x.shape
+    b, h, w, c = x.shape
     return (
         kernel.shape[:3] == (3, 3, c)
         and min(kernel.shape[2:]) >= _LEAST_CHANNELS
+        and b * h * w >= _LEAST_PIXELS
         and x.dtype == kernel.dtype == jnp.float32  # bf16 has no bits to spare for the differences
         and h % _STRIP_ROWS == 0
         and w % 2 == 0

@@ -18,18 +18,6 @@ def model_64(tiny_base, tiny_adapter, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory) -> Path:
-    """Programs are compiled once for this and all processes that a test starts."""
-    import jax
-
-    path = tmp_path_factory.mktemp("cache")
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(path))
-    yield path
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
-@pytest.fixture(scope="session")
 def upscaler(model_64, compile_cache) -> omgsr_jax.Upscaler:
     return omgsr_jax.load(model_64)
 

@@ -26,7 +26,7 @@ def test_the_page_works(upscaler, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("omgsr_jax.inference.command.load", lambda *_, **__: upscaler)
     monkeypatch.setattr(module, "load", lambda *_, **__: upscaler)
     commands = [line for block in _blocks("bash") for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         program, *args = shlex.split(command)
         assert program == "omgsr"

@@ -12,10 +12,10 @@ from omgsr_jax.models.layers import Conv
 from tests.helpers import relative_error
 
 
-def _operands(b=2, h=32, w=18, c=64, o=80):
+def _operands(b=2, h=64, w=34, c=160, o=176):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((b, h, w, c), np.float32)
-    return x, rng.standard_normal((3, 3, c, o), np.float32) / 24
+    return x, rng.standard_normal((3, 3, c, o), np.float32) / 38
 
 
 def _exact(x, kernel):
@@ -33,7 +33,7 @@ def test_equals_the_direct_convolution():
 
 def test_gradients_equal_those_of_the_direct_convolution():
     x, kernel = _operands()
-    weights = np.random.default_rng(1).standard_normal((2, 32, 18, 80), np.float32)
+    weights = np.random.default_rng(1).standard_normal((2, 64, 34, 176), np.float32)
 
     def direct(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
@@ -50,9 +50,10 @@ def test_gradients_equal_those_of_the_direct_convolution():
 @pytest.mark.parametrize(
     ("change", "because"),
     [
-        ({"h": 24}, "rows that strips do not divide"),
-        ({"w": 17}, "an odd width"),
-        ({"c": 32}, "few channels"),
+        ({"h": 72}, "rows that strips do not divide"),
+        ({"w": 33}, "an odd width"),
+        ({"c": 128}, "few channels"),
+        ({"b": 1}, "few pixels"),
     ],
 )
 def test_passes_over_what_it_is_not_for(change, because):
@@ -63,7 +64,7 @@ def test_passes_over_what_it_is_not_for(change, because):
 
 def test_layers_use_it_on_cpus_only():
     x, _ = _operands()
-    graph, state = nnx.split(Conv(64, 80, 3, padding=1, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(Conv(160, 176, 3, padding=1, rngs=nnx.Rngs(0)))
     traced = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).trace(state, x)
     lowered = {
         platform: traced.lower(lowering_platforms=(platform,)).as_text()

@@ -1,0 +1,57 @@
+"""What comes inside the package: the nano model, and photographs to try it on.
+
+nano/      a converted model like any other, with its model card
+samples/   pairs of low and high quality, which it never saw
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+FOLDER = Path(__file__).parent
+NANO = "nano"
+# Models that go by a name, and their directories. A folder of that name is meant by ./nano.
+MODELS = {NANO: FOLDER / "nano"}
+# The demo's photographs; the first is its default.
+SAMPLES = ("astronaut", "coffee", "chelsea", "rocket")
+
+_MEND = "install omgsr-jax again"
+
+
+@dataclass(frozen=True)
+class Sample:
+    lr: Path
+    hr: Path
+
+
+def sample(name: str) -> Sample:
+    """The files of one of `SAMPLES`."""
+    if name not in SAMPLES:
+        raise InputError(f"there is no sample {name!r}; there are {', '.join(SAMPLES)}")
+    folder = FOLDER / "samples"
+    files = Sample(folder / "lr" / f"{name}.png", folder / "hr" / f"{name}.webp")
+    for file in (files.lr, files.hr):
+        if not file.is_file():
+            raise InputError(f"{file} is missing from the installed package: {_MEND}")
+    return files
+
+
+def model_directory(model: str | os.PathLike[str]) -> str:
+    """Where a model is, from its name or its path."""
+    name = os.fspath(model)
+    if name in MODELS:
+        directory = MODELS[name]
+        if not directory.is_dir():
+            raise InputError(
+                f"the model {name!r} is missing from the installed package (there is no "
+                f"{directory}): {_MEND}, or name the directory of another model"
+            )
+        return str(directory)
+    if "://" in name or Path(name).is_dir():
+        return name
+    raise InputError(
+        f"{name!r} is not a model: expected {' or '.join(map(repr, MODELS))}, or the directory of "
+        "a converted one. Make one with `omgsr convert`."
+    )

@@ -1,0 +1,102 @@
+"""The model that comes with the package: its size, its demo, and what it makes of the samples."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import omgsr_jax
+from omgsr_jax import assets, checkpoint
+from omgsr_jax.evaluation import fidelity
+from omgsr_jax.inference import images, labels
+
+ROOT = Path(__file__).parent.parent
+NANO = assets.FOLDER / "nano"
+
+
+def test_nano_is_whole_and_at_most_20_mb():
+    files = [path for path in NANO.rglob("*") if path.is_file()]
+    assert {"omgsr.json", "README.md"} <= {path.name for path in files}
+    assert sum(path.stat().st_size for path in files) <= 20e6
+    card = checkpoint.read_card(NANO)
+    assert card.generator.vae.downsampling == 4
+    assert {str(leaf.dtype) for leaf in checkpoint.stored_shapes(NANO).values()} == {"bfloat16"}
+
+
+def test_the_demo_repeats_in_every_bit(tmp_path):
+    """Compiled in the first process, taken from the cache in the second."""
+    for out in ("a", "b"):
+        _run(tmp_path, "demo", "-o", out)
+    a, b = (
+        {file.name: file.read_bytes() for file in (tmp_path / out).iterdir()} for out in ("a", "b")
+    )
+    assert len(a) == 3
+    assert a == b
+
+
+@pytest.mark.parametrize("name", assets.SAMPLES)
+def test_nano_restores_the_samples(name, upscaler):
+    pair = assets.sample(name)
+    source, original = images.read(pair.lr), images.read(pair.hr)
+    restored = np.asarray(upscaler.upscale(pair.lr, scale=4))
+    bicubic = labels.bicubic(source, original.size).pixels(8)
+    of_nano, of_bicubic = fidelity.psnr(
+        np.stack([restored, bicubic]), np.stack([original.pixels(8)] * 2)
+    )
+    assert of_nano >= of_bicubic - 0.5
+    # A blur would pass the line above.
+    assert _new_detail(restored) > _new_detail(bicubic)
+
+
+@pytest.mark.slow
+def test_128_px_to_512_takes_6_s_and_25_with_compiling(tmp_path):
+    """On two idle CPU cores."""
+    program = (
+        "import json, time, omgsr_jax; from omgsr_jax import assets; started = time.time(); "
+        "model = omgsr_jax.load(); lr = assets.sample('astronaut').lr; seconds = []\n"
+        "for _ in range(4): model.upscale(lr); seconds.append(time.time() - started); "
+        "started = time.time()\n"
+        "print(json.dumps(seconds))"
+    )
+    run = _start([sys.executable, "-c", program], tmp_path)
+    first, *warm = json.loads(run.stdout)
+    assert first <= 25, (first, warm)
+    assert sorted(warm)[1] <= 6, (first, warm)
+    started = time.perf_counter()
+    _run(tmp_path / "fresh", "demo")
+    assert time.perf_counter() - started <= 40, "with Python's start, imports and metrics"
+
+
+@pytest.fixture(scope="module")
+def upscaler(compile_cache) -> omgsr_jax.Upscaler:
+    return omgsr_jax.load()
+
+
+def _run(folder: Path, *args: str) -> None:
+    _start([sys.executable, "-m", "omgsr_jax.cli", *args], folder)
+
+
+def _start(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """In `folder`, which also holds the compiled programs."""
+    folder.mkdir(exist_ok=True)
+    settings = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    run = subprocess.run(
+        command, cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return run
+
+
+def _new_detail(image: np.ndarray) -> float:
+    """The power at frequencies that a picture of a quarter of the size does not have."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), float)
+    down, right = (np.abs(np.fft.fftfreq(side)) for side in grey.shape)
+    beyond = np.maximum.outer(down, right) > 1 / 8
+    window = np.outer(*(np.hanning(side) for side in grey.shape))
+    return float(np.mean(np.abs(np.fft.fft2((grey - grey.mean()) * window))[beyond] ** 2))
