@@ -131,23 +131,25 @@ class _Walk:
 
     def norm(self, layer: GroupNorm, x: Array) -> Array:
         b, h, w, c = x.shape
-        grouped = x.astype(jnp.float32).reshape(b, h, w, layer.groups, -1)
-        core = self._mask(self.items.core, x)[..., None]  # b h w 1 1
-        count = core.sum((1, 2, 3, 4))[:, None] * (c // layer.groups)  # b 1
+        of_group = c // layer.groups
+        core = self._mask(self.items.core, x).reshape(b, h * w, 1)
+        count = core.sum(1) * of_group  # b 1
 
-        def averaged(values: Array) -> Array:  # b h w g c/g -> b g
-            return jnp.where(core, values, 0).sum((1, 2, 4)) / count
+        def averaged(values: Array) -> Array:  # b hw c -> b g
+            of_channel = jnp.where(core, values, 0).sum(1)
+            return of_channel.reshape(b, -1, of_group).sum(-1) / count
 
-        def spread(per_group: Array) -> Array:  # b g -> b 1 1 g 1
-            return per_group[:, None, None, :, None]
+        def spread(per_group: Array) -> Array:  # b g -> b 1 c
+            return jnp.repeat(per_group, of_group, axis=-1)[:, None]
 
-        mean = averaged(grouped)
-        variance = averaged(jnp.square(grouped - spread(mean)))
+        y = x.astype(jnp.float32).reshape(b, h * w, c)
+        mean = averaged(y)
+        variance = averaged(jnp.square(y - spread(mean)))
         self.moments.append(jnp.stack([mean, variance], axis=-1))
         mean, variance = self._of_image(mean, variance, layer.eps)
-        y = (grouped - spread(mean)) * lax.rsqrt(spread(variance) + layer.eps)
-        y = y.reshape(x.shape) * layer.scale[...] + layer.bias[...]
-        return y.astype(x.dtype)
+        scale = lax.rsqrt(spread(variance) + layer.eps) * layer.scale[...]
+        y = (y - spread(mean)) * scale + layer.bias[...]
+        return y.reshape(x.shape).astype(x.dtype)
 
     def _of_image(self, mean: Array, variance: Array, eps: float) -> tuple[Array, Array]:
         """What to normalise with, where an item counted `mean` and `variance` (b g) by itself."""

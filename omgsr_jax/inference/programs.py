@@ -87,8 +87,7 @@ class Programs:
         self._state_sharding = sharding.place_state(state, mesh)
         self._state = self._placed(state)
         self._quirky = _is_told_another_time(model)
-        # TPUs and GPUs would otherwise take products of fp32 numbers with fewer bits.
-        self._products = "highest" if precision == "fp32" else "default"
+        self._products = _product_precision(precision, mesh)
 
     def predict(self, tiles: Sequence[np.ndarray], *, published: bool = False) -> list[np.ndarray]:
         """z_P of latent tiles z_L (h w c), all of one shape."""
@@ -281,3 +280,13 @@ def _is_told_another_time(model: OMGSR) -> bool:
     """Whether the published code tells this backbone another time than the true one."""
     true, told = (model.process.conditioning(model.t_m, published=p) for p in (False, True))
     return bool(true != told)
+
+
+def _product_precision(precision: str, mesh: Mesh) -> str | None:
+    """TPUs and GPUs would otherwise take products of fp32 numbers with fewer bits.
+
+    On CPUs the highest precision would only forbid the faster convolutions: it is left to the user.
+    """
+    if mesh.devices.flat[0].platform == "cpu":
+        return jax.config.values["jax_default_matmul_precision"]
+    return "highest" if precision == "fp32" else "default"

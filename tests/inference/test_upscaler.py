@@ -158,7 +158,7 @@ def test_unusable_options_are_refused(upscaler, wrong):
 
 
 def test_an_unknown_model_is_refused():
-    with pytest.raises(InputError, match="expected the directory"):
+    with pytest.raises(InputError, match="expected 'nano', or the directory"):
         omgsr_jax.load("no-such-model")
 
 
