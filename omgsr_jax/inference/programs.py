@@ -234,7 +234,7 @@ class Programs:
             features = canvas_vae.decode_inner(vae, self._unscaled(latents), items)
             return jnp.clip(canvas_vae.decode_outer(vae, features, items)[0], -1, 1), latents
 
-        return *lax.cond(encode, forth, back, image, latents), jnp.zeros((1, self.batch, 1, 2))
+        return *_either(encode, forth, back, image, latents), jnp.zeros((1, self.batch, 1, 2))
 
     def _inner(
         self, state: nnx.State, encode: Array, features: Array, latents: Array, items: Items
@@ -248,7 +248,7 @@ class Programs:
             found = canvas_vae.decode_inner(vae, self._unscaled(latents), items)
             return found.astype(jnp.float32), latents
 
-        return *lax.cond(encode, forth, back, features, latents), jnp.zeros((1, self.batch, 1, 2))
+        return *_either(encode, forth, back, features, latents), jnp.zeros((1, self.batch, 1, 2))
 
     def _outer(
         self, state: nnx.State, encode: Array, image: Array, features: Array, items: Items
@@ -259,21 +259,43 @@ class Programs:
             missing = max(self._outer_norms) - len(counted)
             return jnp.pad(counted, ((0, missing), (0, 0), (0, 0), (0, 0)))
 
-        def forth(image: Array, features: Array) -> tuple[Array, Array, Array]:
+        def forth(image: Array, features: Array, _: Array) -> tuple[Array, Array, Array]:
             found, counted = canvas_vae.encode_outer(vae, image, items)
             return image, found.astype(jnp.float32), padded(counted)
 
-        def back(image: Array, features: Array) -> tuple[Array, Array, Array]:
+        def back(image: Array, features: Array, _: Array) -> tuple[Array, Array, Array]:
             found, counted = canvas_vae.decode_outer(vae, features, items)
             return jnp.clip(found, -1, 1), features, padded(counted)
 
-        return lax.cond(encode, forth, back, image, features)
+        return _either(encode, forth, back, image, features, jnp.zeros(self._counted_shape))
 
     def _unscaled(self, latents: Array) -> Array:
         """What the decoder reads of the buffer that also holds the posterior."""
         config = self.config
         z = latents[..., : config.latent_channels]
         return z / config.scaling_factor + config.shift_factor
+
+
+def _either(
+    chosen: Array,
+    forth: Callable[..., tuple[Array, ...]],
+    back: Callable[..., tuple[Array, ...]],
+    *state: Array,
+) -> Any:
+    """The state after `forth`, or else after `back`.
+
+    As loops of one turn or none: on CPUs XLA divides the work in a loop's body among the cores, but
+    not that in the branch of a conditional. The barrier keeps the work from being moved out of the
+    loop, where it would always be done.
+    """
+
+    def turn(work: Callable[..., tuple[Array, ...]], i: Array, before: Any) -> Any:
+        _, *held = lax.optimization_barrier((i, *before))
+        return work(*held)
+
+    turns = chosen.astype(jnp.int32)
+    after: Any = lax.fori_loop(0, turns, partial(turn, forth), state)
+    return lax.fori_loop(0, 1 - turns, partial(turn, back), after)
 
 
 def _is_told_another_time(model: OMGSR) -> bool:

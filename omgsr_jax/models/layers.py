@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from . import winograd
+from . import cpu_convolution
 
 Module = TypeVar("Module", bound=nnx.Module)
 Rngs = nnx.Rngs | None
@@ -108,9 +108,11 @@ class Conv(nnx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1] // kernel.shape[2],
         )
-        if self.stride == 1 and self.padding == ((1, 1), (1, 1)) and winograd.pays(x, kernel):
-            return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
-        return direct(x, kernel)
+        simple = self.stride == 1 and self.padding == ((1, 1), (1, 1))
+        faster = cpu_convolution.faster(x, kernel) if simple else None
+        if faster is None:
+            return direct(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=faster, default=direct)
 
 
 class GroupNorm(nnx.Module):

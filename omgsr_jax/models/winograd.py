@@ -5,8 +5,7 @@ the input and every kernel are transformed by sums, multiplied, and the product 
 Tiles overlap by two pixels. It is done in strips of the image whose tiles stay in a cache.
 
 A tile is taken as a polynomial that is evaluated at 0, +-a, +-b and infinity. The usual points are
-1 and 2; these lose half as many digits. What is left is five times the rounding of a direct sum, so
-where JAX is asked for the highest precision of matrix products, convolutions are direct.
+1 and 2; these lose half as many digits. What is left is five times the rounding of a direct sum.
 """
 
 import jax
@@ -16,29 +15,17 @@ from jax import Array, lax
 
 _A, _B = 5 / 8, 3 / 2
 _TILE, _REACH = 4, 6  # pixels of a tile that are put out, and that are read
-# With fewer channels the tiles' transforms cost more than the products that they save, with fewer
-# pixels the kernel's does. And each shape of convolution takes most of a second to compile.
-_LEAST_CHANNELS = 96
-_LEAST_PIXELS = 64 * 64
 _STRIP = 2**17  # tiles times channels that are worked on at once
 
 
-def pays(x: Array, kernel: Array) -> bool:
-    """Is a convolution with padding 1 and stride 1 faster this way, and precise enough?"""
-    b, h, w, c = x.shape
-    return (
-        kernel.shape[:3] == (3, 3, c)
-        and min(kernel.shape[2:]) >= _LEAST_CHANNELS
-        and b * h * w >= _LEAST_PIXELS
-        and x.dtype == kernel.dtype == jnp.float32  # bf16 has no bits to spare for the differences
-        and h % _TILE == w % _TILE == 0
-        and jax.config.values["jax_default_matmul_precision"] not in ("highest", "float32")
-    )
+def fits(h: int, w: int) -> bool:
+    """Can images of this size be divided into tiles?"""
+    return h % _TILE == w % _TILE == 0
 
 
 @jax.jit
 def convolve(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
-    """The convolution with zero padding of 1; `pays` must hold."""
+    """The convolution with zero padding of 1, where `fits` holds."""
     b, h, w, c = x.shape
     u = _of_kernel(_of_kernel(kernel, axis=0), axis=1).reshape(_REACH**2, c, -1)
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -1,4 +1,4 @@
-"""Winograd's convolution equals the direct one, and is what CPUs run."""
+"""The CPU's own convolutions equal the direct one, and are run where they pay."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from omgsr_jax.models import winograd
+from omgsr_jax.models import cpu_convolution, winograd
 from omgsr_jax.models.layers import Conv
 from tests.helpers import relative_error
 
@@ -34,7 +34,7 @@ def _exact(x, kernel):
 
 def test_equals_the_direct_convolution():
     x, kernel = _operands()
-    assert winograd.pays(x, kernel)
+    assert cpu_convolution.faster(x, kernel) is winograd.convolve
     assert relative_error(winograd.convolve(x, kernel), _exact(x, kernel)) <= 1.5e-6
 
 
@@ -63,6 +63,13 @@ def test_gradients_equal_those_of_the_direct_convolution():
         assert relative_error(gradient, other) <= 1e-5
 
 
+def test_patches_equal_the_direct_convolution():
+    x, kernel = _operands(b=1, h=8, w=12, c=512, o=520)
+    assert cpu_convolution.faster(x, kernel) is cpu_convolution.through_patches
+    y = cpu_convolution.through_patches(jnp.asarray(x), kernel)
+    assert relative_error(y, _exact(x, kernel)) <= 1e-6
+
+
 @pytest.mark.parametrize(
     ("change", "because"),
     [
@@ -70,19 +77,20 @@ def test_gradients_equal_those_of_the_direct_convolution():
         ({"w": 34}, "columns that tiles do not divide"),
         ({"c": 64}, "few channels"),
         ({"b": 1}, "few pixels"),
+        ({"b": 1, "h": 8, "w": 8}, "few pixels and few channels"),
     ],
 )
 def test_passes_over_what_it_is_not_for(change, because):
-    assert not winograd.pays(*_operands(**change)), because
+    assert cpu_convolution.faster(*_operands(**change)) is None, because
     x, kernel = _operands()
-    assert not winograd.pays(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert cpu_convolution.faster(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)) is None
 
 
-def test_gives_way_where_the_highest_precision_is_asked_for():
+def test_winograd_gives_way_where_the_highest_precision_is_asked_for():
     operands = _operands()
-    assert winograd.pays(*operands)
+    assert cpu_convolution.faster(*operands)
     with jax.default_matmul_precision("highest"):
-        assert not winograd.pays(*operands)
+        assert cpu_convolution.faster(*operands) is None
 
 
 def test_layers_use_it_on_cpus_only():
