@@ -84,7 +84,7 @@ def chunked(q: Array, k: Array, v: Array) -> Array:
 def blocked(q: Array, k: Array, v: Array) -> Array:
     """Attention over blocks of one head's queries, whose logits stay in a processor's cache.
 
-    Three to five times as fast on CPUs as with all logits in memory.
+    Several times as fast on CPUs as with all logits in memory.
     """
     b, n, heads, d = q.shape
     m = k.shape[1]
@@ -93,12 +93,16 @@ def blocked(q: Array, k: Array, v: Array) -> Array:
     padded = jnp.pad(q, ((0, 0), (0, count * size - n), (0, 0), (0, 0)))
 
     @jax.checkpoint
-    def of_block(q: Array, k: Array, v: Array) -> Array:  # size d, m d, m d -> size d
-        return whole(q[None, :, None], k[None, :, None], v[None, :, None])[0, :, 0]
+    def of_block(q: Array, k: Array, v: Array) -> Array:  # size d, d m, m d -> size d
+        logits = jnp.matmul(q, k, preferred_element_type=jnp.float32) * d**-0.5
+        powers = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
+        # The output is divided, not the weights: they go into the product as they lie in the cache.
+        summed = jnp.matmul(powers.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return (summed / powers.sum(-1, keepdims=True)).astype(v.dtype)
 
     def of_head(operands: tuple[Array, Array, Array]) -> Array:  # n d, m d, m d -> n d
         q, k, v = operands
-        return lax.map(lambda block: of_block(block, k, v), q.reshape(count, size, d))
+        return lax.map(lambda block: of_block(block, k.T, v), q.reshape(count, size, d))
 
     by_head = (x.swapaxes(1, 2).reshape(b * heads, -1, d) for x in (padded, k, v))
     out = lax.map(of_head, tuple(by_head)).reshape(b, heads, count * size, d)
