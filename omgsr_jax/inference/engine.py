@@ -5,11 +5,11 @@ decoder. The VAE takes it whole on a canvas, if the memory allows, else in tiles
 chosen for a whole list of images beforehand, so that few programs serve all of them.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,10 +239,15 @@ def _free_memory(programs: Programs) -> float:
     statistics = device.memory_stats() or {}
     if "bytes_limit" in statistics:
         return 0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0))
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return 0.6 * free / programs.mesh.size
-    return 4e9
+    return 0.6 * available_on_host() / programs.mesh.size
+
+
+def available_on_host(meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Bytes of memory that could be had, counting what only caches files (Linux tells)."""
+    if meminfo.exists():
+        amounts = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return 1024 * float(amounts["MemAvailable"].removesuffix("kB"))
+    return 7e9
 
 
 def _merge(sizes: dict[Size, int], room: int, allowed: Callable[[Size], bool]) -> dict[Size, int]:

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import colour
-from omgsr_jax.inference.engine import _merge
+from omgsr_jax.inference.engine import _merge, available_on_host
 from omgsr_jax.inference.sizes import Enlargement, PublishedSizes, process_size, stages
 from omgsr_jax.inference.tiling import blend, blend_weights, latent_tiles, windows
 
@@ -133,3 +133,10 @@ def test_lab_takes_the_statistics_of_the_source():
     aligned = colour.align(image, source, "lab")
     assert np.abs(aligned - source).mean() < 0.3 * np.abs(image - source).mean()
     np.testing.assert_allclose(colour.align(source, source, "lab"), source, atol=1e-5)
+
+
+def test_memory_that_caches_files_is_free_to_be_used(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemFree:   5 kB\nMemAvailable:     700 kB\nHugePages_Total: 0\n")
+    assert available_on_host(meminfo) == 700 * 1024
+    assert available_on_host(tmp_path / "absent") > 0
