@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from . import cpu_convolution
 from .attention import attention
 from .layers import Conv, GroupNorm, Identity, LayerNorm, Linear, Rngs
 
@@ -177,18 +178,19 @@ class Upsample(nnx.Module):
     def __call__(self, x: Array, size: tuple[int, int] | None = None) -> Array:
         """`size` is 2h x 2w, or one less where the map to be met has an odd side."""
         _, h, w, _ = x.shape
-        conv = self.conv
-        if isinstance(conv, Conv) and size in (None, (2 * h, 2 * w)):
-            kernel = conv.kernel[...]
-            y = lax.platform_dependent(
-                x.astype(kernel.dtype),
-                kernel,
-                cpu=_by_phases,
-                default=lambda x, kernel: conv.convolve(_repeated(x), kernel),
-            )
-            return y if conv.bias is None else y + conv.bias[...]
-        x = _repeated(x)
-        return conv(x if size is None else x[:, : size[0], : size[1]])
+        conv, repeated = self.conv, _repeated(x)
+        if size not in (None, (2 * h, 2 * w)):
+            return conv(repeated[:, : size[0], : size[1]])
+        if not isinstance(conv, Conv) or cpu_convolution.faster(repeated, conv.kernel[...]):
+            return conv(repeated)
+        kernel = conv.kernel[...]
+        y = lax.platform_dependent(
+            x.astype(kernel.dtype),
+            kernel,
+            cpu=_by_phases,
+            default=lambda x, kernel: conv.convolve(_repeated(x), kernel),
+        )
+        return y if conv.bias is None else y + conv.bias[...]
 
 
 def _repeated(x: Array) -> Array:  # b h w c -> b 2h 2w c
