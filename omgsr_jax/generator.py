@@ -77,18 +77,18 @@ class OMGSR(nnx.Module):
         posterior = self.vae.encode(x_l)
         return self.vae.scale(posterior.mode() if key is None else posterior.sample(key))
 
-    def predict(self, z_l: Array, *, published: bool = False) -> Array:
-        """The network's prediction for z_L, taken as the noisy latent at the mid-timestep.
+    def predict(self, z_t: Array, t: Array | None = None, *, published: bool = False) -> Array:
+        """The network's prediction for a noisy latent at `t` (b), by default the mid-timestep.
 
         `published` tells the network the time as the published code does.
         """
-        b = z_l.shape[0]
+        b = z_t.shape[0]
         prompt = {
             name: jnp.broadcast_to(embedding[...], (b, *embedding.shape))
             for name, embedding in self.prompt.items()
         }
-        time = self.process.conditioning(self.t_m, published=published)
-        return self.backbone(z_l, time, **prompt)
+        time = self.process.conditioning(self.t_m if t is None else t, published=published)
+        return self.backbone(z_t, time, **prompt)
 
     def one_step(self, z_l: Array, *, published: bool = False) -> Array:
         """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""

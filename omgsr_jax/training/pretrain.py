@@ -19,7 +19,7 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from .. import checkpoint, timestep
+from .. import checkpoint
 from ..data import make_pipeline, to_device
 from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
@@ -88,19 +88,13 @@ def autoencoding_loss(
     return terms["l1"] + edges * terms["edges"] + kl * divergence, terms
 
 
-def denoising_loss(
-    generator: OMGSR, images: Array, key: Array, process: Any
-) -> tuple[Array, Metrics]:
+def denoising_loss(generator: OMGSR, images: Array, key: Array) -> tuple[Array, Metrics]:
     """The error of the predicted noise at random timesteps (Eq. 2)."""
     for_z, for_t, for_eps = jax.random.split(key, 3)
     z = jax.lax.stop_gradient(generator.encode(images, for_z))
     eps = normal(for_eps, z.shape)
-    t = jax.random.randint(for_t, z.shape[:1], 0, process.timesteps)
-    prompt = {
-        name: jnp.broadcast_to(embedding[...], (len(z), *embedding.shape))
-        for name, embedding in generator.prompt.items()
-    }
-    predicted = generator.backbone(process.noised(z, eps, t), process.conditioning(t), **prompt)
+    t = jax.random.randint(for_t, z.shape[:1], 0, generator.process.timesteps)
+    predicted = generator.predict(generator.process.noised(z, eps, t), t)
     error = jnp.square(predicted.astype(jnp.float32) - eps).mean()
     return error, {"noise": error}
 
@@ -124,9 +118,7 @@ def prior_task(config: PretrainConfig, base: "Base") -> Task:
 
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
         named = {_BACKBONE + name: array for name, array in weights.items()}
-        return denoising_loss(
-            checkpoint.fill(generator, frozen | named), images, key, base.generator.process
-        )
+        return denoising_loss(checkpoint.fill(generator, frozen | named), images, key)
 
     return _task(config, generator.backbone, loss, None)
 
@@ -159,10 +151,9 @@ def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
     everywhere = replicated(make_mesh(MeshConfig()))
     params = jax.device_get(random_weights(shapes, dict.fromkeys(shapes, everywhere), config.seed))
     params |= {_VAE + name: np.asarray(array) for name, array in vae.items()}
-    unscaled = dataclasses.replace(generator.vae, scaling_factor=1.0)
-    encode = timestep.encoder(Base(dataclasses.replace(generator, vae=unscaled), params).vae)
-    latents = encode(jnp.asarray(fixed_images(config)))
-    scaled = dataclasses.replace(unscaled, scaling_factor=float(1 / np.std(latents)))
+    encode = jax.jit(lambda images: Base(generator, params).vae.encode(images).mode())
+    scale = float(1 / np.std(encode(fixed_images(config))))
+    scaled = dataclasses.replace(generator.vae, scaling_factor=scale)
     return Base(dataclasses.replace(generator, vae=scaled), params)
 
 

@@ -79,7 +79,7 @@ def test_denoising_is_the_error_of_the_predicted_noise_and_leaves_the_vae_alone(
 
     def loss(params):
         filled = checkpoint.fill(generator, params)
-        return pretrain.denoising_loss(filled, images, key, base.generator.process)[0]
+        return pretrain.denoising_loss(filled, images, key)[0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(
         {name: jnp.asarray(array) for name, array in base.params.items()}
