@@ -6,17 +6,20 @@ from pathlib import Path
 import pytest
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.training.config import TrainConfig, from_dict
+from omgsr_jax.training.config import TrainConfig, from_dict, read
+from omgsr_jax.training.pretrain import PretrainConfig
 from tests.training.runs import SETTINGS, smallest
 
-_FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+_CONFIGS = Path(__file__).parents[2] / "configs"
+_BASE = _CONFIGS / "nano_base.py"
+_FILES = sorted(set(_CONFIGS.glob("*.py")) - {_BASE})
 
 
 def _get_config(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert "python scripts/train.py" in module.__doc__
+    assert "python scripts/train" in module.__doc__
     return module.get_config
 
 
@@ -24,8 +27,14 @@ def _get_config(path):
 def test_every_config_file_is_a_run(path):
     config = _get_config(path)()
     assert config.name == path.stem
-    read = from_dict(config.to_dict())
-    assert read.losses.active
+    assert from_dict(config.to_dict()).losses.active
+
+
+def test_the_base_of_nano_has_two_stages():
+    stages = _get_config(_BASE)().to_dict()
+    assert set(stages) == {"vae", "prior"}
+    for name, settings in stages.items():
+        assert read(PretrainConfig, settings).name == f"nano_{name}"
 
 
 def test_published_recipes_have_the_published_weights():
