@@ -136,7 +136,9 @@ def to_nhwc(tensor: Any) -> np.ndarray:
 def to_nchw(array: Any) -> Any:
     import torch
 
-    return torch.from_numpy(np.array(array, np.float32).transpose(0, 3, 1, 2))
+    # In PyTorch's own layout: its group norm loses digits on channels-last tensors.
+    nchw = np.asarray(array, np.float32).transpose(0, 3, 1, 2)
+    return torch.from_numpy(nchw.copy(order="C"))
 
 
 class TorchPipeline:

@@ -105,6 +105,9 @@ def write_directory(
                     dict(tree), chunks, ocdbt_target_data_file_size=_DATA_FILE_BYTES
                 )
                 checkpointer.save(partial / path, args=request)
+                # Orbax notes the path on the machine that wrote it, which is nobody's business.
+                for marker in (partial / path).glob("commit_success.txt"):
+                    marker.write_text("Checkpoint commit was successful\n")
         (partial / card_name).write_text(json.dumps(card, indent=2) + "\n")
 
 
