@@ -86,3 +86,9 @@ def test_weights_go_where_the_sharding_says(tiny_model):
     weights = checkpoint.weights(checkpoint.read(tiny_model, sharding=rule))
     assert set(asked) == set(weights)
     assert all(leaf[...].sharding == sharding for leaf in weights.values())
+
+
+def test_a_model_does_not_tell_where_it_was_written(tiny_model):
+    parents = str(tiny_model.parent).encode()
+    files = [path for path in tiny_model.rglob("*") if path.is_file()]
+    assert not [path for path in files if parents in path.read_bytes()]

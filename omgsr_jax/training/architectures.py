@@ -1,5 +1,6 @@
 """Generators that a run can start from with random weights: to try things out and to compile."""
 
+from ..errors import InputError
 from ..generator import OMGSRConfig
 from ..models.flux import FluxConfig
 from ..models.unet import UNetConfig
@@ -51,3 +52,9 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
         FlowMatching(), 244, {"context": (2, 8), "pooled": (8,)},
     ),
 }  # fmt: skip
+
+
+def named(name: str) -> OMGSRConfig:
+    if name not in ARCHITECTURES:
+        raise InputError(f"there is no architecture {name!r}, only {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]

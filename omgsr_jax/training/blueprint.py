@@ -29,7 +29,7 @@ from ..models.discriminator import (
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.vae import VAE
-from .architectures import ARCHITECTURES
+from . import architectures
 from .config import ModelConfig, TrainConfig
 
 Weights = dict[str, Array]
@@ -51,17 +51,17 @@ class Blueprint:
 
     @property
     def adapters(self) -> Shapes:
-        return _shapes(
+        return shapes(
             {n: v for n, v in checkpoint.weights(self.generator).items() if _is_adapter(v)}
         )
 
     @property
     def heads(self) -> Shapes:
-        return _shapes({n: v for n, v in self._judging.items() if isinstance(v, nnx.Param)})
+        return shapes({n: v for n, v in self._judging.items() if isinstance(v, nnx.Param)})
 
     @property
     def spectral(self) -> Shapes:
-        return _shapes({n: v for n, v in self._judging.items() if isinstance(v, SpectralVector)})
+        return shapes({n: v for n, v in self._judging.items() if isinstance(v, SpectralVector)})
 
     @property
     def _judging(self) -> dict[str, nnx.Variable]:
@@ -135,7 +135,7 @@ def _is_adapter(leaf: nnx.Variable) -> bool:
     return isinstance(leaf, nnx.LoRAParam)
 
 
-def _shapes(leaves: Mapping[str, nnx.Variable]) -> Shapes:
+def shapes(leaves: Mapping[str, nnx.Variable]) -> Shapes:
     return {n: jax.ShapeDtypeStruct(v.shape, jnp.float32) for n, v in leaves.items()}
 
 
@@ -143,16 +143,13 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
     if bool(model.path) == bool(model.architecture):
         raise InputError(
             "set either config.model.path, a converted model (see `omgsr convert`), or "
-            f"config.model.architecture, one of {', '.join(ARCHITECTURES)}, for random weights"
+            "config.model.architecture, for random weights, one of "
+            f"{', '.join(architectures.ARCHITECTURES)}"
         )
     if model.path:
         base = checkpoint.read_card(model.path).generator
-    elif model.architecture in ARCHITECTURES:
-        base = ARCHITECTURES[model.architecture]
     else:
-        raise InputError(
-            f"there is no architecture {model.architecture!r}, only {', '.join(ARCHITECTURES)}"
-        )
+        base = architectures.named(model.architecture)
     specs: dict[str, Any] = {
         name: _adapter(getattr(base, name), rank, targets, name)
         for name, rank, targets in (

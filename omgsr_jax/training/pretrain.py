@@ -21,13 +21,12 @@ from jax.sharding import Mesh
 
 from .. import checkpoint
 from ..data import make_pipeline, to_device
-from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.pixel import l1
 from ..models.layers import normal
 from ..models.vae import VAE
-from .architectures import ARCHITECTURES
-from .blueprint import Shapes, Weights
+from . import architectures
+from .blueprint import Weights, shapes
 from .config import (
     DataConfig,
     MeshConfig,
@@ -101,7 +100,7 @@ def denoising_loss(generator: OMGSR, images: Array, key: Array) -> tuple[Array, 
 
 def vae_task(config: PretrainConfig, psnr: Metric) -> Task:
     """The first stage: nothing is known yet."""
-    vae = VAE(_generator_config(config).vae, rngs=None)
+    vae = VAE(architectures.named(config.architecture).vae, rngs=None)
 
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
         filled = checkpoint.fill(vae, weights)
@@ -146,10 +145,10 @@ class Base(NamedTuple):
 
 def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
     """A base with this VAE, whose latents are scaled to unit variance, and a random backbone."""
-    generator = _generator_config(config)
-    shapes = _shapes(OMGSR(generator, rngs=None))
+    generator = architectures.named(config.architecture)
+    sizes = shapes(checkpoint.weights(OMGSR(generator, rngs=None)))
     everywhere = replicated(make_mesh(MeshConfig()))
-    params = jax.device_get(random_weights(shapes, dict.fromkeys(shapes, everywhere), config.seed))
+    params = jax.device_get(random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed))
     params |= {_VAE + name: np.asarray(array) for name, array in vae.items()}
     encode = jax.jit(lambda images: Base(generator, params).vae.encode(images).mode())
     scale = float(1 / np.std(encode(fixed_images(config))))
@@ -157,30 +156,15 @@ def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
     return Base(dataclasses.replace(generator, vae=scaled), params)
 
 
-def _generator_config(config: PretrainConfig) -> OMGSRConfig:
-    if config.architecture not in ARCHITECTURES:
-        raise InputError(
-            f"there is no architecture {config.architecture!r}, only {', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[config.architecture]
-
-
-def _shapes(model: nnx.Module) -> Shapes:
-    return {
-        name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32)
-        for name, leaf in checkpoint.weights(model).items()
-    }
-
-
 def _task(config: PretrainConfig, network: nnx.Module, loss: Loss, validate: Any) -> Task:
     mesh = make_mesh(MeshConfig())
-    shapes = _shapes(network)
+    sizes = shapes(checkpoint.weights(network))
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
-    weights = random_weights(shapes, dict.fromkeys(shapes, everywhere), config.seed)
+    weights = random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed)
     pipeline = TrainConfig(seed=config.seed, data=config.data).pipeline()
     batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(mesh))
-    state_shapes = jax.eval_shape(begin, shapes)
+    state_shapes = jax.eval_shape(begin, sizes)
     return Task(
         state=jax.jit(begin, out_shardings=everywhere)(weights),
         shapes=state_shapes,
