@@ -284,8 +284,7 @@ class Parity:
 def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray) -> Parity:
     """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3).
 
-    PyTorch runs in fp64 too: at 512 px its fp32 group norms alone are off by 1e-5, so that only
-    fp64 can tell which of two fp32 results is the better one.
+    PyTorch runs in fp64 too: only that can tell which of two fp32 results is the better one.
     """
     results = in_own_process(_torch_results, base, adapter, converted, x_l)
     for precision in ("fp32", "bf16"):
