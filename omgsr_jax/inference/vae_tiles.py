@@ -20,8 +20,8 @@ from .tiling import Window, windows
 
 HALO = 8  # latent pixels
 _MOSAIC = 4  # crops per side
-_SWEEPS = 4
-_STILL = 1e-4  # relative change of statistics at which sweeps end
+_SWEEPS = 8
+_STILL = 1e-3  # relative change of statistics at which sweeps end
 
 
 def encode(

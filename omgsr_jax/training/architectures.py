@@ -28,9 +28,9 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
     # OMGSR-nano, the model in the package: latents of a quarter of the image's size.
     "nano": OMGSRConfig(
         VAEConfig(block_out_channels=(24, 48, 96), layers_per_block=1, norm_num_groups=8,
-                  latent_channels=8, mid_block_add_attention=False,
+                  latent_channels=16, mid_block_add_attention=False,
                   use_quant_conv=False, use_post_quant_conv=False),
-        UNetConfig(in_channels=8, out_channels=8, block_out_channels=(64, 96, 160),
+        UNetConfig(in_channels=16, out_channels=16, block_out_channels=(64, 96, 160),
                    layers_per_block=1, attention=(False, False, True), heads=(2, 3, 5),
                    transformer_depth=(1, 1, 1), cross_attention_dim=32, norm_num_groups=8),
         DDPM(), 195, {"context": (2, 32)},
