@@ -29,6 +29,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,14 @@ def main() -> int:
             text, _ = config.prompt_shapes["context"]
             report["blocks_tflop"] = round(flux_tflop(config.backbone, args.pixels, text), 3)
         mesh, model = _mesh(args), _model(config, args.precision)
+        if name in chosen:
+            trace = partial(_trace_network, networks(config, args.pixels)[name], model, mesh, args)
+        else:
+            # Made outside the mesh: it computes a little, and these devices cannot.
+            programs = Programs(model, precision=args.precision, batch=args.batch, mesh=mesh)
+            trace = partial(_trace_program, programs, name, args.pixels)
         with jax.set_mesh(mesh):
-            if name in chosen:
-                traced = _trace_network(networks(config, args.pixels)[name], model, mesh, args)
-            else:
-                traced = _trace_program(name, model, mesh, args)
-            report |= _lower(traced) if args.cuda else _compile(traced, mesh)
+            report |= _lower(trace()) if args.cuda else _compile(trace(), mesh)
         _write(report, args)
     return 0
 
@@ -202,10 +205,9 @@ def _trace_network(network: Network, model: OMGSR, mesh: Mesh, args: argparse.Na
     return jitted.trace(state, jax.ShapeDtypeStruct((batch, *shape), dtype))
 
 
-def _trace_program(kind: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
-    programs = Programs(model, precision=args.precision, batch=args.batch, mesh=mesh)
+def _trace_program(programs: Programs, kind: str, pixels: int) -> Any:
     ratio = programs.config.downsampling if kind == "predict" else 1
-    return programs.trace(Program(kind, (args.pixels // ratio, args.pixels // ratio)))
+    return programs.trace(Program(kind, (pixels // ratio, pixels // ratio)))
 
 
 def _model(config: OMGSRConfig, precision: str) -> OMGSR:

@@ -20,8 +20,10 @@ from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.total import Networks
 from ..models.discriminator import (
+    DetailHeadsConfig,
     Discriminator,
     DiscriminatorParts,
+    HeadsConfig,
     TokenHeadsConfig,
     TowerHeadsConfig,
     take_apart,
@@ -201,11 +203,15 @@ def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
             f"config.discriminator.levels is {wanted.levels}, but {wanted.backbone} has "
             f"{len(channels)} feature maps"
         ) from None
-    heads: TokenHeadsConfig | TowerHeadsConfig
-    if wanted.heads == "token":
-        heads = TokenHeadsConfig(widths[0], wanted.width, wanted.levels, wanted.image_size)
-    else:
-        heads = TowerHeadsConfig(widths, wanted.layout, wanted.levels, wanted.image_size)
+    seen: dict[str, Any] = {"levels": wanted.levels, "image_size": wanted.image_size}
+    heads: HeadsConfig
+    match wanted.heads:
+        case "token":
+            heads = TokenHeadsConfig(widths[0], wanted.width, **seen)
+        case "tower":
+            heads = TowerHeadsConfig(widths, wanted.layout, **seen)
+        case _:
+            heads = DetailHeadsConfig(widths, wanted.width, **seen)
     return Discriminator(backbone, heads, rngs=None)
 
 

@@ -12,6 +12,9 @@ from torch.nn.utils import spectral_norm
 from conversion.parity import relative_error, to_nchw
 from omgsr_jax import checkpoint
 from omgsr_jax.models.discriminator import (
+    Detail,
+    DetailHeads,
+    DetailHeadsConfig,
     Discriminator,
     TokenHeads,
     TokenHeadsConfig,
@@ -220,6 +223,22 @@ def test_spectral_norm_follows_pytorch_for_ten_forwards_and_then_stands_still(ki
     for _ in range(2):
         assert relative_error(layer(x, train=False), expected.detach().numpy()) <= 1e-5
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(layer, SpectralVector))
+
+
+def test_detail_heads_see_what_differs_from_the_surroundings():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 12, 16, 3)).astype(np.float32)
+    detail = np.asarray(Detail()(jnp.asarray(x)))
+    around = x[1, 3:8, 5:10].mean((0, 1))
+    np.testing.assert_allclose(detail[1, 5, 7], x[1, 5, 7] - around, atol=1e-6)
+
+    heads = DetailHeads(DetailHeadsConfig((3, 3), width=8, levels=(0, 1)), rngs=nnx.Rngs(0))
+    logits = heads([x, x[:, ::2, ::2]], train=True)
+    assert [z.shape for z in logits] == [(2, 12, 16, 1), (2, 6, 8, 1)]
+    brighter = heads([x + 100, x[:, ::2, ::2] - 100], train=True)
+    for z, same in zip(logits, brighter, strict=True):
+        assert z.std() > 1e-2
+        np.testing.assert_allclose(z, same, atol=1e-4)
 
 
 class _Stages(nnx.Module):
