@@ -92,7 +92,7 @@ for name, mesh in json.loads(sys.argv[1]).items():
             losses.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
     end = jax.device_get(now.generator | now.discriminator)
     found[name] = losses, {k: end[k] - start[k] for k in end}
-    shards = {len({s.index for s in a.addressable_shards}) for a in frozen.values()}
+    shards = {len({str(s.index) for s in a.addressable_shards}) for a in frozen.values()}
     print(name, "largest number of shards of a weight:", max(shards), flush=True)
 reference_losses, reference_updates = found.pop("one")
 norm = lambda tree: np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in tree.values()))
