@@ -7,8 +7,8 @@ On what: any machine; made for two cores. The base has random weights (always th
 nothing is downloaded; adapters of high rank, the VAE encoder's own features as perceptual loss and
 discriminator.
 
-What to expect: validation PSNR rises from 15.06 to 15.40 dB in the first 25 steps (photographs from
-CC0 collections, validated on Kodak's); a full run has not been recorded yet. A random decoder never
+What to expect: validation PSNR rises from 15.06 to 21.4 dB in 700 steps, 15 minutes (photographs
+from CC0 collections, validated on Kodak's; docs/training.md has the curves). A random decoder never
 paints well: what counts is that every part learns.
 
 What differs from the paper: everything that size decides; the losses' form is the paper's.

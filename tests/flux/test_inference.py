@@ -102,7 +102,7 @@ def test_what_8_bits_cost_a_block_of_full_width(kind):
     print(f"{kind.__name__}: output {error / whole:.2e}, what the block adds {error / change:.2e}, "
           f"bytes {sizes[1] / sizes[0]:.4f}")  # fmt: skip
     assert sizes[1] <= 0.55 * sizes[0]
-    assert error / change <= 2e-2
+    assert error / change <= 2.5e-2
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 6, 5)])
