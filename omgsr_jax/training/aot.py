@@ -20,6 +20,7 @@ _COLLECTIVE = re.compile(
     r"= (?P<shapes>\(?[^=]*?) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
 )
+_COMMENT = re.compile(r"/\*.*?\*/")  # long tuples have their elements numbered: /*index=5*/
 _SHAPE = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<sizes>[\d,]*)\]")
 
 
@@ -91,7 +92,7 @@ def collectives(text: str) -> dict[str, dict[str, float]]:
     """How many collectives of each kind a program has, and the gigabytes that they put out."""
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for match in _COLLECTIVE.finditer(text):
+    for match in _COLLECTIVE.finditer(_COMMENT.sub("", text)):
         kind = match["kind"]
         counts[kind] += 1
         sizes[kind] += (
