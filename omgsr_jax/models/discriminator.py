@@ -115,7 +115,17 @@ class TokenHeads(nnx.Module):
         return [*logits, self.out(hidden, train=train)]
 
 
-class TowerHeads(nnx.Module):
+class LevelHeads(nnx.Module):
+    """Layers of its own for each level."""
+
+    decoders: nnx.List
+
+    def __call__(self, maps: list[Array], *, train: bool) -> list[Array]:
+        """One map of logits (b h w 1) per level."""
+        return [_through(layers, x, train) for layers, x in zip(self.decoders, maps, strict=True)]
+
+
+class TowerHeads(LevelHeads):
     """A tower of blurred, strided convolutions on each level."""
 
     def __init__(self, config: TowerHeadsConfig, *, rngs: Rngs):
@@ -123,10 +133,6 @@ class TowerHeads(nnx.Module):
             nnx.List(_tower(c, steps, rngs))
             for c, steps in zip(config.channels, _TOWERS[config.layout], strict=True)
         )
-
-    def __call__(self, maps: list[Array], *, train: bool) -> list[Array]:
-        """One map of logits (b h w 1) per level."""
-        return [_through(layers, x, train) for layers, x in zip(self.decoders, maps, strict=True)]
 
 
 def _tower(c_in: int, steps: _Tower, rngs: Rngs) -> list[nnx.Module]:
@@ -139,7 +145,7 @@ def _tower(c_in: int, steps: _Tower, rngs: Rngs) -> list[nnx.Module]:
     return [*layers, Blur(), SpectralNorm(Conv(c_in, 1, 1, rngs=rngs), rngs=rngs)]
 
 
-class DetailHeads(nnx.Module):
+class DetailHeads(LevelHeads):
     """Judges every place of each level by what differs there from its surroundings.
 
     A VAE's maps are mostly brightness and colour, in which fine structure drowns: heads on the maps
@@ -161,10 +167,6 @@ class DetailHeads(nnx.Module):
             )
             for c in config.channels
         )
-
-    def __call__(self, maps: list[Array], *, train: bool) -> list[Array]:
-        """One map of logits (b h w 1) per level."""
-        return [_through(layers, x, train) for layers, x in zip(self.decoders, maps, strict=True)]
 
 
 class Detail(nnx.Module):
