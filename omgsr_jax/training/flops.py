@@ -7,6 +7,7 @@ gradients by weights for adapters and heads alone. What a compiled program does 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -56,8 +57,9 @@ def peaks(device_kind: str) -> tuple[float, float, float, float] | None:
     return PEAKS[max(found, key=len)] if found else None
 
 
-def step_flops(blueprint: Blueprint) -> StepFlops:
-    """What one optimiser step needs."""
+def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
+    """What one optimiser step needs; with `loops_once` as XLA counts it, a loop's body once."""
+    forward = partial(forward_flops, loops_once=loops_once)
     config, generator = blueprint.config, blueprint.generator_config
     pixels = config.data.resolution
     side = pixels // generator.vae.downsampling
@@ -94,6 +96,8 @@ def step_flops(blueprint: Blueprint) -> StepFlops:
         one = forward(blueprint.discriminator, lambda m, x: m(x, train=True), image)
         total = total.plus(_forward_and_back(one, one, again)).plus(one, 2)
     per_step = config.data.batch_size
+    if loops_once:  # micro-batches are a loop too
+        per_step //= config.data.accumulation
     return StepFlops((total.weights + total.attention) * per_step, total.kernels * per_step)
 
 
@@ -107,15 +111,17 @@ def _forward_and_back(whole: Flops, base: Flops, again: int) -> Flops:
     )
 
 
-def forward(model: nnx.Module, run: Callable[..., Any], shape: tuple[int, ...]) -> Flops:
+def forward_flops(
+    model: nnx.Module, run: Callable[..., Any], shape: tuple[int, ...], *, loops_once: bool = False
+) -> Flops:
     """Of one example."""
     graph, state = nnx.split(model)
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), state)
     traced = jax.make_jaxpr(lambda s, x: run(nnx.merge(graph, s), x))(state, _spec((1, *shape)))
-    return count(traced.jaxpr)
+    return count(traced.jaxpr, loops_once)
 
 
-def count(jaxpr: Any) -> Flops:
+def count(jaxpr: Any, loops_once: bool = False) -> Flops:
     """Of all products in a jaxpr; where platforms differ, of the one that shows its products."""
     total = Flops()
     for equation in jaxpr.eqns:
@@ -125,12 +131,12 @@ def count(jaxpr: Any) -> Flops:
         elif name == "conv_general_dilated":
             total = total.plus(_of_convolution(equation))
         elif name == "cond":
-            branches = [count(branch.jaxpr) for branch in equation.params["branches"]]
+            branches = [count(branch.jaxpr, loops_once) for branch in equation.params["branches"]]
             total = total.plus(max(branches, key=lambda f: f.weights + f.attention))
         else:
-            times = equation.params.get("length", 1) if name == "scan" else 1
+            times = equation.params["length"] if name == "scan" and not loops_once else 1
             for inner in _inner(equation):
-                total = total.plus(count(inner), times)
+                total = total.plus(count(inner, loops_once), times)
     return total
 
 
