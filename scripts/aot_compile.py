@@ -13,10 +13,14 @@
 Networks are the generator's parts by themselves; programs are what `omgsr upscale` runs.
 
 Shapes and shardings are enough: no weights are made, no device is used. FLOPs, bytes accessed and
-memory are the compiler's own counts for one device, and it counts the body of a loop once: for
-FLUX, see `blocks_tflop` (of all devices). With --config the whole training step is
-compiled, and held against its analytic FLOPs, the device's memory and a roofline; --batch is images
-per device, and a config without a model is taken at full size ("sd").
+memory are the compiler's own counts for one device, and it counts the body of a loop once, so of
+FLUX one block of each kind: it is to be held against `body_tflop` (their products; attention is in
+kernels that it does not count). `blocks_tflop` is all that the blocks take. Both are of an image,
+on all devices. Collectives are counted as often as they run.
+
+With --config the whole training step is compiled, and held against its analytic FLOPs, the device's
+memory and a roofline; --batch is images per device, and a config without a model is taken at full
+size.
 Writes a JSON line per network to --out.
 """
 
@@ -49,8 +53,8 @@ from omgsr_jax.inference.programs import Program, Programs
 from omgsr_jax.models import int8
 from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.training.architectures import ARCHITECTURES
+from omgsr_jax.training.program_text import collectives
 
-COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 CONFIGS = {"s": ARCHITECTURES["sd"], "f": ARCHITECTURES["flux"]}
 
 Network = tuple[Callable[[OMGSR, jax.Array], jax.Array], tuple[int, ...], Any]
@@ -88,7 +92,10 @@ def main() -> int:
         }
         if isinstance(config.backbone, FluxConfig):
             text, _ = config.prompt_shapes["context"]
-            report["blocks_tflop"] = round(flux_tflop(config.backbone, args.pixels, text), 3)
+            products, attention = flux_block_tflop(config.backbone, args.pixels, text)
+            blocks = config.backbone.num_layers + config.backbone.num_single_layers
+            report["blocks_tflop"] = round(blocks * (products + attention), 3)
+            report["body_tflop"] = round(2 * products, 3)
         mesh, model = _mesh(args), _model(config, args.precision)
         if name in chosen:
             trace = partial(_trace_network, networks(config, args.pixels)[name], model, mesh, args)
@@ -144,15 +151,14 @@ def _config(args: argparse.Namespace) -> OMGSRConfig:
     return dataclasses.replace(config, backbone=backbone)
 
 
-def flux_tflop(config: FluxConfig, pixels: int, text: int) -> float:
-    """What the matrix products of the transformer's blocks take for one image."""
+def flux_block_tflop(config: FluxConfig, pixels: int, text: int) -> tuple[float, float]:
+    """What a block's products with weights, and its attention, take for one image."""
     c, image = config.width, (pixels // 16) ** 2
     n = image + text
     # Per token, in units of c x c: queries, keys, values, output, feed-forward there and back.
     products = 2 * 12 * n * c * c
     attention = 4 * n * n * c
-    blocks = config.num_layers + config.num_single_layers
-    return blocks * (products + attention) / 1e12
+    return products / 1e12, attention / 1e12
 
 
 def _mesh(args: argparse.Namespace) -> Mesh:
@@ -179,9 +185,7 @@ def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
         "lowered_lines": lowered.as_text().count("\n"),
         "program_lines": text.count("\n"),
         "custom_kernels": text.count("tpu_custom_call"),
-        "collectives": {
-            name: text.count(f" {name}(") for name in COLLECTIVES if f" {name}(" in text
-        },
+        "collectives": collectives(text),
         "compile_seconds": round(seconds, 1),
     }
 
