@@ -10,8 +10,9 @@ On its own, from the base that the first two stages made:
 On what: one GPU, or two CPU cores in slices. What to expect: see docs/nano.md.
 
 What differs from the paper: the base is our own and small, so the adapters have a high rank; no
-pre-trained VGG or DINO is at hand, so the perceptual loss and the discriminator look through the
-base's own VAE encoder. Arguments: t=N, no_ldr, no_mse, no_features, no_gan.
+pre-trained VGG or DINO is at hand, so the perceptual loss looks through the base's own VAE encoder,
+and the discriminator at the detail of the pixels themselves. Arguments: t=N, no_ldr, no_mse,
+no_features, no_gan.
 """
 
 from ml_collections import ConfigDict
@@ -26,15 +27,15 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.precision = "fp32"
     config.model.process_size = 512
     config.losses.ldr = 0.1
-    config.losses.l1 = 5.0
-    config.losses.features = 2.0
+    config.losses.l1 = 3.0
+    config.losses.features = 1.0
     config.losses.gan = 0.3
-    config.discriminator.backbone = "vae_encoder"
-    config.discriminator.heads = "detail"
-    config.discriminator.width = 64
-    config.discriminator.levels = (0, 1, 2)
+    config.discriminator.backbone = "detail"
+    config.discriminator.heads = "patch"
+    config.discriminator.width = 32
+    config.discriminator.levels = (0,)
     config.discriminator.image_size = None
-    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99
     config.data.resolution = 128

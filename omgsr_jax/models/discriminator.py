@@ -2,7 +2,7 @@
 
 v1 (Fig. 5 of the paper): DINOv2 at 518 pixels, two spatial levels and a token level.
 v2 (the revised paper): the first three stages of DINOv3-ConvNeXt, a tower on each.
-Ours, for a VAE's encoder: heads that look at the detail of its maps.
+Ours, where no pre-trained network is at hand: patches of the image's own detail.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,16 +62,16 @@ class TowerHeadsConfig:
 
 
 @dataclass(frozen=True)
-class DetailHeadsConfig:
-    """Heads for maps that no norm has evened out, such as those of a VAE's encoder."""
+class PatchHeadsConfig:
+    """Heads for maps that nothing has looked at yet, such as `Detail`'s."""
 
-    channels: tuple[int, ...] = (24, 48, 96)
-    width: int = 64
-    levels: tuple[int, ...] = (0, 1, 2)
+    channels: tuple[int, ...] = (3,)
+    width: int = 32
+    levels: tuple[int, ...] = (0,)
     image_size: int | None = None
 
 
-HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | DetailHeadsConfig
+HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | PatchHeadsConfig
 
 
 class Blur(nnx.Module):
@@ -145,38 +145,38 @@ def _tower(c_in: int, steps: _Tower, rngs: Rngs) -> list[nnx.Module]:
     return [*layers, Blur(), SpectralNorm(Conv(c_in, 1, 1, rngs=rngs), rngs=rngs)]
 
 
-class DetailHeads(LevelHeads):
-    """Judges every place of each level by what differs there from its surroundings.
+class PatchHeads(LevelHeads):
+    """Judges patches of 20 x 20 places, four places apart, without spectral norms."""
 
-    A VAE's maps are mostly brightness and colour, in which fine structure drowns: heads on the maps
-    themselves did not tell nano's first, blurred results from photographs in hundreds of steps.
-    """
+    def __init__(self, config: PatchHeadsConfig, *, rngs: Rngs):
+        self.decoders = nnx.List(nnx.List(_patches(c, config.width, rngs)) for c in config.channels)
 
-    def __init__(self, config: DetailHeadsConfig, *, rngs: Rngs):
-        width = config.width
-        self.decoders = nnx.List(
-            nnx.List(
-                [
-                    Detail(),
-                    Conv(c, width, 3, padding=1, rngs=rngs),
-                    LeakyReLU(),
-                    Conv(width, width, 3, padding=1, rngs=rngs),
-                    LeakyReLU(),
-                    Conv(width, 1, 1, rngs=rngs),
-                ]
-            )
-            for c in config.channels
-        )
+
+def _patches(c_in: int, width: int, rngs: Rngs) -> list[nnx.Module]:
+    layers: list[nnx.Module] = []
+    for c_out, size, stride in (
+        (width, 3, 1),
+        (2 * width, 4, 2),
+        (3 * width, 4, 2),
+        (3 * width, 3, 1),
+    ):
+        layers += [Conv(c_in, c_out, size, stride=stride, padding=1, rngs=rngs), LeakyReLU()]
+        c_in = c_out
+    return [*layers, Conv(c_in, 1, 1, rngs=rngs)]
 
 
 class Detail(nnx.Module):
-    """A map without the mean of every place's 5 x 5 neighbours."""
+    """A feature backbone without weights: how pixels differ from the mean of their surroundings.
 
-    def __call__(self, x: Array) -> Array:
+    Brightness and colour, in which fine structure drowns, are gone; the rest is about 1.
+    """
+
+    def features(self, x: Array) -> list[Array]:
+        """Images (b h w 3, in [-1, 1]) to one map of the same size."""
         mean = jnp.pad(x.astype(jnp.float32), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
         for axis in (1, 2):
             mean = filtered(mean, (0.2,) * 5, axis=axis, padding=0)
-        return (x - mean).astype(x.dtype)
+        return [((x - mean) * 10).astype(x.dtype)]
 
 
 def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:
@@ -188,7 +188,7 @@ def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:
 _HEADS: dict[type, Any] = {
     TokenHeadsConfig: TokenHeads,
     TowerHeadsConfig: TowerHeads,
-    DetailHeadsConfig: DetailHeads,
+    PatchHeadsConfig: PatchHeads,
 }
 
 

@@ -20,10 +20,11 @@ from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.total import Networks
 from ..models.discriminator import (
-    DetailHeadsConfig,
+    Detail,
     Discriminator,
     DiscriminatorParts,
     HeadsConfig,
+    PatchHeadsConfig,
     TokenHeadsConfig,
     TowerHeadsConfig,
     take_apart,
@@ -122,9 +123,10 @@ def draw(config: TrainConfig) -> Blueprint:
     parts = set(config.losses.networks)
     if config.losses.gan:
         parts.add(config.discriminator.backbone)
-    networks = _networks(config, parts - {_OWN_ENCODER})
     vae = VAE(generator_config.vae, remat=remat, rngs=None)
-    backbones = {**networks, _OWN_ENCODER: vae.encoder}
+    own = {_OWN_ENCODER: vae.encoder, "detail": Detail()}
+    networks = _networks(config, parts - own.keys())
+    backbones = {**networks, **own}
     discriminator = (
         _discriminator(config, backbones[config.discriminator.backbone])
         if config.losses.gan
@@ -211,7 +213,7 @@ def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
         case "tower":
             heads = TowerHeadsConfig(widths, wanted.layout, **seen)
         case _:
-            heads = DetailHeadsConfig(widths, wanted.width, **seen)
+            heads = PatchHeadsConfig(widths, wanted.width, **seen)
     return Discriminator(backbone, heads, rngs=None)
 
 

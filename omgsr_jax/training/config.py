@@ -40,10 +40,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder
-    heads: str = "token"  # or tower, detail
+    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder, detail
+    heads: str = "token"  # or tower, patch
     levels: tuple[int, ...] = (-8, -4, -1)
-    width: int = 128  # of token and detail heads
+    width: int = 128  # of token and patch heads
     layout: int = 512  # of tower heads: the resolution that they are laid out for
     image_size: int | None = 518
     chunk: int | None = None  # OC-GAN's window; None judges whole images
@@ -119,12 +119,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("quirks", self.quirks, ("none", "published"))
         _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
-        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "detail"))
+        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
         _one_of("data.degradation", self.data.degradation, tuple(PRESETS))
         _one_of(
             "discriminator.backbone",
             self.discriminator.backbone,
-            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder"),
+            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder", "detail"),
         )
         counts = {
             "data.batch_size": self.data.batch_size,

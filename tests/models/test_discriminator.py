@@ -13,9 +13,9 @@ from conversion.parity import relative_error, to_nchw
 from omgsr_jax import checkpoint
 from omgsr_jax.models.discriminator import (
     Detail,
-    DetailHeads,
-    DetailHeadsConfig,
     Discriminator,
+    PatchHeads,
+    PatchHeadsConfig,
     TokenHeads,
     TokenHeadsConfig,
     TowerHeads,
@@ -225,20 +225,27 @@ def test_spectral_norm_follows_pytorch_for_ten_forwards_and_then_stands_still(ki
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(layer, SpectralVector))
 
 
-def test_detail_heads_see_what_differs_from_the_surroundings():
+def test_detail_is_what_differs_from_the_surroundings():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 12, 16, 3)).astype(np.float32)
-    detail = np.asarray(Detail()(jnp.asarray(x)))
+    (detail,) = Detail().features(jnp.asarray(x))
     around = x[1, 3:8, 5:10].mean((0, 1))
-    np.testing.assert_allclose(detail[1, 5, 7], x[1, 5, 7] - around, atol=1e-6)
+    np.testing.assert_allclose(detail[1, 5, 7], 10 * (x[1, 5, 7] - around), atol=1e-5)
+    (brighter,) = Detail().features(jnp.asarray(x) + 5)
+    np.testing.assert_allclose(detail, brighter, atol=1e-4)
 
-    heads = DetailHeads(DetailHeadsConfig((3, 3), width=8, levels=(0, 1)), rngs=nnx.Rngs(0))
-    logits = heads([x, x[:, ::2, ::2]], train=True)
-    assert [z.shape for z in logits] == [(2, 12, 16, 1), (2, 6, 8, 1)]
-    brighter = heads([x + 100, x[:, ::2, ::2] - 100], train=True)
-    for z, same in zip(logits, brighter, strict=True):
-        assert z.std() > 1e-2
-        np.testing.assert_allclose(z, same, atol=1e-4)
+
+def test_patch_heads_judge_patches_of_20_places():
+    heads = PatchHeads(PatchHeadsConfig(width=8), rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 64, 80, 3)), jnp.float32)
+
+    def logit(x):
+        (logits,) = heads([x], train=True)
+        assert logits.shape == (1, 16, 20, 1)
+        return logits[0, 8, 10, 0]
+
+    seen = np.abs(jax.grad(logit)(x)).sum((0, 3)) > 0
+    assert seen.any(0).sum() == seen.any(1).sum() == 20
 
 
 class _Stages(nnx.Module):
