@@ -122,7 +122,7 @@ def forward_flops(
 
 
 def count(jaxpr: Any, loops_once: bool = False) -> Flops:
-    """Of all products in a jaxpr; where platforms differ, of the one that shows its products."""
+    """Of all products in a jaxpr; where platforms differ, of the one that shows attention whole."""
     total = Flops()
     for equation in jaxpr.eqns:
         name = equation.primitive.name
@@ -132,7 +132,7 @@ def count(jaxpr: Any, loops_once: bool = False) -> Flops:
             total = total.plus(_of_convolution(equation))
         elif name == "cond":
             branches = [count(branch.jaxpr, loops_once) for branch in equation.params["branches"]]
-            total = total.plus(max(branches, key=lambda f: f.weights + f.attention))
+            total = total.plus(max(branches, key=lambda f: (f.attention, f.weights)))
         else:
             times = equation.params["length"] if name == "scan" and not loops_once else 1
             for inner in _inner(equation):

@@ -35,8 +35,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"the mesh {vars(config)} does not fit {len(devices)} devices: the axes' sizes must "
             "multiply to their number, and at most one may be -1, which takes what is left"
         )
-    shape = tuple(sizes.values())
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    except NotImplementedError as error:  # on a TPU's torus an axis takes whole sides
+        raise InputError(f"the mesh {sizes} cannot be laid over these devices: {error}") from error
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,26 @@
+"""The arithmetic that a step needs, counted from what is traced."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from omgsr_jax.models.attention import attention
+from omgsr_jax.training.flops import Flops, count
+
+
+@pytest.mark.parametrize("tokens", [256, 2048, 8192])  # all logits at once, by blocks, by chunks
+def test_attention_is_counted_whole_whatever_the_platform(tokens):
+    q, k, v = (jax.ShapeDtypeStruct((1, tokens, 8, 64), jnp.bfloat16) for _ in range(3))
+    found = count(jax.make_jaxpr(attention)(q, k, v).jaxpr)
+    products = 2 * 2 * tokens**2 * 8 * 64
+    assert found == Flops(attention=products, kernels=products if tokens >= 1024 else 0)
+
+
+def test_a_loop_is_counted_as_often_as_it_runs_or_once():
+    def run(x, weights):
+        return jax.lax.scan(lambda x, weight: (x @ weight, None), x, weights)[0]
+
+    jaxpr = jax.make_jaxpr(run)(jnp.zeros((4, 8)), jnp.zeros((5, 8, 8))).jaxpr
+    once = 2 * 4 * 8 * 8
+    assert count(jaxpr) == Flops(weights=5 * once)
+    assert count(jaxpr, loops_once=True) == Flops(weights=once)
