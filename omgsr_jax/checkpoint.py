@@ -244,10 +244,10 @@ def for_inference(model: OMGSR, precision: str) -> OMGSR:
     the weights are there, which spares memory, and compiling hundreds of small programs; and on the
     devices over which they are divided, where they are.
     """
-    with jax.default_matmul_precision("highest"):
-        lora.merge(model.vae.encoder)
-        lora.merge(model.backbone)
     dtype = PRECISIONS["bf16" if precision == "int8" else precision]
+    with jax.default_matmul_precision("highest"):
+        lora.merge(model.vae.encoder, dtype=dtype)
+        lora.merge(model.backbone, dtype=dtype)
     model = _mapped(model, lambda leaf: leaf.astype(dtype, copy=False))
     if precision == "int8":
         int8.quantise(model.backbone, dtype)

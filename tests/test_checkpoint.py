@@ -3,10 +3,14 @@
 import json
 import shutil
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from omgsr_jax import checkpoint, cli
 from omgsr_jax.errors import InputError
+from omgsr_jax.models.lora import LoRA
+from omgsr_jax.models.paths import get, modules
 
 
 @pytest.fixture
@@ -92,3 +96,17 @@ def test_a_model_does_not_tell_where_it_was_written(tiny_model):
     parents = str(tiny_model.parent).encode()
     files = [path for path in tiny_model.rglob("*") if path.is_file()]
     assert not [path for path in files if parents in path.read_bytes()]
+
+
+def test_adapters_on_a_bf16_base_keep_their_digits_where_fp32_is_asked_for(tiny_model):
+    model = checkpoint.read(tiny_model)
+    expected = {}
+    for path, layer in modules(model.backbone):
+        if isinstance(layer, LoRA):
+            kernel = layer.base_layer.kernel
+            kernel.set_value(jnp.asarray(kernel[...], jnp.bfloat16))
+            expected[path] = np.asarray(kernel[...], np.float32) + np.asarray(layer.delta())
+    assert expected
+    merged = checkpoint.for_inference(model, "fp32").backbone
+    for path, kernel in expected.items():
+        np.testing.assert_allclose(get(merged, path).kernel[...], kernel, rtol=0, atol=1e-6)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from . import stack
 from .layers import Conv, Linear, Rngs, draw
@@ -138,11 +139,14 @@ def count(model: nnx.Module) -> int:
     )
 
 
-def merge(model: nnx.Module) -> dict[str, LoRA]:
-    """Folds every adapter into its base layer, in place; returns the adapters for `unmerge`."""
+def merge(model: nnx.Module, *, dtype: DTypeLike | None = None) -> dict[str, LoRA]:
+    """Folds every adapter into its base layer, in place; returns the adapters for `unmerge`.
+
+    The sum is rounded to `dtype`, by default the base weight's own.
+    """
     adapters = {path: module for path, module in modules(model) if isinstance(module, LoRA)}
     for path, adapter in adapters.items():
-        _shift_kernel(adapter.base_layer, adapter.delta())
+        _shift_kernel(adapter.base_layer, adapter.delta(), dtype)
         replace(model, path, adapter.base_layer)
     return adapters
 
@@ -155,9 +159,9 @@ def unmerge(model: nnx.Module, adapters: dict[str, LoRA]) -> None:
         replace(model, path, adapter)
 
 
-def _shift_kernel(layer: Linear | Conv, delta: Array) -> None:
+def _shift_kernel(layer: Linear | Conv, delta: Array, dtype: DTypeLike | None = None) -> None:
     kernel = layer.kernel[...]
-    layer.kernel.set_value((kernel.astype(jnp.float32) + delta).astype(kernel.dtype))
+    layer.kernel.set_value((kernel.astype(jnp.float32) + delta).astype(dtype or kernel.dtype))
 
 
 def _depth(path: str, layer: Linear | Conv) -> int:
