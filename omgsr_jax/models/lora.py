@@ -147,6 +147,8 @@ def merge(model: nnx.Module, *, dtype: DTypeLike | None = None) -> dict[str, LoR
     adapters = {path: module for path, module in modules(model) if isinstance(module, LoRA)}
     for path, adapter in adapters.items():
         _shift_kernel(adapter.base_layer, adapter.delta(), dtype)
+        # One after the other: what a sum needs besides the kernel is gone before the next begins.
+        jax.block_until_ready(adapter.base_layer.kernel.get_value())
         replace(model, path, adapter.base_layer)
     return adapters
 
