@@ -1,7 +1,7 @@
 """What the perceptual networks share: their interface, the range of their input, their pooling.
 
 Anything with `features` can be looked through by a loss or a discriminator: VGG16, AlexNet, DINOv2,
-DINOv3-ConvNeXt, and the encoder of a frozen VAE.
+DINOv3-ConvNeXt, the encoder of a frozen VAE, and the pixels' own detail.
 """
 
 import operator

@@ -63,6 +63,15 @@ def test_a_mesh_must_fit_the_devices():
             make_mesh(wrong, one)
 
 
+def test_a_mesh_that_a_torus_cannot_hold_is_the_users_error(monkeypatch):
+    def refuse(*args, **kwargs):  # as JAX does for fsdp=8 on 4 x 4 x 4 chips
+        raise NotImplementedError("Failed to find assignment for logical_axis_index 1 of size 8")
+
+    monkeypatch.setattr(jax, "make_mesh", refuse)
+    with pytest.raises(InputError, match=r"cannot be laid over these devices: .* of size 8"):
+        make_mesh(MeshConfig(), jax.devices()[:1])
+
+
 def test_a_batch_must_be_divisible():
     check_batch(16, 2, _Mesh())
     with pytest.raises(InputError, match="multiple of 16, such as 32"):
