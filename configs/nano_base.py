@@ -1,9 +1,8 @@
-"""The base of OMGSR-nano: a VAE (`vae`) and a diffusion prior on its latents (`prior`).
+"""The base of OMGSR-nano: a VAE (`vae`), its decoder anew (`decoder`), a diffusion prior (`prior`).
 
     python scripts/train_nano.py --photos photos --workdir runs/nano
 
-trains both, and then OMGSR itself (configs/nano.py). Settings are --base.vae.NAME=VALUE and
---base.prior.NAME=VALUE.
+trains them, and then OMGSR itself (configs/nano.py). Settings are --base.vae.NAME=VALUE and so on.
 
 On what: one GPU, or two CPU cores in slices. What to expect: see docs/nano.md.
 """
@@ -17,8 +16,10 @@ from omgsr_jax.training.pretrain import PretrainConfig
 def get_config() -> ConfigDict:
     vae = _stage("nano_vae", resolution=64, batch_size=16, steps=2000)
     vae.validation.images = 32
+    decoder = _stage("nano_decoder", resolution=64, batch_size=16, steps=1500)
+    decoder.validation.images = 32
     prior = _stage("nano_prior", resolution=128, batch_size=8, steps=600)
-    return ConfigDict({"vae": vae, "prior": prior})
+    return ConfigDict({"vae": vae, "decoder": decoder, "prior": prior})
 
 
 def _stage(name: str, *, resolution: int, batch_size: int, steps: int) -> ConfigDict:

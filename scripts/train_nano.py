@@ -94,7 +94,11 @@ def _make_base(workdir: Path, out: Path) -> None:
     tiles = workdir / "tiles"
     config = _config(PretrainConfig, FLAGS.base.vae, tiles)
     vae = _finish(workdir / "vae", config, lambda: pretrain.vae_task(config, psnr)).ema
-    base = pretrain.base_of(config, vae)
+    of_decoder = _config(PretrainConfig, FLAGS.base.decoder, tiles)
+    refined = _finish(
+        workdir / "decoder", of_decoder, lambda: pretrain.decoder_task(of_decoder, vae, psnr)
+    ).ema
+    base = pretrain.base_of(config, pretrain.with_decoder(vae, refined))
     config = _config(PretrainConfig, FLAGS.base.prior, tiles)
     prior = _finish(workdir / "prior", config, lambda: pretrain.prior_task(config, base)).ema
     found = _search(config, base, tiles)

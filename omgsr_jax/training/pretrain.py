@@ -1,4 +1,4 @@
-"""Making a base from nothing: a VAE, then a diffusion prior on its latents.
+"""Making a base from nothing: a VAE, textures for its decoder, a diffusion prior on its latents.
 
 OMGSR adapts a pre-trained base. Where none may be shipped, a small one is trained here, with the
 loop, the data and the checkpoints that fine-tuning uses too.
@@ -22,7 +22,15 @@ from jax.sharding import Mesh
 from .. import checkpoint
 from ..data import make_pipeline, to_device
 from ..generator import OMGSR, OMGSRConfig
+from ..losses.adversarial import discriminator_loss, generator_loss
 from ..losses.pixel import l1
+from ..models.discriminator import (
+    Detail,
+    Discriminator,
+    DiscriminatorParts,
+    PatchHeadsConfig,
+    take_apart,
+)
 from ..models.layers import normal
 from ..models.vae import VAE
 from . import architectures
@@ -40,20 +48,21 @@ from .sharding import batch_sharding, make_mesh, replicated, rows_by_process
 from .state import optimizer, random_weights
 from .validation import Metric, fixed_pairs, unit
 
-_VAE, _BACKBONE = "vae.", "backbone."  # how the names of their weights begin
+_VAE, _BACKBONE, _DECODER, _HEADS = "vae.", "backbone.", "decoder.", "heads."  # weights' names
 
 Loss = Callable[[Weights, Array, Array], tuple[Array, Metrics]]  # weights, images, key
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One of the two stages. The prior's needs a base that has a VAE already."""
+    """One of the stages. The decoder's and the prior's need a VAE that has been trained already."""
 
     name: str = "unnamed"
     seed: int = 0
     architecture: str = "nano"
     kl: float = 1e-6  # of the VAE's posterior
     edges: float = 1.0  # of the error in the differences between neighbouring pixels
+    gan: float = 0.1  # in the decoder's stage
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -79,12 +88,34 @@ def autoencoding_loss(
     divergence = 0.5 * jnp.mean(
         jnp.square(posterior.mean) + jnp.exp(posterior.logvar) - 1 - posterior.logvar
     )
-    terms = {
-        "l1": l1(restored, images),
-        "edges": sum(l1(jnp.diff(restored, axis=i), jnp.diff(images, axis=i)) for i in (1, 2)),
-        "kl": divergence,
-    }
-    return terms["l1"] + edges * terms["edges"] + kl * divergence, terms
+    error, terms = _error(restored, images, edges)
+    return error + kl * divergence, {**terms, "kl": divergence}
+
+
+def texture_loss(
+    vae: VAE,
+    discriminator: DiscriminatorParts,
+    images: Array,
+    key: Array,
+    *,
+    edges: float,
+    gan: float,
+) -> tuple[Array, Metrics]:
+    """How far images are from their reconstruction, and both sides of Eq. 15: the reconstruction is
+    to be taken for real, which only the VAE learns from, and told apart, which only heads do."""
+    for_z, for_gan = jax.random.split(key)
+    restored = vae.decode(vae.encode(images).sample(for_z)).astype(jnp.float32)
+    error, terms = _error(restored, images, edges)
+    frozen = discriminator._replace(heads=jax.lax.stop_gradient(discriminator.heads))
+    terms["gan"], _ = generator_loss(frozen, restored, for_gan)
+    terms["discriminator"], _ = discriminator_loss(discriminator, images, restored, for_gan)
+    return error + gan * (terms["gan"] + terms["discriminator"]), terms
+
+
+def _error(restored: Array, images: Array, edges: float) -> tuple[Array, dict[str, Array]]:
+    down, across = (l1(jnp.diff(restored, axis=i), jnp.diff(images, axis=i)) for i in (1, 2))
+    terms = {"l1": l1(restored, images), "edges": down + across}
+    return terms["l1"] + edges * terms["edges"], terms
 
 
 def denoising_loss(generator: OMGSR, images: Array, key: Array) -> tuple[Array, Metrics]:
@@ -106,12 +137,38 @@ def vae_task(config: PretrainConfig, psnr: Metric) -> Task:
         filled = checkpoint.fill(vae, weights)
         return autoencoding_loss(filled, images, key, kl=config.kl, edges=config.edges)
 
-    validate = _reconstruction(config, vae, psnr) if config.validation.sources else None
-    return _task(config, vae, loss, validate)
+    validate = _reconstruction(config, partial(checkpoint.fill, vae), psnr)
+    return _task(config, _random(config, vae), loss, validate)
+
+
+def decoder_task(config: PretrainConfig, trained: Weights, psnr: Metric) -> Task:
+    """The second stage: a trained VAE's decoder learns textures against a discriminator.
+
+    Absolute errors alone teach it to leave out whatever it is not sure of, such as a photograph's
+    grain. The encoder stays, and with it the latents.
+    """
+    vae = VAE(architectures.named(config.architecture).vae, rngs=None)
+    discriminator = Discriminator(Detail(), PatchHeadsConfig(), rngs=None)
+    trained = {name: jnp.asarray(array) for name, array in trained.items()}
+
+    def fill(weights: Weights) -> VAE:
+        return checkpoint.fill(vae, with_decoder(trained, weights))
+
+    def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
+        parts = take_apart(checkpoint.fill(discriminator, _part(weights, _HEADS)))
+        return texture_loss(fill(weights), parts, images, key, edges=config.edges, gan=config.gan)
+
+    weights = _part(trained, _DECODER) | _random(config, discriminator)
+    return _task(config, weights, loss, _reconstruction(config, fill, psnr))
+
+
+def with_decoder(vae: Weights, stage: Weights) -> Weights:
+    """A VAE's weights with the decoder that the second stage trained."""
+    return {**vae, **_part(stage, _DECODER)}
 
 
 def prior_task(config: PretrainConfig, base: "Base") -> Task:
-    """The second stage, on the latents of the base's VAE."""
+    """The third stage, on the latents of the base's VAE."""
     generator = OMGSR(base.generator, rngs=None)
     frozen = {n: jnp.asarray(v) for n, v in base.params.items() if not n.startswith(_BACKBONE)}
 
@@ -119,7 +176,7 @@ def prior_task(config: PretrainConfig, base: "Base") -> Task:
         named = {_BACKBONE + name: array for name, array in weights.items()}
         return denoising_loss(checkpoint.fill(generator, frozen | named), images, key)
 
-    return _task(config, generator.backbone, loss, None)
+    return _task(config, _random(config, generator.backbone), loss, None)
 
 
 class Base(NamedTuple):
@@ -146,9 +203,7 @@ class Base(NamedTuple):
 def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
     """A base with this VAE, whose latents are scaled to unit variance, and a random backbone."""
     generator = architectures.named(config.architecture)
-    sizes = shapes(checkpoint.weights(OMGSR(generator, rngs=None)))
-    everywhere = replicated(make_mesh(MeshConfig()))
-    params = jax.device_get(random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed))
+    params = jax.device_get(_random(config, OMGSR(generator, rngs=None)))
     params |= {_VAE + name: np.asarray(array) for name, array in vae.items()}
     encode = jax.jit(lambda images: Base(generator, params).vae.encode(images).mode())
     scale = float(1 / np.std(encode(fixed_images(config))))
@@ -156,15 +211,23 @@ def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
     return Base(dataclasses.replace(generator, vae=scaled), params)
 
 
-def _task(config: PretrainConfig, network: nnx.Module, loss: Loss, validate: Any) -> Task:
-    mesh = make_mesh(MeshConfig())
+def _part(weights: Weights, prefix: str) -> Weights:
+    return {name: array for name, array in weights.items() if name.startswith(prefix)}
+
+
+def _random(config: PretrainConfig, network: nnx.Module) -> Weights:
     sizes = shapes(checkpoint.weights(network))
+    everywhere = replicated(make_mesh(MeshConfig()))
+    return random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed)
+
+
+def _task(config: PretrainConfig, weights: Weights, loss: Loss, validate: Any) -> Task:
+    mesh = make_mesh(MeshConfig())
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
-    weights = random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed)
     pipeline = TrainConfig(seed=config.seed, data=config.data).pipeline()
     batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(mesh))
-    state_shapes = jax.eval_shape(begin, sizes)
+    state_shapes = jax.eval_shape(begin, weights)
     return Task(
         state=jax.jit(begin, out_shardings=everywhere)(weights),
         shapes=state_shapes,
@@ -213,10 +276,12 @@ def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
     return lambda state, batch: compiled(state, batch["hr"])
 
 
-def _reconstruction(config: PretrainConfig, vae: VAE, psnr: Metric) -> Any:
+def _reconstruction(config: PretrainConfig, fill: Callable[[Weights], VAE], psnr: Metric) -> Any:
+    if not config.validation.sources:
+        return None
     images = fixed_images(config)
     restore = jax.jit(
-        lambda weights, x: (lambda m: m.decode(m.encode(x).mode()))(checkpoint.fill(vae, weights))
+        lambda weights, x: (lambda vae: vae.decode(vae.encode(x).mode()))(fill(weights))
     )
 
     def validate(state: PretrainState) -> tuple[dict[str, float], dict[str, np.ndarray]]:
