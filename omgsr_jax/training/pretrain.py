@@ -118,6 +118,21 @@ def _error(restored: Array, images: Array, edges: float) -> tuple[Array, dict[st
     return terms["l1"] + edges * terms["edges"], terms
 
 
+def recoloured(images: Array, key: Array) -> Array:
+    """Images of which half, drawn at random, have their red, green and blue exchanged at random and
+    their colours made weaker or stronger: few photographs show few colours."""
+
+    def recolour(image: Array, key: Array) -> Array:  # h w 3
+        for_order, for_strength, for_choice = jax.random.split(key, 3)
+        moved = image[..., jax.random.permutation(for_order, 3)]
+        grey = moved.mean(-1, keepdims=True)
+        strength = jax.random.uniform(for_strength, minval=0.5, maxval=2.0)
+        moved = jnp.clip(grey + strength * (moved - grey), -1, 1)
+        return jnp.where(jax.random.bernoulli(for_choice), moved, image)
+
+    return jax.vmap(recolour)(images, jax.random.split(key, len(images)))
+
+
 def denoising_loss(generator: OMGSR, images: Array, key: Array) -> tuple[Array, Metrics]:
     """The error of the predicted noise at random timesteps (Eq. 2)."""
     for_z, for_t, for_eps = jax.random.split(key, 3)
@@ -145,7 +160,7 @@ def decoder_task(config: PretrainConfig, trained: Weights, psnr: Metric) -> Task
     """The second stage: a trained VAE's decoder learns textures against a discriminator.
 
     Absolute errors alone teach it to leave out whatever it is not sure of, such as a photograph's
-    grain. The encoder stays, and with it the latents.
+    grain, and to make colours paler that are rare. The encoder stays, and with it the latents.
     """
     vae = VAE(architectures.named(config.architecture).vae, rngs=None)
     discriminator = Discriminator(Detail(), PatchHeadsConfig(), rngs=None)
@@ -155,6 +170,8 @@ def decoder_task(config: PretrainConfig, trained: Weights, psnr: Metric) -> Task
         return checkpoint.fill(vae, with_decoder(trained, weights))
 
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
+        for_colours, key = jax.random.split(key)
+        images = recoloured(images, for_colours)
         parts = take_apart(checkpoint.fill(discriminator, _part(weights, _HEADS)))
         return texture_loss(fill(weights), parts, images, key, edges=config.edges, gan=config.gan)
 

@@ -1,6 +1,7 @@
 """The stages that make a base from nothing: their losses, and what comes out."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,21 @@ def test_textures_are_learned_by_the_vae_and_told_apart_by_the_heads():
         jax.tree.leaves(gradients[0]), jax.tree.leaves(jax.grad(telling)(parts.heads)), strict=True
     ):
         assert relative_error(found, 0.3 * wanted) <= 1e-4
+
+
+def test_half_of_the_images_have_other_colours_and_the_same_structure():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-0.3, 0.3, (64, 4, 4, 3)).astype(np.float32)
+    moved = np.asarray(jax.jit(pretrain.recoloured)(images, jax.random.key(0)))
+    same = [np.array_equal(a, b) for a, b in zip(images, moved, strict=True)]
+    assert 20 < sum(same) < 50  # and of the moved, a sixth has its channels in their old order
+    np.testing.assert_allclose(moved.mean(-1), images.mean(-1), atol=1e-6)
+    for image, other in zip(images[~np.array(same)], moved[~np.array(same)], strict=True):
+        spread, other = (x - x.mean(-1, keepdims=True) for x in (image, other))
+        strength = np.linalg.norm(other) / np.linalg.norm(spread)
+        assert 0.5 <= strength <= 2
+        orders = itertools.permutations(range(3))
+        assert any(np.allclose(other, strength * spread[..., order], atol=1e-5) for order in orders)
 
 
 def test_denoising_is_the_error_of_the_predicted_noise_and_leaves_the_vae_alone(config):
