@@ -30,9 +30,9 @@ def test_every_config_file_is_a_run(path):
     assert from_dict(config.to_dict()).losses.active
 
 
-def test_the_base_of_nano_has_two_stages():
+def test_the_base_of_nano_has_three_stages():
     stages = _get_config(_BASE)().to_dict()
-    assert set(stages) == {"vae", "prior"}
+    assert set(stages) == {"vae", "decoder", "prior"}
     for name, settings in stages.items():
         assert read(PretrainConfig, settings).name == f"nano_{name}"
 
