@@ -39,9 +39,10 @@ def start(photos, tmp_path):
         command += [f"--validation={photos}", f"--workdir={tmp_path / 'run'}"]
         command += ["--base.vae.run.steps=3", "--base.vae.validation.images=2"]
         command += ["--base.vae.data.batch_size=2", "--base.prior.data.batch_size=2"]
-        command += ["--base.prior.run.steps=2", "--config.run.steps=2"]
-        command += ["--config.data.batch_size=2", "--config.validation.images=2"]
-        command += ["--config.validation.shown=1"]
+        command += ["--base.decoder.run.steps=2", "--base.decoder.data.batch_size=2"]
+        command += ["--base.decoder.validation.images=2", "--base.prior.run.steps=2"]
+        command += ["--config.run.steps=2", "--config.data.batch_size=2"]
+        command += ["--config.validation.images=2", "--config.validation.shown=1"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
         pipe = subprocess.PIPE
         return subprocess.Popen(
