@@ -1,8 +1,8 @@
-"""OMGSR-nano's fine-tuning, the third stage of scripts/train_nano.py.
+"""OMGSR-nano's fine-tuning, the fourth stage of scripts/train_nano.py.
 
     python scripts/train_nano.py --photos photos --workdir runs/nano
 
-On its own, from the base that the first two stages made:
+On its own, from the base that the first three stages made:
 
     python scripts/train.py --config configs/nano.py --workdir runs/nano/again \
         --config.model.path=runs/nano/base --config.data.sources="('runs/nano/tiles',)"

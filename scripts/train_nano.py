@@ -7,9 +7,10 @@ and the same command goes on from there. What it makes, in order:
 
     tiles/     the photographs, also at smaller sizes, cut into squares that decode quickly
     vae/       stage 1, configs/nano_base.py
-    prior/     stage 2, configs/nano_base.py
-    base/      both as a converted model, at the mid-timestep that its own latents ask for
-    omgsr/     stage 3, configs/nano.py, by the ordinary train step
+    decoder/   stage 2, its decoder again
+    prior/     stage 3
+    base/      these as a converted model, at the mid-timestep that its own latents ask for
+    omgsr/     stage 4, configs/nano.py, by the ordinary train step
     model/     the result, in bf16
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
@@ -38,8 +39,8 @@ from omgsr_jax.training.pretrain import PretrainConfig
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
-config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stages 1 and 2")
-config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 3")
+config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stages 1 to 3")
+config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 4")
 flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
 flags.DEFINE_string("validation", None, "photographs for validation", required=True)
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
@@ -90,7 +91,7 @@ def _train(workdir: Path) -> None:
 
 
 def _make_base(workdir: Path, out: Path) -> None:
-    """Stages 1 and 2, and the search for the mid-timestep that their latents ask for."""
+    """Stages 1 to 3, and the search for the mid-timestep that their latents ask for."""
     tiles = workdir / "tiles"
     config = _config(PretrainConfig, FLAGS.base.vae, tiles)
     vae = _finish(workdir / "vae", config, lambda: pretrain.vae_task(config, psnr)).ema
