@@ -11,8 +11,9 @@ On what: one GPU, or two CPU cores in slices. What to expect: see docs/nano.md.
 
 What differs from the paper: the base is our own and small, so the adapters have a high rank; no
 pre-trained VGG or DINO is at hand, so the perceptual loss looks through the base's own VAE encoder,
-and the discriminator at the detail of the pixels themselves. Arguments: t=N, no_ldr, no_mse,
-no_features, no_gan.
+and the discriminator at the detail of the pixels themselves; textures come from a loss on the
+distribution of patches, which teaches them in hundreds of steps. Arguments: t=N, no_ldr, no_l1,
+no_features, no_texture, no_gan.
 """
 
 from ml_collections import ConfigDict
@@ -29,13 +30,14 @@ def get_config(argument: str = "") -> ConfigDict:
     config.losses.ldr = 0.1
     config.losses.l1 = 5.0
     config.losses.features = 2.0
-    config.losses.gan = 0.3
+    config.losses.texture = 4.0
+    config.losses.gan = 0.1
     config.discriminator.backbone = "detail"
     config.discriminator.heads = "patch"
     config.discriminator.width = 32
     config.discriminator.levels = (0,)
     config.discriminator.image_size = None
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99
     config.data.resolution = 128

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .features import FeatureBackbone, blur_pool, filtered
+from .features import FeatureBackbone, blur_pool
 from .layers import Conv, Linear, Rngs
 from .resize import resize_area
 from .spectral_norm import SpectralNorm, SpectralVector
 
-_FAINT = 0.02  # some grey levels: deviations far below count for nothing
 _SLOPE = 0.2
 
 # v2: per level, what each convolution of the tower does to the channels, and its stride. A blur
@@ -164,30 +162,6 @@ def _patches(c_in: int, width: int, rngs: Rngs) -> list[nnx.Module]:
         layers += [Conv(c_in, c_out, size, stride=stride, padding=1, rngs=rngs), LeakyReLU()]
         c_in = c_out
     return [*layers, Conv(c_in, 1, 1, rngs=rngs)]
-
-
-class Detail(nnx.Module):
-    """A feature backbone without weights: how pixels differ from their surroundings' mean, in
-    their surroundings' deviations.
-
-    Brightness and colour, in which fine structure drowns, are gone; a photograph's grain on an even
-    wall counts as much as the edges beside it.
-    """
-
-    def features(self, x: Array) -> list[Array]:
-        """Images (b h w 3, in [-1, 1]) to one map of the same size."""
-        x = x.astype(jnp.float32)
-        difference = x - _surroundings(x)
-        variance = _surroundings(jnp.square(difference).mean(-1, keepdims=True))  # b h w 1
-        return [difference / (jnp.sqrt(variance + 1e-12) + _FAINT)]
-
-
-def _surroundings(x: Array) -> Array:
-    """The mean of the 5 x 5 pixels around each: b h w c."""
-    x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
-    for axis in (1, 2):
-        x = filtered(x, (0.2,) * 5, axis=axis, padding=0)
-    return x
 
 
 def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:

@@ -20,7 +20,6 @@ from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.total import Networks
 from ..models.discriminator import (
-    Detail,
     Discriminator,
     DiscriminatorParts,
     HeadsConfig,
@@ -29,6 +28,7 @@ from ..models.discriminator import (
     TowerHeadsConfig,
     take_apart,
 )
+from ..models.features import Detail
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.vae import VAE

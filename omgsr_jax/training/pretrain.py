@@ -25,12 +25,12 @@ from ..generator import OMGSR, OMGSRConfig
 from ..losses.adversarial import discriminator_loss, generator_loss
 from ..losses.pixel import l1
 from ..models.discriminator import (
-    Detail,
     Discriminator,
     DiscriminatorParts,
     PatchHeadsConfig,
     take_apart,
 )
+from ..models.features import Detail
 from ..models.layers import normal
 from ..models.vae import VAE
 from . import architectures

@@ -12,7 +12,6 @@ from torch.nn.utils import spectral_norm
 from conversion.parity import relative_error, to_nchw
 from omgsr_jax import checkpoint
 from omgsr_jax.models.discriminator import (
-    Detail,
     Discriminator,
     PatchHeads,
     PatchHeadsConfig,
@@ -22,6 +21,7 @@ from omgsr_jax.models.discriminator import (
     TowerHeadsConfig,
     take_apart,
 )
+from omgsr_jax.models.features import Detail
 from omgsr_jax.models.layers import Conv, Linear
 from omgsr_jax.models.spectral_norm import SpectralNorm, SpectralVector
 

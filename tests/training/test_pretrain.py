@@ -15,7 +15,8 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.losses.adversarial import discriminator_loss, generator_loss
-from omgsr_jax.models.discriminator import Detail, Discriminator, PatchHeadsConfig, take_apart
+from omgsr_jax.models.discriminator import Discriminator, PatchHeadsConfig, take_apart
+from omgsr_jax.models.features import Detail
 from omgsr_jax.models.vae import VAE, Posterior
 from omgsr_jax.training import loop, pretrain
 from omgsr_jax.training.architectures import ARCHITECTURES
