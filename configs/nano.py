@@ -45,6 +45,6 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.workers = 0
     config.validation.images = 24
     config.validation.every = 200
-    config.run.steps = 4000
+    config.run.steps = 2000
     config.run.save_every = 200
     return ablate(config, argument)
