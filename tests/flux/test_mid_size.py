@@ -28,15 +28,20 @@ base, adapter = map(Path, sys.argv[1:])
 random_checkpoints.write_base(base, preset, dtype="bfloat16")
 random_checkpoints.write_adapters(adapter, base, preset)
 """
-_CONVERT = """
-import json, resource, sys
+_PEAK = """
+def peak():  # of this program alone: getrusage would count what the process held that started it
+    status = open("/proc/self/status").read()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+"""
+_CONVERT = f"""{_PEAK}
+import json, sys
 from conversion.convert import convert
 base, adapter, out = sys.argv[1:]
 convert(base, out, adapter=adapter, process_size=64)
-print(json.dumps({"peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+print(json.dumps(dict(peak=peak())))
 """
-_RESTORE = """
-import json, resource, sys, time
+_RESTORE = f"""{_PEAK}
+import json, sys, time
 import jax, numpy as np
 import omgsr_jax
 model, shards, source, out = sys.argv[1:]
@@ -48,8 +53,7 @@ loaded = time.time() - started
 np.save(out, image)
 leaves = jax.tree.leaves(upscaler.programs._state)
 held = [leaf.addressable_shards[0].data.nbytes for leaf in leaves]
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"peak": peak, "device": sum(held), "load_seconds": loaded}))
+print(json.dumps(dict(peak=peak(), device=sum(held), load_seconds=loaded)))
 """
 
 
