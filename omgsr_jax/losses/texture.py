@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..models.features import Detail, filtered
+from ..models.features import Detail
+from ..models.resize import resize_area
 
 PATCH = 7
 DIRECTIONS = 24
 STRIDES = (2, 1, 1)  # from patch to patch, at the full, half and quarter size
+SMALLEST = PATCH * 2 ** (len(STRIDES) - 1)  # px, the side of an image that has a patch at each
 
 
 def texture(x_p: Array, x_h: Array, key: Array) -> Array:
@@ -30,7 +32,8 @@ def texture(x_p: Array, x_h: Array, key: Array) -> Array:
         directions /= jnp.sqrt(jnp.square(directions).sum((0, 1, 2)))
         p, h = (_sorted(x, directions, stride) for x in (x_p, x_h))
         distances.append(jnp.abs(p - h).mean())
-        x_p, x_h = _halved(x_p), _halved(x_h)
+        half = (x_h.shape[1] // 2, x_h.shape[2] // 2)
+        x_p, x_h = resize_area(x_p, half), resize_area(x_h, half)
     return jnp.stack(distances).mean()
 
 
@@ -41,9 +44,3 @@ def _sorted(x: Array, directions: Array, stride: int) -> Array:
         detail, directions, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )  # b h' w' directions
     return jnp.sort(jnp.moveaxis(reach.reshape(len(x), -1, reach.shape[-1]), -1, 1))
-
-
-def _halved(x: Array) -> Array:
-    for axis in (1, 2):
-        x = filtered(x, (0.5, 0.5), axis=axis, stride=2, padding=0)
-    return x

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data import PRESETS, PipelineConfig
 from ..errors import InputError
+from ..losses import texture
 from ..losses.total import LossWeights
 from ..placement import Rule
 
@@ -138,6 +139,12 @@ class TrainConfig:
         wrong = {name: value for name, value in counts.items() if value < 1}
         if wrong:
             raise InputError(f"these must be 1 or more: {wrong}")
+        if self.losses.texture and self.data.resolution < texture.SMALLEST:
+            raise InputError(
+                f"config.losses.texture compares patches of images of {texture.SMALLEST} px and "
+                f"more, config.data.resolution is {self.data.resolution}: raise it, or set "
+                "config.losses.texture to 0"
+            )
 
     @property
     def published(self) -> bool:
