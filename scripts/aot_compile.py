@@ -47,6 +47,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omgsr_jax.checkpoint import INFERENCE_PRECISIONS, PRECISIONS
+from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import sharding
 from omgsr_jax.inference.programs import Program, Programs
@@ -132,10 +133,23 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     if not config.model.path and not config.model.architecture:
         config.model.architecture = {"s": "sd", "f": "flux"}[args.model]
     config.data.batch_size = args.batch * len(devices) * config.data.accumulation
-    given = dict(item.split("=", 1) for item in args.set)
-    config.update_from_flattened_dict({k: ast.literal_eval(v) for k, v in given.items()})
-    report = aot.report(from_dict(config.to_dict()), devices)
+    config.update_from_flattened_dict(dict(map(setting, args.set)))
+    try:
+        report = aot.report(from_dict(config.to_dict()), devices)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
     return {"target": args.topology, "jax": jax.__version__} | report
+
+
+def setting(given: str) -> tuple[str, Any]:
+    """NAME=VALUE, where a value that is not Python's is a string."""
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise SystemExit(f"--set {given}: expected NAME=VALUE, such as mesh.fsdp=4")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _devices(topology: str) -> list[Any]:

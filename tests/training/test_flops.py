@@ -24,3 +24,24 @@ def test_a_loop_is_counted_as_often_as_it_runs_or_once():
     once = 2 * 4 * 8 * 8
     assert count(jaxpr) == Flops(weights=5 * once)
     assert count(jaxpr, loops_once=True) == Flops(weights=once)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("mesh.fsdp=4", ("mesh.fsdp", 4)),
+        ("model.remat=True", ("model.remat", True)),
+        ("model.architecture=tiny", ("model.architecture", "tiny")),
+    ],
+)
+def test_settings_of_a_compiled_step_are_numbers_or_words(given, expected):
+    from scripts.aot_compile import setting  # sets the platform: not where others collect
+
+    assert setting(given) == expected
+
+
+def test_a_setting_without_a_value_is_refused():
+    from scripts.aot_compile import setting
+
+    with pytest.raises(SystemExit, match=r"mesh\.fsdp.*NAME=VALUE"):
+        setting("mesh.fsdp")
