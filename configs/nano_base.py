@@ -16,7 +16,7 @@ from omgsr_jax.training.pretrain import PretrainConfig
 def get_config() -> ConfigDict:
     vae = _stage("nano_vae", resolution=64, batch_size=16, steps=2000)
     vae.validation.images = 32
-    decoder = _stage("nano_decoder", resolution=64, batch_size=16, steps=2000)
+    decoder = _stage("nano_decoder", resolution=128, batch_size=4, steps=1000)
     decoder.validation.images = 32
     prior = _stage("nano_prior", resolution=128, batch_size=8, steps=600)
     return ConfigDict({"vae": vae, "decoder": decoder, "prior": prior})

@@ -139,12 +139,8 @@ class TrainConfig:
         wrong = {name: value for name, value in counts.items() if value < 1}
         if wrong:
             raise InputError(f"these must be 1 or more: {wrong}")
-        if self.losses.texture and self.data.resolution < texture.SMALLEST:
-            raise InputError(
-                f"config.losses.texture compares patches of images of {texture.SMALLEST} px and "
-                f"more, config.data.resolution is {self.data.resolution}: raise it, or set "
-                "config.losses.texture to 0"
-            )
+        if self.losses.texture:
+            require_room_for_textures(self.data.resolution)
 
     @property
     def published(self) -> bool:
@@ -165,6 +161,15 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def require_room_for_textures(resolution: int) -> None:
+    """The texture loss compares patches, and smaller images have none."""
+    if resolution < texture.SMALLEST:
+        raise InputError(
+            f"the texture loss compares patches of images of {texture.SMALLEST} px and more, "
+            f"data.resolution is {resolution}: raise it, or set the loss's weight to 0"
+        )
 
 
 def from_dict(content: Mapping[str, Any]) -> TrainConfig:

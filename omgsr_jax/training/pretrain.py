@@ -22,15 +22,8 @@ from jax.sharding import Mesh
 from .. import checkpoint
 from ..data import make_pipeline, to_device
 from ..generator import OMGSR, OMGSRConfig
-from ..losses.adversarial import discriminator_loss, generator_loss
 from ..losses.pixel import l1
-from ..models.discriminator import (
-    Discriminator,
-    DiscriminatorParts,
-    PatchHeadsConfig,
-    take_apart,
-)
-from ..models.features import Detail
+from ..losses.texture import texture
 from ..models.layers import normal
 from ..models.vae import VAE
 from . import architectures
@@ -42,13 +35,14 @@ from .config import (
     RunConfig,
     TrainConfig,
     ValidationConfig,
+    require_room_for_textures,
 )
 from .loop import Metrics, Task
 from .sharding import batch_sharding, make_mesh, replicated, rows_by_process
 from .state import optimizer, random_weights
 from .validation import Metric, fixed_pairs, unit
 
-_VAE, _BACKBONE, _DECODER, _HEADS = "vae.", "backbone.", "decoder.", "heads."  # weights' names
+_VAE, _BACKBONE, _DECODER = "vae.", "backbone.", "decoder."  # weights' names
 
 Loss = Callable[[Weights, Array, Array], tuple[Array, Metrics]]  # weights, images, key
 
@@ -62,7 +56,7 @@ class PretrainConfig:
     architecture: str = "nano"
     kl: float = 1e-6  # of the VAE's posterior
     edges: float = 1.0  # of the error in the differences between neighbouring pixels
-    gan: float = 0.1  # in the decoder's stage
+    texture: float = 1.0  # in the decoder's stage
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -93,23 +87,14 @@ def autoencoding_loss(
 
 
 def texture_loss(
-    vae: VAE,
-    discriminator: DiscriminatorParts,
-    images: Array,
-    key: Array,
-    *,
-    edges: float,
-    gan: float,
+    vae: VAE, images: Array, key: Array, *, edges: float, weight: float
 ) -> tuple[Array, Metrics]:
-    """How far images are from their reconstruction, and both sides of Eq. 15: the reconstruction is
-    to be taken for real, which only the VAE learns from, and told apart, which only heads do."""
-    for_z, for_gan = jax.random.split(key)
+    """How far images are from their reconstruction, pixel by pixel and in their textures."""
+    for_z, for_texture = jax.random.split(key)
     restored = vae.decode(vae.encode(images).sample(for_z)).astype(jnp.float32)
     error, terms = _error(restored, images, edges)
-    frozen = discriminator._replace(heads=jax.lax.stop_gradient(discriminator.heads))
-    terms["gan"], _ = generator_loss(frozen, restored, for_gan)
-    terms["discriminator"], _ = discriminator_loss(discriminator, images, restored, for_gan)
-    return error + gan * (terms["gan"] + terms["discriminator"]), terms
+    terms["texture"] = texture(restored, images, for_texture)
+    return error + weight * terms["texture"], terms
 
 
 def _error(restored: Array, images: Array, edges: float) -> tuple[Array, dict[str, Array]]:
@@ -157,13 +142,13 @@ def vae_task(config: PretrainConfig, psnr: Metric) -> Task:
 
 
 def decoder_task(config: PretrainConfig, trained: Weights, psnr: Metric) -> Task:
-    """The second stage: a trained VAE's decoder learns textures against a discriminator.
+    """The second stage: a trained VAE's decoder learns textures.
 
     Absolute errors alone teach it to leave out whatever it is not sure of, such as a photograph's
     grain, and to make colours paler that are rare. The encoder stays, and with it the latents.
     """
+    require_room_for_textures(config.data.resolution)
     vae = VAE(architectures.named(config.architecture).vae, rngs=None)
-    discriminator = Discriminator(Detail(), PatchHeadsConfig(), rngs=None)
     trained = {name: jnp.asarray(array) for name, array in trained.items()}
 
     def fill(weights: Weights) -> VAE:
@@ -172,11 +157,9 @@ def decoder_task(config: PretrainConfig, trained: Weights, psnr: Metric) -> Task
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
         for_colours, key = jax.random.split(key)
         images = recoloured(images, for_colours)
-        parts = take_apart(checkpoint.fill(discriminator, _part(weights, _HEADS)))
-        return texture_loss(fill(weights), parts, images, key, edges=config.edges, gan=config.gan)
+        return texture_loss(fill(weights), images, key, edges=config.edges, weight=config.texture)
 
-    weights = _part(trained, _DECODER) | _random(config, discriminator)
-    return _task(config, weights, loss, _reconstruction(config, fill, psnr))
+    return _task(config, _part(trained, _DECODER), loss, _reconstruction(config, fill, psnr))
 
 
 def with_decoder(vae: Weights, stage: Weights) -> Weights:

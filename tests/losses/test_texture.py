@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from omgsr_jax.losses.pixel import l1
-from omgsr_jax.losses.texture import DIRECTIONS, PATCH, STRIDES, texture
+from omgsr_jax.losses.texture import (
+    DIRECTIONS,
+    PATCH,
+    STRIDES,
+    WAVE_STRIDE,
+    WAVES,
+    WINDOW,
+    texture,
+)
 from omgsr_jax.losses.total import LossWeights, Networks, Restoration, total
 from omgsr_jax.models.features import Detail
 from omgsr_jax.process import DDPM
@@ -27,28 +35,60 @@ def _blurred(x):
     return x
 
 
+def _detail(image):  # h w 3
+    return np.asarray(Detail().features(jnp.asarray(image[None]))[0][0])
+
+
+def _reach(image, directions, stride):
+    """Of all patches, in order, along directions of `size size 3 directions`."""
+    size = directions.shape[0]
+    windows = np.lib.stride_tricks.sliding_window_view(_detail(image), (size, size), (0, 1))
+    windows = np.moveaxis(windows, 2, -1)[::stride, ::stride]  # h' w' i j 3
+    flat = directions.reshape(-1, directions.shape[-1])
+    flat = flat / np.linalg.norm(flat, axis=0)
+    return np.sort(windows.reshape(-1, len(flat)) @ flat, axis=0)
+
+
+def _distance(a, b, directions, stride):
+    pairs = zip(a, b, strict=True)
+    reaches = [[_reach(image, directions, stride) for image in pair] for pair in pairs]
+    return np.mean([np.abs(p - h).mean() for p, h in reaches])
+
+
+def _drawn_waves(key):
+    frequency, phase, colour = jax.random.split(key, 3)
+    down, across = np.asarray(jax.random.uniform(frequency, (2, WAVES), minval=-0.5, maxval=0.5))
+    phase = np.asarray(jax.random.uniform(phase, (WAVES,), maxval=2 * np.pi))
+    colour = np.asarray(jax.random.normal(colour, (3, WAVES)))
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(WINDOW) + 0.5) / WINDOW)
+    waves = np.empty((WINDOW, WINDOW, 3, WAVES))
+    for y, x in np.ndindex(WINDOW, WINDOW):
+        wave = np.cos(2 * np.pi * (down * y + across * x) + phase)
+        waves[y, x] = hann[y] * hann[x] * wave * colour
+    return waves
+
+
 def test_texture_compares_sorted_projections_of_patches():
-    x, y = images(0, 2, 32, 40, 3), images(1, 2, 32, 40, 3)
-
-    def projected(image, directions, stride):  # h w 3 -> patches directions
-        detail = np.asarray(Detail().features(jnp.asarray(image[None]))[0][0])
-        windows = np.lib.stride_tricks.sliding_window_view(detail, (PATCH, PATCH), (0, 1))
-        windows = np.moveaxis(windows, 2, -1)[::stride, ::stride]  # h' w' i j 3
-        return windows.reshape(-1, directions.shape[0]) @ directions
-
-    expected, a, b = [], x, y
-    for stride, key in zip(STRIDES, jax.random.split(_KEY, 3), strict=True):
-        drawn = np.asarray(jax.random.normal(key, (PATCH, PATCH, 3, DIRECTIONS)))
-        drawn = drawn.reshape(-1, DIRECTIONS)
-        drawn = drawn / np.linalg.norm(drawn, axis=0)
-        pairs = [
-            [np.sort(projected(image, drawn, stride), axis=0) for image in pair]
-            for pair in zip(a, b, strict=True)
-        ]
-        expected.append(np.mean([np.abs(p - h).mean() for p, h in pairs]))
+    a, b = images(0, 2, 32, 40, 3), images(1, 2, 32, 40, 3)
+    for_waves, *keys = jax.random.split(_KEY, 4)
+    along_waves = _distance(a, b, _drawn_waves(for_waves), WAVE_STRIDE)
+    found = _texture(a, b, _KEY)
+    expected = []
+    for stride, key in zip(STRIDES, keys, strict=True):
+        directions = np.asarray(jax.random.normal(key, (PATCH, PATCH, 3, DIRECTIONS)))
+        expected.append(_distance(a, b, directions, stride))
         n, h, w, c = a.shape
         a, b = (np.reshape(i, (n, h // 2, 2, w // 2, 2, c)).mean((2, 4)) for i in (a, b))
-    np.testing.assert_allclose(_texture(x, y, _KEY), np.mean(expected), rtol=1e-4)
+    np.testing.assert_allclose(found, np.mean(expected) + along_waves, rtol=1e-4)
+
+
+def test_a_weave_of_few_waves_is_further_from_grain_than_other_grain():
+    """Of equal power: half of the weave's is at each of two frequencies, where grain has little."""
+    grain, other = _grain(0), _grain(1)
+    y, x = np.mgrid[:64, :64]
+    weave = np.sin(2 * np.pi * (y / 5 + x / 11)) + np.sin(2 * np.pi * (y / 8 - x / 4))
+    weave = np.repeat(weave[None, :, :, None], 3, -1).astype(np.float32) * grain.std()
+    assert _texture(weave, grain, _KEY) > 3 * _texture(other, grain, _KEY)
 
 
 def test_texture_asks_for_grain_and_not_for_every_grain_in_its_place():
