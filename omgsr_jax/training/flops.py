@@ -115,9 +115,9 @@ def forward_flops(
     model: nnx.Module, run: Callable[..., Any], shape: tuple[int, ...], *, loops_once: bool = False
 ) -> Flops:
     """Of one example."""
-    graph, weights, rest = nnx.split(model, nnx.Param, ...)
+    graph, weights, *rest = nnx.split(model, nnx.Param, ...)
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), weights)
-    traced = jax.make_jaxpr(lambda w, r, x: run(nnx.merge(graph, w, r), x))(
+    traced = jax.make_jaxpr(lambda w, r, x: run(nnx.merge(graph, w, *r), x))(
         weights, rest, _spec((1, *shape))
     )
     return count(traced.jaxpr, loops_once)
