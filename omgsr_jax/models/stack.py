@@ -29,7 +29,12 @@ class Stack(nnx.Module):
         and returns the former.
     depth: how many blocks.
     remat: keep only the blocks' inputs for the backward pass.
+
+    `gather`, if set, brings the weights of one block together when its turn comes, from the devices
+    over which those of the stack are divided.
     """
+
+    gather: Callable[[nnx.State], nnx.State] | None = None
 
     def __init__(self, build: Callable[[Rngs], nnx.Module], depth: int, *, remat: bool, rngs: Rngs):
         blocks = [build(rngs) for _ in range(1 if rngs is None else depth)]
@@ -47,6 +52,8 @@ class Stack(nnx.Module):
         graph, state = nnx.split(self.each)
 
         def block(carry: Carry, state: nnx.State) -> tuple[Carry, None]:
+            if self.gather:
+                state = self.gather(state)
             return nnx.merge(graph, state)(*carry, *shared), None
 
         # Within a scan nothing can be shared between forward and backward pass by accident.

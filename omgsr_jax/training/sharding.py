@@ -9,9 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+from flax import nnx
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ..checkpoint import weight_name
 from ..errors import InputError
+from ..models.layers import Module
+from ..models.stack import EACH, Stack
 from ..placement import Rule, fitting
 from .config import MeshConfig
 
@@ -116,6 +121,40 @@ def specs_by_name(
             'end the rules with ("", ()), which leaves the rest on all devices'
         )
     return specs
+
+
+def gathering(model: Module, shardings: Mapping[str, NamedSharding]) -> Module:
+    """`model`, whose stacks gather each block's weights from `fsdp` when its turn comes.
+
+    XLA does so by itself over a few devices. Over many it moves activations instead, several times
+    as much.
+
+    Args:
+        model: with shapes in place of arrays; it stays as it is.
+        shardings: of all its weights, by name.
+    """
+    model = nnx.merge(*nnx.split(model))
+    for place, part in nnx.iter_modules(model):
+        if isinstance(part, Stack):
+            _gather_blocks(part, weight_name((*place, EACH)), shardings)
+    return model
+
+
+def _gather_blocks(stack: Stack, name: str, shardings: Mapping[str, NamedSharding]) -> None:
+    leaves = nnx.state(stack.each).flat_state()
+    together = nnx.State.from_flat_path(
+        {
+            path: leaf.replace(_of_one_block(shardings[f"{name}.{weight_name(path)}"]))
+            for path, leaf in leaves
+        }
+    )
+    stack.gather = lambda state: lax.with_sharding_constraint(state, together)
+
+
+def _of_one_block(sharding: NamedSharding) -> NamedSharding:
+    """Where a block's weight is gathered: without the axis of blocks, and without `fsdp`."""
+    axes = (None if axis == "fsdp" else axis for axis in sharding.spec[1:])
+    return NamedSharding(sharding.mesh, PartitionSpec(*axes))
 
 
 def _check_axes(rules: Sequence[Rule]) -> None:

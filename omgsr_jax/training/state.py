@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from ..errors import InputError
 from ..models import stack
 from .blueprint import Blueprint, Shapes, Weights
 from .config import OptimizerConfig, TrainConfig
-from .sharding import place
+from .sharding import gathering, place
 
 
 class TrainState(NamedTuple):
@@ -83,6 +84,12 @@ def placed(blueprint: Blueprint, mesh: Mesh) -> Placed:
     state = jax.eval_shape(partial(begin, blueprint.config), *trained)
     shardings = place((state, blueprint.frozen), blueprint.config.sharding, mesh)
     return Placed(state, blueprint.frozen, *shardings)
+
+
+def on_mesh(blueprint: Blueprint, where: Placed) -> Blueprint:
+    """The blueprint of the same networks, which know how to compute with weights that are there."""
+    shardings = where.frozen_sharding | where.state_sharding.generator
+    return replace(blueprint, generator=gathering(blueprint.generator, shardings))
 
 
 def make_state(blueprint: Blueprint, where: Placed, adapters: Weights | None = None) -> TrainState:

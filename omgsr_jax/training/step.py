@@ -22,7 +22,7 @@ from ..models.layers import normal
 from . import blueprint as names
 from .blueprint import Blueprint, Shapes, Weights
 from .sharding import BATCH_AXES, batch_sharding, check_batch, replicated, rows_by_process
-from .state import Placed, TrainState, learning_rate, optimizer
+from .state import Placed, TrainState, learning_rate, on_mesh, optimizer
 
 Batch = dict[str, Array]  # lr, hr: b h w 3
 Metrics = dict[str, Array]
@@ -99,7 +99,7 @@ def compile_ready(blueprint: Blueprint, where: Placed, mesh: Mesh) -> Any:
     """The jitted step: donates the state, knows every sharding, and can be lowered from shapes."""
     check_batch(blueprint.config.data.batch_size, blueprint.config.data.accumulation, mesh)
     return jax.jit(
-        make_step(blueprint, mesh),
+        make_step(on_mesh(blueprint, where), mesh),
         in_shardings=(where.state_sharding, where.frozen_sharding, batch_sharding(mesh)),
         out_shardings=(where.state_sharding, replicated(mesh)),
         donate_argnums=0,

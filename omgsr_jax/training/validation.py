@@ -13,7 +13,7 @@ from ..data import PRESETS, PipelineConfig, make_pipeline
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
 from .sharding import batch_sharding, replicated
-from .state import Placed, TrainState
+from .state import Placed, TrainState, on_mesh
 
 # Images b h w 3 in [0, 1], restored and original, to one number for each pair.
 Metric = Callable[[np.ndarray, np.ndarray], Any]
@@ -25,9 +25,10 @@ def make_validator(
     """A function of the state: the metrics' means, and a picture of input, output and original."""
     config = blueprint.config
     lr, hr = fixed_pairs(config)
+    generator = on_mesh(blueprint, where).generator
     share = mesh.shape["data"] * mesh.shape["fsdp"]
     restore = jax.jit(
-        lambda adapters, frozen, x: checkpoint.fill(blueprint.generator, frozen | adapters)(x),
+        lambda adapters, frozen, x: checkpoint.fill(generator, frozen | adapters)(x),
         in_shardings=(
             where.state_sharding.generator,
             where.frozen_sharding,

@@ -9,11 +9,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec
 
+from omgsr_jax.checkpoint import by_name
 from omgsr_jax.errors import InputError
+from omgsr_jax.training import blueprint, state
 from omgsr_jax.training.config import DEFAULT_RULES, MeshConfig
 from omgsr_jax.training.sharding import check_batch, make_mesh, specs_by_name
+
+from .runs import smallest
 
 _ROOT = Path(__file__).parents[2]
 
@@ -78,6 +83,28 @@ def test_a_batch_must_be_divisible():
         check_batch(24, 2, _Mesh())
 
 
+def test_a_stack_gathers_one_blocks_weights_from_fsdp_and_leaves_tensor_alone():
+    drawn = blueprint.draw(smallest(model={"architecture": "smallest-flux"}))
+    where = state.placed(drawn, make_mesh(MeshConfig(), jax.devices()[:1]))
+    assert drawn.generator.backbone.transformer_blocks.gather is None
+    stack = state.on_mesh(drawn, where).generator.backbone.transformer_blocks
+    assert drawn.generator.backbone.transformer_blocks.gather is None
+
+    def first(weights):
+        return stack.gather(jax.tree.map(lambda leaf: leaf[0], weights))
+
+    jaxpr = jax.make_jaxpr(first)(nnx.state(stack.each))
+    found = dict(
+        zip(by_name(nnx.state(stack.each)), jaxpr.eqns[-len(jaxpr.out_avals) :], strict=True)
+    )
+    specs = {name: equation.params["sharding"].spec for name, equation in found.items()}
+    assert specs["attn.to_q.kernel"] == PartitionSpec(None, "tensor")
+    assert specs["attn.to_out.0.kernel"] == PartitionSpec("tensor", None)
+    assert specs["attn.to_q.lora_A.kernel"] == PartitionSpec(None, None)
+    before = where.frozen_sharding["backbone.transformer_blocks.each.attn.to_q.kernel"].spec
+    assert before == PartitionSpec(None, "fsdp", "tensor")
+
+
 _PROGRAM = """
 import json, sys
 import jax, numpy as np
@@ -86,7 +113,7 @@ from omgsr_jax.training import blueprint, sharding, state, step
 from omgsr_jax.training.config import MeshConfig
 from tests.training.runs import batches, smallest
 
-blue = blueprint.draw(smallest())
+blue = blueprint.draw(smallest(model=json.loads(sys.argv[2])))
 found = {}
 for name, mesh in json.loads(sys.argv[1]).items():
     mesh = sharding.make_mesh(MeshConfig(**mesh), jax.devices()[: 1 if name == "one" else 8])
@@ -114,21 +141,25 @@ print(json.dumps(worst))
 """
 
 
+_SD, _FLUX = {}, {"architecture": "smallest-flux", "remat": True}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "meshes",
+    ("model", "meshes"),
     [
-        {"data=8": {"data": 8}, "data=2 x fsdp=4": {"data": 2, "fsdp": 4}},
-        {"fsdp=8": {"data": 1, "fsdp": 8}, "tensor=2": {"data": 4, "tensor": 2}},
+        (_SD, {"data=8": {"data": 8}, "data=2 x fsdp=4": {"data": 2, "fsdp": 4}}),
+        (_SD, {"fsdp=8": {"data": 1, "fsdp": 8}, "tensor=2": {"data": 4, "tensor": 2}}),
+        (_FLUX, {"fsdp=8": {"data": 1, "fsdp": 8}, "all": {"data": 2, "fsdp": 2, "tensor": 2}}),
     ],
-    ids=lambda meshes: ", ".join(meshes),
+    ids=["sd, data and fsdp", "sd, fsdp and tensor", "flux"],
 )
-def test_eight_devices_train_as_one(meshes):
+def test_eight_devices_train_as_one(model, meshes):
     """Losses and weight updates over 5 steps, fp32, within 1e-4."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
     run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, json.dumps({"one": {}} | meshes)],
+        [sys.executable, "-c", _PROGRAM, json.dumps({"one": {}} | meshes), json.dumps(model)],
         cwd=_ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
