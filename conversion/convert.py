@@ -99,6 +99,7 @@ def convert(
         process_size=recipe.process_size,
         prompt=recipe.prompt,
         sources=folder.sources | adapters.sources,
+        color=recipe.color,
     )
     checkpoint.write(out, card, params)
     return card
@@ -125,7 +126,9 @@ def export(model_directory: str | Path, out: str | Path) -> None:
             folder / prompts.EXPORTED,
             {name: np.asarray(e[...]) for name, e in model.prompt.items()},
         )
-        recipe = Recipe("exported", generator.mid_timestep, card.prompt, card.process_size)
+        recipe = Recipe(
+            "exported", generator.mid_timestep, card.prompt, card.process_size, card.color
+        )
         _write_json(folder / _RECIPE, vars(recipe))
         _write_adapters(folder, generator, model)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omgsr_jax.checkpoint import ModelCard
 from omgsr_jax.errors import InputError
 
 V1_PROMPT = (
@@ -24,6 +25,7 @@ class Recipe:
     mid_timestep: int
     prompt: str
     process_size: int
+    color: str = ModelCard.color
 
 
 SD_TURBO = Recipe("OMGSR-S (v1), SD-Turbo", 195, V1_PROMPT, 512)

@@ -54,8 +54,7 @@ def _add_upscale(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--color",
         choices=("adain", "wavelet", "lab", "none"),
-        default="adain",
-        help="which colours of the input the output gets (default: adain)",
+        help="which colours of the input the output gets (default: what `omgsr info` says)",
     )
     parser.add_argument(
         "--precision",

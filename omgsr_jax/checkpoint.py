@@ -59,6 +59,8 @@ class ModelCard:
     prompt: str
     # Every file that went in: name -> sha256.
     sources: Mapping[str, str] = field(default_factory=dict)
+    # Which colours results get where none are asked for: see inference/colour.py.
+    color: str = "adain"
 
     def to_json(self) -> dict[str, Any]:
         parts = {
@@ -71,6 +73,7 @@ class ModelCard:
             "process_size": self.process_size,
             "prompt": self.prompt,
             "sources": dict(self.sources),
+            "color": self.color,
         }
 
     @classmethod
@@ -89,6 +92,7 @@ class ModelCard:
             process_size=content["process_size"],
             prompt=content["prompt"],
             sources=content["sources"],
+            color=content.get("color", cls.color),
         )
 
 
@@ -303,6 +307,7 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "mid-timestep": generator.mid_timestep,
         "process size": f"{card.process_size} px",
         "prompt": repr(card.prompt),
+        "color": card.color,
         "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
         "size on disk": f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
         "sources": dict(card.sources),

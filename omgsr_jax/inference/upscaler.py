@@ -32,19 +32,20 @@ class Options:
 
     Args:
         enlargement: how much larger.
-        color: which colours of the source the result gets; see `colour`.
+        color: which colours of the source the result gets, see `colour`; by default the model's.
         quirks: "published" for what the published script does where that is not correct: sizes
             floored to multiples of 8, tile weights off centre, numbers truncated to 8 bits.
         seed: sample the VAE's posterior with it, instead of taking its mode.
     """
 
     enlargement: Enlargement
-    color: str = "adain"
+    color: str | None = None
     quirks: str | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        colour.require(self.color)
+        if self.color is not None:
+            colour.require(self.color)
         if self.quirks not in QUIRKS:
             raise InputError(f'quirks must be "published" or None, not {self.quirks!r}')
         if self.quirks and self.enlargement.scale is None:
@@ -66,6 +67,7 @@ class Upscaler:
     Args:
         model: a generator whose adapters are merged.
         process_size: the size that the model was trained at.
+        color: which colours of its source a result gets where none are asked for.
         precision: "fp32", "bf16" or "int8", that of the weights.
         tile: when the VAE works in tiles: "auto" (when memory is short), "off", or a tile's side.
         batch: images, or tiles, that are computed at once on each device, or group of devices.
@@ -79,6 +81,7 @@ class Upscaler:
         model: OMGSR,
         process_size: int,
         *,
+        color: str,
         precision: str = "fp32",
         tile: str | int = "auto",
         batch: int = 1,
@@ -86,6 +89,8 @@ class Upscaler:
         notify: Notify | None = None,
     ):
         self.process_size = process_size
+        colour.require(color)
+        self.color = color
         mesh = mesh or sharding.device_groups(None, 1)
         self.programs = Programs(model, precision=precision, batch=batch, mesh=mesh, notify=notify)
         multiple = self.programs.multiple
@@ -98,7 +103,7 @@ class Upscaler:
         scale: float | None = None,
         longest_side: int | None = None,
         size: tuple[int, int] | None = None,
-        color: str = "adain",
+        color: str | None = None,
         quirks: str | None = None,
         seed: int | None = None,
     ) -> Image.Image:
@@ -109,7 +114,7 @@ class Upscaler:
             scale: 1 .. 8; more than 4 is done in two passes.
             longest_side: of the output, in pixels, in place of a scale.
             size: width and height of the output, in place of a scale.
-            color: "adain", "wavelet", "lab" or "none".
+            color: "adain", "wavelet", "lab" or "none"; by default what the model's card says.
             quirks: "published" reproduces the published script's roundings and truncations.
             seed: sample the VAE's posterior with it; by default its mode is taken.
 
@@ -134,7 +139,7 @@ class Upscaler:
         scale: float | None = None,
         longest_side: int | None = None,
         size: tuple[int, int] | None = None,
-        color: str = "adain",
+        color: str | None = None,
         quirks: str | None = None,
         seed: int | None = None,
     ) -> list[Image.Image]:
@@ -198,7 +203,8 @@ class Upscaler:
             pairs, sizes, sources, restored, works, strict=True
         ):
             started = time.perf_counter()
-            rgb = colour.align(image[: size[0], : size[1]] * 0.5 + 0.5, source, options.color)
+            rgb = image[: size[0], : size[1]] * 0.5 + 0.5
+            rgb = colour.align(rgb, source, options.color or self.color)
             rgb = np.clip(resize(rgb, target), 0, 1)
             work.seconds |= {"prepare": prepared, "finish": time.perf_counter() - started}
             results.append(Upscaled(replace(picture, rgb=rgb), size, work))
@@ -223,8 +229,8 @@ class Upscaler:
             batch, sizes, sources, restored, works, strict=True
         ):
             rgb = _truncated(np.clip(output * 0.5 + 0.5, 0, 1))
-            if options.color != "none":
-                rgb = _truncated(colour.align(rgb, source, options.color))
+            if (color := options.color or self.color) != "none":
+                rgb = _truncated(colour.align(rgb, source, color))
             if size.output != size.processed:
                 stored = Image.fromarray(np.round(rgb * 255).astype(np.uint8))
                 stored = stored.resize(size.output[::-1], Image.Resampling.BICUBIC)
@@ -323,6 +329,7 @@ def load(
     return Upscaler(
         generator,
         card.process_size,
+        color=card.color,
         precision=precision,
         tile=tile,
         batch=batch,

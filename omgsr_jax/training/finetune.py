@@ -1,5 +1,6 @@
 """A run of OMGSR put together: networks, weights, data, the compiled step, validation."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,13 +57,11 @@ def make_task(config: TrainConfig, metrics: Mapping[str, Metric]) -> Task:
 
 def trained_card(config: TrainConfig, blueprint: Blueprint) -> checkpoint.ModelCard:
     """The description of the model that a run trains."""
-    if config.model.path:
-        base = checkpoint.read_card(config.model.path)
-        prompt, sources = base.prompt, dict(base.sources)
-    else:
-        prompt, sources = "", {}
     size = config.model.process_size or config.data.resolution
-    return checkpoint.ModelCard(blueprint.generator_config, size, prompt, sources)
+    if not config.model.path:
+        return checkpoint.ModelCard(blueprint.generator_config, size, prompt="")
+    base = checkpoint.read_card(config.model.path)
+    return dataclasses.replace(base, generator=blueprint.generator_config, process_size=size)
 
 
 def write_model(

@@ -197,7 +197,9 @@ class Base(NamedTuple):
     def write(self, out: str | Path, *, mid_timestep: int, process_size: int) -> None:
         """Writes a converted model."""
         generator = dataclasses.replace(self.generator, mid_timestep=mid_timestep)
-        checkpoint.write(out, checkpoint.ModelCard(generator, process_size, ""), self.params)
+        # So small a decoder shifts colours from place to place, which adain cannot mend.
+        card = checkpoint.ModelCard(generator, process_size, "", color="wavelet")
+        checkpoint.write(out, card, self.params)
 
 
 def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:

@@ -41,7 +41,7 @@ def test_prompt_embeddings_are_those_of_transformers(tiny_base, tiny_model):
 
 def test_the_recipe_of_the_base_fills_in_what_is_not_said(tiny_model):
     card = checkpoint.read_card(tiny_model)
-    assert (card.generator.mid_timestep, card.process_size) == (195, 512)
+    assert (card.generator.mid_timestep, card.process_size, card.color) == (195, 512, "adain")
     assert card.prompt.startswith("A high-resolution, 8K")
     assert card.sources.keys() >= {
         "unet/diffusion_pytorch_model.safetensors",

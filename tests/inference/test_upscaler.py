@@ -1,5 +1,8 @@
 """Sizes, agreement with PyTorch and with the published script, tiles, and what arrays may hold."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +158,31 @@ def test_unusable_arrays_are_refused(upscaler, array, message):
 def test_unusable_options_are_refused(upscaler, wrong):
     with pytest.raises(InputError):
         upscaler.upscale(photo(), **wrong)
+
+
+@pytest.mark.parametrize("said", [None, "wavelet", "none"])
+def test_colours_are_by_default_what_the_models_card_says(model_64, tmp_path, said):
+    """A card from before cards said so means adain."""
+    model = shutil.copytree(model_64, tmp_path / "model")
+    card = json.loads((model / checkpoint.CARD).read_text())
+    assert card.pop("color") == "adain"
+    (model / checkpoint.CARD).write_text(json.dumps(card | ({"color": said} if said else {})))
+    upscaler = omgsr_jax.load(model)
+    results = {
+        color: np.asarray(upscaler.upscale(photo(16, 16), color=color))
+        for color in (None, "adain", "wavelet", "none")
+    }
+    np.testing.assert_array_equal(results[None], results[said or "adain"])
+    assert not np.array_equal(results["adain"], results["wavelet"])
+    assert not np.array_equal(results["none"], results["wavelet"])
+
+
+def test_a_card_with_unknown_colours_is_refused(model_64, tmp_path):
+    model = shutil.copytree(model_64, tmp_path / "model")
+    card = json.loads((model / checkpoint.CARD).read_text())
+    (model / checkpoint.CARD).write_text(json.dumps(card | {"color": "rgb"}))
+    with pytest.raises(InputError, match="color must be one of"):
+        omgsr_jax.load(model)
 
 
 def test_an_unknown_model_is_refused():

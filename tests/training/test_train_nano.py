@@ -74,7 +74,7 @@ def test_nano_trains_in_slices_to_a_model_that_upscales(start, photos, tmp_path)
     assert t_m == found["optima"]["snr"]["timestep"]
 
     upscaler = omgsr_jax.load(workdir / "model")
-    assert upscaler.process_size == 512
+    assert (upscaler.process_size, upscaler.color) == (512, "wavelet")
     assert np.asarray(upscaler.upscale(photos / "0.png", scale=1)).shape == (300, 600, 3)
 
     process = start()
