@@ -85,6 +85,6 @@ def test_a_config_survives_its_own_dict():
 
 def test_images_too_small_for_the_texture_loss_are_refused():
     settings = {"losses": {"texture": 1.0}, "data": {"resolution": 24}}
-    with pytest.raises(InputError, match=r"28 px and more.* is 24"):
+    with pytest.raises(InputError, match=r"34 px and more.* is 24"):
         from_dict(settings)
-    assert from_dict({**settings, "data": {"resolution": 32}}).losses.texture == 1
+    assert from_dict({**settings, "data": {"resolution": 48}}).losses.texture == 1

@@ -135,7 +135,7 @@ def test_the_stages_learn_and_make_a_base_that_loads(config, tmp_path):
     vae = _trained(vae_task, config, tmp_path / "vae")
     assert int(vae.step) == 10
     assert vae_task.validate(vae)[0]["psnr"] > before
-    larger = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=32))
+    larger = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=40))
     textures = _trained(pretrain.decoder_task(larger, vae.ema, psnr), larger, tmp_path / "decoder")
     refined = pretrain.with_decoder(vae.ema, textures.ema)
     assert set(refined) == set(vae.ema)
@@ -150,7 +150,7 @@ def test_the_stages_learn_and_make_a_base_that_loads(config, tmp_path):
     assert int(prior.step) == 10
     base.with_prior(prior.ema).write(tmp_path / "base", mid_timestep=77, process_size=64)
     card = checkpoint.read_card(tmp_path / "base")
-    assert (card.generator.mid_timestep, card.process_size) == (77, 64)
+    assert (card.generator.mid_timestep, card.process_size, card.color) == (77, 64, "wavelet")
     assert card.generator.vae == base.generator.vae
     stored = checkpoint.by_name_on_host(tmp_path / "base")
     np.testing.assert_array_equal(
@@ -173,7 +173,7 @@ def test_young_averages_follow_the_weights(config):
 
 
 def test_textures_are_not_sought_in_images_without_room_for_them(config):
-    with pytest.raises(InputError, match=r"28 px and more.* is 16"):
+    with pytest.raises(InputError, match=r"34 px and more.* is 16"):
         pretrain.decoder_task(config, {}, psnr)
 
 
