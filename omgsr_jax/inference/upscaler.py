@@ -172,14 +172,15 @@ class Upscaler:
     def restore(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
         """Upscales pictures with all that belongs to them."""
         goals = [options.enlargement.of(picture.size) for picture in batch]
+        color = options.color or self.color
         if options.quirks:
-            return self._published(batch, options)
+            return self._published(batch, options, color)
         targets = [stages(p.size, goal) for p, goal in zip(batch, goals, strict=True)]
         results = [Upscaled(picture, picture.size) for picture in batch]
         for stage in range(max(map(len, targets), default=0)):
             chosen = [i for i, sizes in enumerate(targets) if stage < len(sizes)]
             pairs = [(results[i].picture, targets[i][stage]) for i in chosen]
-            for i, done in zip(chosen, self._stage(pairs, options), strict=True):
+            for i, done in zip(chosen, self._stage(pairs, color, options.seed), strict=True):
                 work = _together(results[i].work, done.work) if stage else done.work
                 results[i] = replace(done, work=work)
         return [
@@ -187,7 +188,9 @@ class Upscaler:
             for source, result in zip(batch, results, strict=True)
         ]
 
-    def _stage(self, pairs: Sequence[tuple[Picture, Size]], options: Options) -> list[Upscaled]:
+    def _stage(
+        self, pairs: Sequence[tuple[Picture, Size]], color: str, seed: int | None
+    ) -> list[Upscaled]:
         """Restores pictures at most four times as large, each to its own size."""
         sizes = [process_size(target, self.process_size) for _, target in pairs]
         started = time.perf_counter()
@@ -197,20 +200,20 @@ class Upscaler:
         ]
         canvas = [_pad(source * 2 - 1, self.engine.multiple) for source in sources]
         prepared = (time.perf_counter() - started) / len(pairs)
-        restored, works = self.engine.restore(canvas, seed=options.seed)
+        restored, works = self.engine.restore(canvas, seed=seed)
         results = []
         for (picture, target), size, source, image, work in zip(
             pairs, sizes, sources, restored, works, strict=True
         ):
             started = time.perf_counter()
             rgb = image[: size[0], : size[1]] * 0.5 + 0.5
-            rgb = colour.align(rgb, source, options.color or self.color)
+            rgb = colour.align(rgb, source, color)
             rgb = np.clip(resize(rgb, target), 0, 1)
             work.seconds |= {"prepare": prepared, "finish": time.perf_counter() - started}
             results.append(Upscaled(replace(picture, rgb=rgb), size, work))
         return results
 
-    def _published(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
+    def _published(self, batch: Sequence[Picture], options: Options, color: str) -> list[Upscaled]:
         """The published script's way from file to file; pixels have 8 bits all along."""
         scale = options.enlargement.scale or 0
         sizes = [self._published_sizes(picture.size, scale) for picture in batch]
@@ -229,7 +232,7 @@ class Upscaler:
             batch, sizes, sources, restored, works, strict=True
         ):
             rgb = _truncated(np.clip(output * 0.5 + 0.5, 0, 1))
-            if (color := options.color or self.color) != "none":
+            if color != "none":
                 rgb = _truncated(colour.align(rgb, source, color))
             if size.output != size.processed:
                 stored = Image.fromarray(np.round(rgb * 255).astype(np.uint8))

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
+from .cpu_attention import CACHED_LOGITS_BYTES, blocked
+
 Backend = Callable[[Array, Array, Array], Array]
 
 _WHOLE_LOGITS_BYTES = 2**30
-_CACHED_LOGITS_BYTES = 2**22
 _SPLASH_MIN_TOKENS = 1024
 _BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
@@ -47,7 +48,7 @@ def attention(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Arr
     portable = whole if logits_bytes <= _WHOLE_LOGITS_BYTES else chunked
     return lax.platform_dependent(
         q, k, v,
-        cpu=blocked if logits_bytes > _CACHED_LOGITS_BYTES else whole,
+        cpu=blocked if logits_bytes > CACHED_LOGITS_BYTES else whole,
         cuda=_first_that_takes(q, k, v, cudnn, portable),
         tpu=_first_that_takes(q, k, v, splash, portable),
         default=portable,
@@ -79,34 +80,6 @@ def chunked(q: Array, k: Array, v: Array) -> Array:
     chunks = padded.reshape(b, count, size, heads, d).swapaxes(0, 1)
     out = lax.map(jax.checkpoint(lambda chunk: whole(chunk, k, v)), chunks)
     return out.swapaxes(0, 1).reshape(b, count * size, heads, d)[:, :n]
-
-
-def blocked(q: Array, k: Array, v: Array) -> Array:
-    """Attention over blocks of one head's queries, whose logits stay in a processor's cache.
-
-    Several times as fast on CPUs as with all logits in memory.
-    """
-    b, n, heads, d = q.shape
-    m = k.shape[1]
-    count = -(-4 * n * m // _CACHED_LOGITS_BYTES)
-    size = -(-n // count)
-    padded = jnp.pad(q, ((0, 0), (0, count * size - n), (0, 0), (0, 0)))
-
-    @jax.checkpoint
-    def of_block(q: Array, k: Array, v: Array) -> Array:  # size d, d m, m d -> size d
-        logits = jnp.matmul(q, k, preferred_element_type=jnp.float32) * d**-0.5
-        powers = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
-        # The output is divided, not the weights: they go into the product as they lie in the cache.
-        summed = jnp.matmul(powers.astype(v.dtype), v, preferred_element_type=jnp.float32)
-        return (summed / powers.sum(-1, keepdims=True)).astype(v.dtype)
-
-    def of_head(operands: tuple[Array, Array, Array]) -> Array:  # n d, m d, m d -> n d
-        q, k, v = operands
-        return lax.map(lambda block: of_block(block, k.T, v), q.reshape(count, size, d))
-
-    by_head = (x.swapaxes(1, 2).reshape(b * heads, -1, d) for x in (padded, k, v))
-    out = lax.map(of_head, tuple(by_head)).reshape(b, heads, count * size, d)
-    return out.swapaxes(1, 2)[:, :n]
 
 
 def cudnn(q: Array, k: Array, v: Array) -> Array:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from omgsr_jax.models import attention as backends
+from omgsr_jax.models import cpu_attention
 from omgsr_jax.models.attention import attention
 from tests.helpers import relative_error
 
@@ -37,23 +38,47 @@ def test_bias_masks_as_in_torch():
 @pytest.mark.parametrize("n", [24, 25])
 @pytest.mark.parametrize(
     ("backend", "limit", "logits_per_query"),
-    [("chunked", "_WHOLE_LOGITS_BYTES", 2 * 3 * 24), ("blocked", "_CACHED_LOGITS_BYTES", 24)],
+    [
+        (backends.chunked, (backends, "_WHOLE_LOGITS_BYTES"), 2 * 3 * 24),
+        (cpu_attention.blocked, (cpu_attention, "CACHED_LOGITS_BYTES"), 24),
+    ],
+    ids=["chunked", "blocked"],
 )
 def test_attention_in_parts_and_its_gradient_equal_the_whole(
     monkeypatch, backend, limit, logits_per_query, n
 ):
     qkv = _qkv(n=n)
-    monkeypatch.setattr(backends, limit, 4 * logits_per_query * 7)  # 7 queries at a time
+    monkeypatch.setattr(*limit, 4 * logits_per_query * 7)  # 7 queries at a time
 
     def total(backend):
         return jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(backend(*x))), argnums=(0, 1, 2))(*qkv)
 
     (value, gradients), (expected, expected_gradients) = (
-        total(getattr(backends, backend)), total(backends.whole),
+        total(backend), total(backends.whole),
     )  # fmt: skip
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
         assert relative_error(ours, theirs) <= 1e-6
+
+
+def test_gradients_in_half_precision_are_as_good_as_those_of_the_whole():
+    exact, rounded = _qkv(), _qkv(dtype=jnp.bfloat16)
+
+    def gradients(backend, qkv):
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(backend(*x).astype(jnp.float32))), (0, 1, 2))(
+            *qkv
+        )
+
+    triples = zip(
+        gradients(cpu_attention.blocked, rounded),
+        gradients(backends.whole, rounded),
+        gradients(backends.whole, exact),
+        strict=True,
+    )
+    for ours, whole, expected in triples:
+        assert ours.dtype == jnp.bfloat16
+        error, of_whole = (relative_error(x.astype(jnp.float32), expected) for x in (ours, whole))
+        assert error <= max(1.1 * of_whole, 2**-8)
 
 
 def test_the_logits_of_long_sequences_are_never_all_in_memory():
