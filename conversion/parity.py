@@ -73,8 +73,10 @@ def _recording(model: nnx.Module) -> Iterator[dict[str, jax.Array]]:
     def watched(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
             output = original(module, *args, **kwargs)
-            if isinstance(output, jax.Array) and id(module) in names:
-                outputs[names[id(module)]] = output
+            # In PyTorch a norm and the SiLU behind it are two modules: the norm alone is noted.
+            noted = original(module, *args) if kwargs.get("silu") else output
+            if isinstance(noted, jax.Array) and id(module) in names:
+                outputs[names[id(module)]] = noted
             return output
 
         return call

@@ -31,10 +31,10 @@ class ResnetBlock(nnx.Module):
         self.conv_shortcut = Conv(c_in, c_out, 1, rngs=rngs) if c_in != c_out else None
 
     def __call__(self, x: Array, time: Array | None = None) -> Array:  # b h w c_in -> b h w c_out
-        h = self.conv1(jax.nn.silu(self.norm1(x)))
+        h = self.conv1(self.norm1(x, silu=True))
         if self.time_emb_proj is not None and time is not None:
             h = h + self.time_emb_proj(jax.nn.silu(time))[:, None, None, :]
-        h = self.conv2(jax.nn.silu(self.norm2(h)))
+        h = self.conv2(self.norm2(h, silu=True))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -181,9 +181,11 @@ class Upsample(nnx.Module):
         conv, repeated = self.conv, _repeated(x)
         if size not in (None, (2 * h, 2 * w)):
             return conv(repeated[:, : size[0], : size[1]])
-        if not isinstance(conv, Conv) or cpu_convolution.faster(repeated, conv.kernel[...]):
+        if not isinstance(conv, Conv):
             return conv(repeated)
         kernel = conv.kernel[...]
+        if cpu_convolution.takes(repeated, kernel) and cpu_convolution.faster(repeated, kernel):
+            return conv(repeated)
         y = lax.platform_dependent(
             x.astype(kernel.dtype),
             kernel,

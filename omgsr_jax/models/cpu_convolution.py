@@ -1,28 +1,58 @@
-"""3 x 3 convolutions of padding 1 on CPUs, where there is a faster way than XLA's own.
+"""3 x 3 convolutions of stride and padding 1 on CPUs, where there are faster ways than XLA's own.
 
 Which way pays was measured on two x86 cores; see docs/benchmarks.md.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from . import winograd
 
 Convolution = Callable[[Array, Array], Array]  # b h w c, 3 3 c o -> b h w o
 
 # Pixels of all images, and channels in and out.
-_WINOGRAD_PIXELS, _WINOGRAD_CHANNELS = 64 * 64, 96  # from here on
+_WINOGRAD_PIXELS, _WINOGRAD_CHANNELS = 32 * 32, 32  # from here on
 _PATCHES_PIXELS, _PATCHES_CHANNELS = 16 * 16, 512  # up to here; from here on
+_NARROW_CHANNELS = 32  # up to here a kernel's gradient is one matrix product: an adapter's A
+
+
+@jax.custom_vjp
+def convolve(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
+    """`x` (fp32) under `kernel` in the fastest way, and so are both gradients."""
+    return (faster(x, kernel) or direct)(x, kernel)
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, kernel), (x, kernel)
+
+
+def _backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    if faster(x, kernel) is through_patches:  # whose derivative leaves large kernels as they lie
+        return jax.vjp(through_patches, x, kernel)[1](d_out)
+    d_x = convolve(d_out, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    if kernel.shape[-1] <= _NARROW_CHANNELS:
+        return d_x, _gradient_of_narrow_kernel(x, d_out)
+    _, pull_back = jax.vjp(lambda kernel: direct(x, kernel), kernel)
+    return d_x, *pull_back(d_out)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def takes(x: Array, kernel: Array) -> bool:
+    """Is the convolution of `x` (b h w c) with `kernel` (h w c o) one for `convolve`?"""
+    whole = kernel.shape[:3] == (3, 3, x.shape[-1])
+    return whole and x.dtype == kernel.dtype == jnp.float32
 
 
 def faster(x: Array, kernel: Array) -> Convolution | None:
-    """A function that convolves `x` (b h w c) with `kernel` (h w c o) faster than XLA, if any."""
-    b, h, w, c = x.shape
-    if kernel.shape[:3] != (3, 3, c) or not x.dtype == kernel.dtype == jnp.float32:
-        return None
+    """A function that computes what `convolve` does faster than XLA, if any."""
+    b, h, w, _ = x.shape
     pixels, channels = b * h * w, min(kernel.shape[2:])
     if pixels <= _PATCHES_PIXELS and channels >= _PATCHES_CHANNELS:
         return through_patches
@@ -33,9 +63,31 @@ def faster(x: Array, kernel: Array) -> Convolution | None:
     return None
 
 
+def direct(x: Array, kernel: Array, padding: Any = "SAME") -> Array:  # b h w c, h w c o
+    """XLA's own convolution."""
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 def through_patches(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
     """One matrix product with the 3 x 3 surroundings of every pixel."""
-    _, h, w, c = x.shape
+    return jnp.concatenate(_shifted(x), axis=-1) @ kernel.reshape(9 * x.shape[-1], -1)
+
+
+def _gradient_of_narrow_kernel(x: Array, d_out: Array) -> Array:  # b h w c, b h w o -> 3 3 c o
+    """One matrix product of all pixels with the surroundings of the output's few channels."""
+    b, h, w, c = x.shape
+    # Channels first before they are many: XLA would transpose the larger side of the product.
+    few = jnp.pad(jnp.moveaxis(d_out, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))  # o b h+2 w+2
+    places = [few[:, :, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i in range(3) for j in range(3)]
+    surroundings = lax.optimization_barrier(jnp.stack(places))  # 9 o b h w
+    d_kernel = surroundings.reshape(-1, b * h * w) @ x.reshape(-1, c)
+    return d_kernel.reshape(3, 3, -1, c).swapaxes(2, 3)
+
+
+def _shifted(x: Array) -> list[Array]:  # b h w c
+    """What stands at each of the 3 x 3 places around every pixel, zero outside."""
+    _, h, w, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifted = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(9 * c, -1)
+    return [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]

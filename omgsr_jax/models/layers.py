@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array, lax
 
 from . import cpu_convolution
+from .group_norm import group_norm
 
 Module = TypeVar("Module", bound=nnx.Module)
 Rngs = nnx.Rngs | None
@@ -109,10 +110,9 @@ class Conv(nnx.Module):
             feature_group_count=x.shape[-1] // kernel.shape[2],
         )
         simple = self.stride == 1 and self.padding == ((1, 1), (1, 1))
-        faster = cpu_convolution.faster(x, kernel) if simple else None
-        if faster is None:
+        if not simple or not cpu_convolution.takes(x, kernel):
             return direct(x, kernel)
-        return lax.platform_dependent(x, kernel, cpu=faster, default=direct)
+        return lax.platform_dependent(x, kernel, cpu=cpu_convolution.convolve, default=direct)
 
 
 class GroupNorm(nnx.Module):
@@ -124,18 +124,10 @@ class GroupNorm(nnx.Module):
         self.groups = groups
         self.eps = eps
 
-    def __call__(self, x: Array) -> Array:
-        b, *space, c = x.shape
-        y = x.astype(jnp.float32).reshape(b, -1, c)  # b hw c
-        y = y - self._of_group(y.mean(1))
-        scale = lax.rsqrt(self._of_group(jnp.square(y).mean(1)) + self.eps) * self.scale[...]
-        return (y * scale + self.bias[...]).reshape(b, *space, c).astype(x.dtype)
-
-    def _of_group(self, means: Array) -> Array:  # b c -> b 1 c
-        """Every channel's mean, replaced by that of its group."""
-        b, c = means.shape
-        per_group = means.reshape(b, self.groups, -1).mean(-1)
-        return jnp.repeat(per_group, c // self.groups, axis=-1)[:, None]
+    def __call__(self, x: Array, *, silu: bool = False) -> Array:  # b ... c
+        """`x` normalised; with `silu`, put through that function."""
+        scale, bias = self.scale[...], self.bias[...]
+        return group_norm(x, scale, bias, groups=self.groups, eps=self.eps, silu=silu)
 
 
 class LayerNorm(nnx.Module):

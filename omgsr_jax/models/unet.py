@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -164,7 +163,7 @@ class UNet(nnx.Module):
             here = [skips.pop() for _ in up.resnets]
             size = skips[-1].shape[1:3] if skips else None
             x = run(up, x, here, time, context, size=size)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))
 
 
 def _call(block: nnx.Module, *args: Any, **static: Any) -> Any:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -115,7 +114,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, x: Array) -> Array:  # b h w 3 -> b h/8 w/8 2c
         x = self.features(x)[-1]
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))
 
     def features(self, x: Array) -> list[Array]:
         """The output of every block on the way (b h/2 w/2 c, ..., b h/8 w/8 c)."""
@@ -144,7 +143,7 @@ class Decoder(nnx.Module):
         x = self.conv_in(z)
         for block in (self.mid_block, *self.up_blocks):
             x = remat(block, x) if self.remat else block(x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out(x, silu=True))
 
 
 class VAE(nnx.Module):

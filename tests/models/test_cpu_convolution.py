@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 
 from omgsr_jax.models import cpu_convolution, winograd
 from omgsr_jax.models.layers import Conv
@@ -47,20 +46,25 @@ def test_strips_join_without_a_trace(strip, monkeypatch):
     assert relative_error(winograd.convolve.__wrapped__(x, kernel), whole) <= 1e-6
 
 
-def test_gradients_equal_those_of_the_direct_convolution():
-    x, kernel = _operands()
-    weights = np.random.default_rng(1).standard_normal((2, 64, 36, 112), np.float32)
-
-    def direct(x, kernel):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-
+@pytest.mark.parametrize(
+    "size",
+    [
+        {},  # by Winograd's algorithm, and so the gradient by x
+        {"o": 4},  # an adapter's A, whose gradient is one product
+        {"c": 4, "o": 32},
+        {"b": 1, "h": 8, "w": 12, "c": 512, "o": 520},  # one product
+        {"h": 17, "w": 9, "c": 40, "o": 48},  # XLA's own
+    ],
+)
+def test_gradients_equal_those_of_the_direct_convolution(size):
+    x, kernel = _operands(**size)
+    weights = np.random.default_rng(1).standard_normal((*x.shape[:3], kernel.shape[-1]), np.float32)
     ours, expected = (
         jax.grad(lambda *a, f=f: jnp.sum(f(*a) * weights), argnums=(0, 1))(x, kernel)
-        for f in (winograd.convolve, direct)
+        for f in (cpu_convolution.convolve, cpu_convolution.direct)
     )
     for gradient, other in zip(ours, expected, strict=True):
-        assert relative_error(gradient, other) <= 1e-5
+        assert relative_error(gradient, other) <= 3e-6
 
 
 def test_patches_equal_the_direct_convolution():
@@ -75,15 +79,21 @@ def test_patches_equal_the_direct_convolution():
     [
         ({"h": 66}, "rows that tiles do not divide"),
         ({"w": 34}, "columns that tiles do not divide"),
-        ({"c": 64}, "few channels"),
-        ({"b": 1}, "few pixels"),
-        ({"b": 1, "h": 8, "w": 8}, "few pixels and few channels"),
+        ({"c": 31}, "few channels"),
+        ({"b": 1, "h": 28}, "few pixels"),
+        ({"b": 1, "h": 8, "w": 8, "c": 31}, "few pixels and few channels"),
     ],
 )
 def test_passes_over_what_it_is_not_for(change, because):
     assert cpu_convolution.faster(*_operands(**change)) is None, because
+
+
+def test_takes_whole_3x3_kernels_in_fp32_only():
     x, kernel = _operands()
-    assert cpu_convolution.faster(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)) is None
+    assert cpu_convolution.takes(x, kernel)
+    assert not cpu_convolution.takes(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert not cpu_convolution.takes(x, kernel[:1])
+    assert not cpu_convolution.takes(x, kernel[:, :, ::2]), "two groups"
 
 
 def test_winograd_gives_way_where_the_highest_precision_is_asked_for():
