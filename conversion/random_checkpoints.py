@@ -177,6 +177,20 @@ PRESETS = {
         text_2=_TINY_T5 | {"d_model": 4096},
         shard="1GB",
     ),
+    # Half of SD-Turbo's widths, at half of its resolution.
+    "sd-mid": Preset(
+        backbone=_SD2_UNET
+        | {
+            "block_out_channels": [160, 320, 640, 640],
+            "cross_attention_dim": 512,
+            "sample_size": 32,
+        },
+        vae=_SD_VAE | {"block_out_channels": [64, 128, 256, 256], "sample_size": 256},
+        text=_TINY_TEXT | {"hidden_size": 512, "num_attention_heads": 8},
+        scheduler=_TURBO,
+        encoder_rank=16,
+        backbone_rank=32,
+    ),
     "sd-turbo": Preset(_SD2_UNET, _SD_VAE, _OPENCLIP_H, _TURBO, 16, 32),
     "sd21-base": Preset(_SD2_UNET, _SD_VAE, _OPENCLIP_H, _SD21, 16, 32),
 }

@@ -13,10 +13,11 @@ import numpy as np
 
 from omgsr_jax.training import blueprint as blueprints
 from omgsr_jax.training import sharding, state, step
-from omgsr_jax.training.config import MeshConfig
+from omgsr_jax.training.config import MeshConfig, TrainConfig
 
 from . import random_checkpoints, train_parity
 from .convert import convert
+from .random_checkpoints import Preset
 from .torch_training import TorchTraining
 
 
@@ -24,9 +25,11 @@ def measure(preset: str, pixels: int, batch: int, runs: int) -> dict[str, Any]:
     """Medians of `runs` steps on either side, in alternation; the first of each is left out."""
     with tempfile.TemporaryDirectory(prefix="omgsr-benchmark-") as scratch:
         base, model = Path(scratch) / "base", Path(scratch) / "model"
-        random_checkpoints.write_base(base, random_checkpoints.PRESETS[preset])
+        architecture = random_checkpoints.PRESETS[preset]
+        random_checkpoints.write_base(base, architecture)
         convert(str(base), model)
-        systems = _systems(base, model, pixels, batch, Path(scratch))
+        config = _config(str(model), architecture, pixels, batch)
+        systems = _systems(base, config, Path(scratch))
         seconds: dict[str, list[float]] = {name: [] for name in systems}
         for run in range(runs + 1):
             for name, timed in systems.items():
@@ -47,12 +50,20 @@ def measure(preset: str, pixels: int, batch: int, runs: int) -> dict[str, Any]:
     }
 
 
-def _systems(
-    base: Path, model: Path, pixels: int, batch: int, scratch: Path
-) -> dict[str, Callable[[], None]]:
-    config = train_parity.small_config(str(model), quirks="none")
-    data = dataclasses.replace(config.data, resolution=pixels, batch_size=batch)
-    config = dataclasses.replace(config, data=data)
+def _config(model: str, preset: Preset, pixels: int, batch: int) -> TrainConfig:
+    config = train_parity.small_config(model, quirks="none")
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(
+            config.model,
+            encoder_rank=preset.encoder_rank,
+            backbone_rank=preset.backbone_rank,
+        ),
+        data=dataclasses.replace(config.data, resolution=pixels, batch_size=batch),
+    )
+
+
+def _systems(base: Path, config: TrainConfig, scratch: Path) -> dict[str, Callable[[], None]]:
     blueprint = blueprints.draw(config)
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     where = state.placed(blueprint, mesh)
@@ -61,6 +72,7 @@ def _systems(
     folders = train_parity.write_adapters(blueprint, frozen, start.generator, scratch)
     theirs = TorchTraining(base, *folders, config, blueprint.generator_config.mid_timestep)
     rng = np.random.default_rng(0)
+    batch, pixels = config.data.batch_size, config.data.resolution
     images = {
         name: rng.uniform(-1, 1, (batch, pixels, pixels, 3)).astype(np.float32)
         for name in ("lr", "hr")

@@ -76,13 +76,17 @@ def through_patches(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b 
 
 
 def _gradient_of_narrow_kernel(x: Array, d_out: Array) -> Array:  # b h w c, b h w o -> 3 3 c o
-    """One matrix product of all pixels with the surroundings of the output's few channels."""
+    """A matrix product for each row of the kernel: the output's few channels around all pixels."""
     b, h, w, c = x.shape
     # Channels first before they are many: XLA would transpose the larger side of the product.
     few = jnp.pad(jnp.moveaxis(d_out, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))  # o b h+2 w+2
-    places = [few[:, :, 2 - i : 2 - i + h, 2 - j : 2 - j + w] for i in range(3) for j in range(3)]
-    surroundings = lax.optimization_barrier(jnp.stack(places))  # 9 o b h w
-    d_kernel = surroundings.reshape(-1, b * h * w) @ x.reshape(-1, c)
+
+    def of_row(top: int) -> Array:
+        places = jnp.stack([few[:, :, top : top + h, left : left + w] for left in (2, 1, 0)])
+        places = lax.optimization_barrier(places)  # 3 o b h w
+        return places.reshape(-1, b * h * w) @ x.reshape(-1, c)
+
+    d_kernel = jnp.stack([of_row(top) for top in (2, 1, 0)])  # 3 3o c
     return d_kernel.reshape(3, 3, -1, c).swapaxes(2, 3)
 
 
