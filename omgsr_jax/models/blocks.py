@@ -209,20 +209,12 @@ def _by_phases(x: Array, kernel: Array) -> Array:
     """
     rows = [
         [
-            lax.conv_general_dilated(
-                x,
-                folded.astype(x.dtype),
-                window_strides=(1, 1),
-                padding=((1 - i, i), (1 - j, j)),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            cpu_convolution.direct(x, folded.astype(x.dtype), ((1 - i, i), (1 - j, j)))
             for j, folded in enumerate(_fold(half, axis=1))
         ]
         for i, half in enumerate(_fold(kernel.astype(jnp.float32), axis=0))
     ]
-    y = jnp.stack([jnp.stack(columns, axis=3) for columns in rows], axis=2)  # b h 2 w 2 c
-    b, h, _, w, _, c = y.shape
-    return y.reshape(b, 2 * h, 2 * w, c)
+    return cpu_convolution.interleaved(rows)
 
 
 def _fold(kernel: Array, axis: int) -> tuple[Array, Array]:

@@ -1,9 +1,10 @@
-"""3 x 3 convolutions of stride and padding 1 on CPUs, where there are faster ways than XLA's own.
+"""3 x 3 convolutions on CPUs, where there are faster ways than XLA's own.
 
 Which way pays was measured on two x86 cores; see docs/benchmarks.md.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ _NARROW_CHANNELS = 32  # up to here a kernel's gradient is one matrix product: a
 
 @jax.custom_vjp
 def convolve(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
-    """`x` (fp32) under `kernel` in the fastest way, and so are both gradients."""
+    """`x` (fp32) under `kernel` with padding 1, and both gradients, in the fastest way."""
     return (faster(x, kernel) or direct)(x, kernel)
 
 
@@ -44,8 +45,64 @@ def _backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
 convolve.defvjp(_forward, _backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def halve(before: int, x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h/2 w/2 o
+    """`x` (fp32, of even height and width) under `kernel` with stride 2.
+
+    The padding is `before` (0 or 1) above and left, and 1 below and right. XLA's gradient by `x`
+    multiplies with the zeros between the output's pixels.
+    """
+    return direct(x, kernel, ((before, 1),) * 2, stride=2)
+
+
+def _forward_halve(before: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return halve(before, x, kernel), (x, kernel)
+
+
+def _backward_halve(before: int, kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    turned = kernel.swapaxes(2, 3)
+    taps, paddings = zip(*(_taps_that_meet(parity, before) for parity in (0, 1)), strict=True)
+    d_x = interleaved(
+        [
+            [
+                direct(d_out, turned[jnp.array(rows)][:, jnp.array(columns)], (top, left))
+                for columns, left in zip(taps, paddings, strict=True)
+            ]
+            for rows, top in zip(taps, paddings, strict=True)
+        ]
+    )
+    if kernel.shape[-1] <= _NARROW_CHANNELS:
+        apart = lax.pad(d_out, 0.0, ((0, 0, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0)))
+        return d_x, _gradient_of_narrow_kernel(x, apart, before)
+    _, pull_back = jax.vjp(lambda kernel: direct(x, kernel, ((before, 1),) * 2, stride=2), kernel)
+    return d_x, *pull_back(d_out)
+
+
+def _taps_that_meet(parity: int, before: int) -> tuple[list[int], tuple[int, int]]:
+    """Which of a kernel's three taps see an even (0) or odd (1) pixel when they go by twos.
+
+    In the order of the output's pixels that they see it from; and the padding for these.
+    """
+    offsets = {
+        (parity + before - tap) // 2: tap for tap in range(3) if not (parity + before - tap) % 2
+    }
+    order = sorted(offsets)
+    return [offsets[offset] for offset in order], (-order[0], order[-1])
+
+
+halve.defvjp(_forward_halve, _backward_halve)
+
+
+def interleaved(phases: list[list[Array]]) -> Array:  # 2 2 of b h w c -> b 2h 2w c
+    """One image from what stands in its even and odd rows, and there in even and odd columns."""
+    y = jnp.stack([jnp.stack(columns, axis=3) for columns in phases], axis=2)  # b h 2 w 2 c
+    b, h, _, w, _, c = y.shape
+    return y.reshape(b, 2 * h, 2 * w, c)
+
+
 def takes(x: Array, kernel: Array) -> bool:
-    """Is the convolution of `x` (b h w c) with `kernel` (h w c o) one for `convolve`?"""
+    """Are `x` (b h w c) and `kernel` (h w c o) what `convolve` and `halve` are for?"""
     whole = kernel.shape[:3] == (3, 3, x.shape[-1])
     return whole and x.dtype == kernel.dtype == jnp.float32
 
@@ -63,10 +120,10 @@ def faster(x: Array, kernel: Array) -> Convolution | None:
     return None
 
 
-def direct(x: Array, kernel: Array, padding: Any = "SAME") -> Array:  # b h w c, h w c o
-    """XLA's own convolution."""
+def direct(x: Array, kernel: Array, padding: Any = "SAME", stride: int = 1) -> Array:
+    """XLA's own convolution of `x` (b h w c) with `kernel` (h w c o)."""
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -75,11 +132,16 @@ def through_patches(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b 
     return jnp.concatenate(_shifted(x), axis=-1) @ kernel.reshape(9 * x.shape[-1], -1)
 
 
-def _gradient_of_narrow_kernel(x: Array, d_out: Array) -> Array:  # b h w c, b h w o -> 3 3 c o
-    """A matrix product for each row of the kernel: the output's few channels around all pixels."""
+def _gradient_of_narrow_kernel(x: Array, d_out: Array, before: int = 1) -> Array:
+    """A matrix product for each row of the kernel: the output's few channels around all pixels.
+
+    From `x` (b h w c), padded by `before` above and left, and `d_out` (b h w o): 3 3 c o.
+    """
     b, h, w, c = x.shape
     # Channels first before they are many: XLA would transpose the larger side of the product.
-    few = jnp.pad(jnp.moveaxis(d_out, 3, 0), ((0, 0), (0, 0), (1, 1), (1, 1)))  # o b h+2 w+2
+    few = jnp.moveaxis(d_out, 3, 0)
+    margin = (2 - before, before)
+    few = jnp.pad(few, ((0, 0), (0, 0), margin, margin))  # o b h+2 w+2
 
     def of_row(top: int) -> Array:
         places = jnp.stack([few[:, :, top : top + h, left : left + w] for left in (2, 1, 0)])

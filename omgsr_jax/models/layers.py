@@ -109,10 +109,20 @@ class Conv(nnx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=x.shape[-1] // kernel.shape[2],
         )
-        simple = self.stride == 1 and self.padding == ((1, 1), (1, 1))
-        if not simple or not cpu_convolution.takes(x, kernel):
+        on_cpu = self._faster_on_cpus(x, kernel)
+        if on_cpu is None:
             return direct(x, kernel)
-        return lax.platform_dependent(x, kernel, cpu=cpu_convolution.convolve, default=direct)
+        return lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
+
+    def _faster_on_cpus(self, x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None:
+        (before, after), columns = self.padding
+        if (before, after) != columns or after != 1 or not cpu_convolution.takes(x, kernel):
+            return None
+        if (self.stride, before) == (1, 1):
+            return cpu_convolution.convolve
+        if self.stride == 2 and before <= 1 and not any(n % 2 for n in x.shape[1:3]):
+            return partial(cpu_convolution.halve, before)
+        return None
 
 
 class GroupNorm(nnx.Module):

@@ -1,5 +1,7 @@
 """The CPU's own convolutions equal the direct one, and are run where they pay."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,24 @@ def test_gradients_equal_those_of_the_direct_convolution(size):
     )
     for gradient, other in zip(ours, expected, strict=True):
         assert relative_error(gradient, other) <= 3e-6
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("o", [4, 40])
+def test_gradients_of_halving_equal_those_of_the_direct_convolution(before, o):
+    """As the VAE pads, and as the UNet does; an adapter's kernel and a wide one."""
+    x, kernel = _operands(h=8, w=12, c=6, o=o)
+    weights = np.random.default_rng(1).standard_normal((2, 4, 6, o), np.float32)
+
+    def direct(x, kernel):
+        return cpu_convolution.direct(x, kernel, ((before, 1),) * 2, stride=2)
+
+    ours, expected = (
+        jax.grad(lambda *a, f=f: jnp.sum(f(*a) * weights), argnums=(0, 1))(x, kernel)
+        for f in (partial(cpu_convolution.halve, before), direct)
+    )
+    for gradient, other in zip(ours, expected, strict=True):
+        assert relative_error(gradient, other) <= 1e-6
 
 
 def test_patches_equal_the_direct_convolution():
