@@ -6,7 +6,7 @@ their key names, so that every step from file to image can be compared without t
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Preset:
     text_2: dict[str, Any] | None = None
     # How large a file of the backbone may be.
     shard: str = "10GB"
+    # The networks that losses and discriminators look through: VGG16's widths, and DINOv2-B but for
+    # what stands here.
+    vgg: tuple[int, ...] = (64, 128, 256, 512, 512)
+    dinov2: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_flux(self) -> bool:
@@ -136,6 +140,13 @@ PRESETS = {
         scheduler=_TURBO,
         encoder_rank=4,
         backbone_rank=8,
+        vgg=(8, 12, 16, 16, 16),
+        dinov2={
+            "hidden_size": 32,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 2,
+            "image_size": 70,
+        },
     ),
     "flux-tiny": Preset(
         backbone={
@@ -259,6 +270,37 @@ def write_adapters(folder: Path, base: Path, preset: Preset, *, seed: int = 1) -
             if "lora_B" in key:  # zero at the start of training, which would prove nothing
                 torch.nn.init.normal_(weight, std=0.02)
         adapted.save_pretrained(str(folder))
+
+
+def write_perceptual(folder: Path, preset: Preset, *, seed: int = 2) -> None:
+    """VGG16 and LPIPS' weights in torchvision's and lpips' names, DINOv2 by transformers."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(seed)
+    tensors: dict[str, Any] = {}
+    c_in, layer = 3, 0
+    for width, depth in zip(preset.vgg, (2, 2, 3, 3, 3), strict=True):
+        for _ in range(depth):
+            # He's initialisation: activations do not fade away over 13 layers.
+            weight = torch.randn(width, c_in, 3, 3) * (2 / (9 * c_in)) ** 0.5
+            tensors |= {
+                f"features.{layer}.weight": weight,
+                f"features.{layer}.bias": torch.zeros(width),
+            }
+            c_in, layer = width, layer + 2
+        layer += 1  # the pooling
+    lin = {
+        f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1) / width
+        for i, width in enumerate(preset.vgg)
+    }
+    (folder / "lpips").mkdir(parents=True)
+    save_file(tensors, folder / "vgg16.safetensors")
+    save_file(lin, folder / "lpips" / "vgg.safetensors")
+    dinov2 = Dinov2Model(Dinov2Config(**{"image_size": 518, **preset.dinov2}))
+    enliven(dinov2)
+    dinov2.save_pretrained(folder / "dinov2-base")
 
 
 def enliven(module: Any) -> None:

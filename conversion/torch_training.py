@@ -10,15 +10,35 @@ from omgsr_jax.losses.augment import Augmentation
 from omgsr_jax.training.config import TrainConfig
 
 from .parity import to_nchw
+from .torch_judges import judges
 
 _REAL, _FAKE = 0.8, 0.0
 
 
 class TorchTraining:
-    """One device, one micro-batch a step; heads as towers on the VAE's own encoder."""
+    """One device, one micro-batch a step.
+
+    Args:
+        base: the diffusers folder.
+        encoder, backbone: adapters to start from.
+        config: of the run. With model.precision "bf16" the backbone and the discriminator run under
+            autocast and the VAE and the distance in fp32, as published.
+        mid_timestep: where to step from.
+        perceptual: the paper's networks, for the paper's losses; None: the VAE's own encoder.
+        everywhere: in bf16, the rest runs under autocast too, with frozen weights in bf16 and in
+            channels-last layout. The published code does not.
+    """
 
     def __init__(
-        self, base: Path, encoder: Path, backbone: Path, config: TrainConfig, mid_timestep: int
+        self,
+        base: Path,
+        encoder: Path,
+        backbone: Path,
+        config: TrainConfig,
+        mid_timestep: int,
+        *,
+        perceptual: Path | None = None,
+        everywhere: bool = False,
     ):
         import torch
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -28,6 +48,8 @@ class TorchTraining:
 
         torch.manual_seed(0)
         self.config = config
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.is_bf16, self.everywhere = config.model.precision == "bf16", everywhere
         self.vae = AutoencoderKL.from_pretrained(base / "vae").requires_grad_(False)
         self.lora_vae = copy.deepcopy(self.vae)
         self.lora_vae.encoder = PeftModel.from_pretrained(
@@ -35,17 +57,18 @@ class TorchTraining:
         )
         unet = UNet2DConditionModel.from_pretrained(base / "unet").requires_grad_(False)
         self.unet = PeftModel.from_pretrained(unet, str(backbone), is_trainable=True)
-        self.towers = _towers(self.vae, config)
+        self.judges = judges(self.vae, config, perceptual)
         scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
-        self.alpha_bar = scheduler.alphas_cumprod[mid_timestep]
+        self.alpha_bar = float(scheduler.alphas_cumprod[mid_timestep])
         self.t_m = mid_timestep
         context = checkpoint.read_prompt(config.model.path)["context"]
-        self.context = torch.from_numpy(np.array(context, np.float32))[None]
+        self.context = torch.from_numpy(np.array(context, np.float32))[None].to(self.device)
+        self._place()
 
         adapters = [*self.lora_vae.encoder.parameters(), *self.unet.parameters()]
         self.trained = {
             "generator": [weight for weight in adapters if weight.requires_grad],
-            "discriminator": list(self.towers.parameters()),
+            "discriminator": list(self.judges.heads.parameters()),
         }
         o = config.optimizer
         self.optimizers = {
@@ -72,17 +95,20 @@ class TorchTraining:
         import torch
 
         weights = self.config.losses
-        x_l, x_h = to_nchw(batch["lr"]), to_nchw(batch["hr"])
-        for_z_l, for_z_h, eps = (to_nchw(n) for n in noise)
+        x_l, x_h = self._placed(batch["lr"]), self._placed(batch["hr"])
+        for_z_l, for_z_h, eps = (self._placed(n) for n in noise)
         with torch.no_grad():
-            z_t = self.alpha_bar.sqrt() * self._encode(self.vae, x_h, for_z_h)
-            z_t = z_t + (1 - self.alpha_bar).sqrt() * eps
+            z_t = self.alpha_bar**0.5 * self._encode(self.vae, x_h, for_z_h)
+            z_t = z_t + (1 - self.alpha_bar) ** 0.5 * eps
         z_l = self._encode(self.lora_vae, x_l, for_z_l)
         x_p = self._restored(z_l)
+        perceptual = next(name for name in ("features", "oc_lpips") if getattr(weights, name))
+        with self._autocast(published=False):
+            distance = self.judges.distance(x_p, x_h)
         terms = {
             "ldr": torch.nn.functional.mse_loss(z_l, z_t),
             "mse": torch.nn.functional.mse_loss(x_p, x_h),
-            "features": self._feature_distance(x_p, x_h),
+            perceptual: distance,
             "gan": self._judged(x_p, augmentations[0], _REAL),
         }
         total = sum(getattr(weights, name) * loss for name, loss in terms.items())
@@ -98,7 +124,7 @@ class TorchTraining:
         self._update("discriminator")
         for schedule in self.schedules:
             schedule.step()
-        found = {name: float(loss) for name, loss in terms.items()}
+        found = {name: float(loss.detach()) for name, loss in terms.items()}
         if self.config.published:  # ours is the loss whose gradient is applied
             found["discriminator"] += found["gan"]
         return found
@@ -106,13 +132,17 @@ class TorchTraining:
     def heads(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The heads' weights and their power iterations' vectors, under our names."""
         weights, vectors = {}, {}
-        for name, layer in self.towers.named_modules():
+        for name, layer in self.judges.heads.named_modules():
             if hasattr(layer, "weight_u"):
-                key = f"heads.decoders.{name}"
-                v = layer.weight_v.reshape(layer.weight_orig.shape[1:]).permute(1, 2, 0)
+                key = f"heads.{name}"
+                kernel, v = layer.weight_orig.detach(), layer.weight_v
+                if kernel.ndim == 4:  # O I H W
+                    v = v.reshape(kernel.shape[1:]).permute(1, 2, 0).reshape(-1)
+                    kernel = kernel.permute(2, 3, 1, 0)
+                else:
+                    kernel = kernel.T
                 vectors[f"{key}.u"] = layer.weight_u.numpy().copy()
-                vectors[f"{key}.v"] = v.reshape(-1).numpy().copy()
-                kernel = layer.weight_orig.detach().permute(2, 3, 1, 0)
+                vectors[f"{key}.v"] = v.numpy().copy()
                 weights[f"{key}.kernel"] = kernel.numpy().copy()
                 weights[f"{key}.bias"] = layer.bias.detach().numpy().copy()
         return weights, vectors
@@ -122,34 +152,53 @@ class TorchTraining:
         self.unet.save_pretrained(str(folder / "backbone"))
         return folder / "encoder", folder / "backbone"
 
+    def _place(self) -> None:
+        """Everything on the device; what is frozen in the layout and precision to compute in."""
+        import torch
+
+        frozen = [self.vae, self.lora_vae, self.unet, *self.judges.frozen]
+        for network in (*frozen, self.judges.heads):
+            network.to(self.device)
+        if self.is_bf16 and self.everywhere:
+            for network in frozen:
+                network.to(memory_format=torch.channels_last)
+                for weight in network.parameters():
+                    if not weight.requires_grad:
+                        weight.data = weight.data.to(torch.bfloat16)
+
+    def _placed(self, array: np.ndarray) -> Any:
+        return to_nchw(array).to(self.device)
+
+    def _autocast(self, *, published: bool) -> Any:
+        """bf16 where the published code has it, or everywhere."""
+        import torch
+
+        enabled = self.is_bf16 and (published or self.everywhere)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
     def _encode(self, vae: Any, x: Any, noise: Any) -> Any:
-        posterior = vae.encode(x).latent_dist
-        return (posterior.mean + posterior.std * noise) * vae.config.scaling_factor
+        with self._autocast(published=False):
+            posterior = vae.encode(x).latent_dist
+        return (posterior.mean.float() + posterior.std.float() * noise) * vae.config.scaling_factor
 
     def _restored(self, z_l: Any) -> Any:
         context = self.context.expand(len(z_l), -1, -1)
-        prediction = self.unet(z_l, self.t_m, encoder_hidden_states=context).sample
-        z_p = (z_l - (1 - self.alpha_bar).sqrt() * prediction) / self.alpha_bar.sqrt()
-        return self.vae.decode(z_p / self.vae.config.scaling_factor).sample.clamp(-1, 1)
-
-    def _feature_distance(self, x: Any, y: Any) -> Any:
-        import torch
-
-        levels = []
-        for a, b in zip(_maps(self.vae, x), _maps(self.vae, y), strict=True):
-            a, b = (m / (m.square().sum(1, keepdim=True).sqrt() + 1e-10) for m in (a, b))
-            levels.append((a - b).square().sum(1).mean())
-        return torch.stack(levels).mean()
+        with self._autocast(published=True):
+            prediction = self.unet(z_l, self.t_m, encoder_hidden_states=context).sample.float()
+        z_p = (z_l - (1 - self.alpha_bar) ** 0.5 * prediction) / self.alpha_bar**0.5
+        with self._autocast(published=False):
+            decoded = self.vae.decode(z_p / self.vae.config.scaling_factor).sample.float()
+        return decoded.clamp(-1, 1)
 
     def _judged(self, x: Any, drawn: Augmentation, label: float) -> Any:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        maps = _maps(self.vae, _augmented(x, drawn))
+        with self._autocast(published=True):
+            levels = [logits.float() for logits in self.judges.logits(_augmented(x, drawn))]
         loss: Any = 0
-        for level, tower in zip(self.config.discriminator.levels, self.towers, strict=True):
-            logits = tower(maps[level])
-            loss = loss + binary_cross_entropy_with_logits(logits, logits.new_full((), label)
-                                                           .expand_as(logits))  # fmt: skip
+        for logits in levels:
+            target = logits.new_full((), label).expand_as(logits)
+            loss = loss + binary_cross_entropy_with_logits(logits, target)
         return loss
 
     def _update(self, name: str) -> None:
@@ -160,48 +209,12 @@ class TorchTraining:
         self.optimizers[name].zero_grad()
 
 
-def _maps(vae: Any, x: Any) -> list[Any]:
-    """What each block of the encoder puts out."""
-    x = vae.encoder.conv_in(x)
-    found = []
-    for block in (*vae.encoder.down_blocks, vae.encoder.mid_block):
-        x = block(x)
-        found.append(x)
-    return found
-
-
-def _towers(vae: Any, config: TrainConfig) -> Any:
-    """Layout 64: blur, convolution, leaky ReLU, blur, 1x1 convolution on each level."""
-    import torch
-    from torch import nn
-    from torch.nn.utils import spectral_norm
-
-    class Blur(nn.Module):
-        def forward(self, x: Any) -> Any:
-            taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-            kernel = torch.outer(taps, taps).repeat(x.shape[1], 1, 1, 1)
-            return nn.functional.conv2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
-
-    image = torch.zeros(1, 3, config.data.resolution, config.data.resolution)
-    widths = [m.shape[1] for m in _maps(vae, image)]
-    return nn.ModuleList(
-        nn.Sequential(
-            Blur(),
-            spectral_norm(nn.Conv2d(widths[level], widths[level], 3, padding=1)),
-            nn.LeakyReLU(0.2),
-            Blur(),
-            spectral_norm(nn.Conv2d(widths[level], 1, 1)),
-        )
-        for level in config.discriminator.levels
-    )
-
-
 def _augmented(x: Any, drawn: Augmentation) -> Any:
     """DiffAugment: colour, translation by indexing, cut-out."""
     import torch
 
     brightness, saturation, contrast = (
-        torch.from_numpy(np.array(value)).view(-1, 1, 1, 1) for value in drawn[:3]
+        torch.from_numpy(np.array(value)).to(x).view(-1, 1, 1, 1) for value in drawn[:3]
     )
     x = x + brightness
     grey = x.mean(1, keepdim=True)
@@ -209,7 +222,7 @@ def _augmented(x: Any, drawn: Augmentation) -> Any:
     grey = x.mean((1, 2, 3), keepdim=True)
     x = (x - grey) * contrast + grey
     _, _, h, w = x.shape
-    rows, columns = torch.arange(h), torch.arange(w)
+    rows, columns = (torch.arange(n, device=x.device) for n in (h, w))
     images = []
     for image, shift, hole in zip(x, np.array(drawn.shift), np.array(drawn.hole), strict=True):
         down, right = (int(n) for n in shift)

@@ -1,93 +1,225 @@
-"""How long an optimiser step takes, ours and PyTorch's, on the same weights and batch."""
+"""How long an optimiser step takes, ours and PyTorch's, on the same weights and batch.
+
+Each system runs in a process of its own, as it would for a user: in one process, the threads of
+each keep the cores from the other. On CPUs their steps alternate, so that a machine that slows
+down slows both; on a GPU, whose memory does not hold all of them, one follows the other.
+"""
 
 import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import sharding, state, step
+from omgsr_jax.training import flops, sharding, state, step
 from omgsr_jax.training.config import MeshConfig, TrainConfig
 
-from . import random_checkpoints, train_parity
+from . import parity, random_checkpoints, train_parity
 from .convert import convert
-from .random_checkpoints import Preset
+from .perceptual import convert_perceptual
 from .torch_training import TorchTraining
 
+OURS = "omgsr-jax"
+AS_PUBLISHED = "PyTorch"
+IN_BF16 = "PyTorch, all in bf16"
 
-def measure(preset: str, pixels: int, batch: int, runs: int) -> dict[str, Any]:
-    """Medians of `runs` steps on either side, in alternation; the first of each is left out."""
+
+@dataclass(frozen=True)
+class Case:
+    preset: str
+    pixels: int
+    batch: int
+    precision: str = "fp32"
+    # The paper's, through VGG16 and DINOv2, or those of `train_parity`'s runs.
+    paper_losses: bool = False
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        return (OURS, AS_PUBLISHED) + ((IN_BF16,) if self.precision == "bf16" else ())
+
+
+class _Timed(NamedTuple):
+    """A system that is ready to train."""
+
+    step: Callable[[], dict[str, float]]
+    peak_bytes: Callable[[], int | None]  # of a device's memory; None on a host
+    facts: dict[str, Any]
+
+
+def measure(case: Case, runs: int) -> dict[str, Any]:
+    """Medians of `runs` steps of every system; the first step of each is left out."""
+    import torch
+
+    seconds: dict[str, list[float]] = {name: [] for name in case.systems}
+    facts: dict[str, Any] = {}
+    one_by_one = torch.cuda.is_available()
+    groups = [[name] for name in case.systems] if one_by_one else [list(case.systems)]
     with tempfile.TemporaryDirectory(prefix="omgsr-benchmark-") as scratch:
-        base, model = Path(scratch) / "base", Path(scratch) / "model"
-        architecture = random_checkpoints.PRESETS[preset]
-        random_checkpoints.write_base(base, architecture)
-        convert(str(base), model)
-        config = _config(str(model), architecture, pixels, batch)
-        systems = _systems(base, config, Path(scratch))
-        seconds: dict[str, list[float]] = {name: [] for name in systems}
-        for run in range(runs + 1):
-            for name, timed in systems.items():
-                started = time.perf_counter()
-                timed()
-                if run:
-                    seconds[name].append(time.perf_counter() - started)
-                    print(f"{name}: {seconds[name][-1]:.3f} s", flush=True)
+        parity.in_own_process(_prepare, case, Path(scratch))
+        for group in groups:
+            with ExitStack() as stack:
+                workers = {n: stack.enter_context(_worker(n, case, Path(scratch))) for n in group}
+                for name, worker in workers.items():
+                    facts[name] = _received(worker, name)
+                for run in range(runs + 1):
+                    for name, worker in workers.items():
+                        worker.send("step")
+                        elapsed, losses = _received(worker, name)
+                        if run:
+                            seconds[name].append(elapsed)
+                            print(f"{name}: {elapsed:.3f} s", flush=True)
+                        else:
+                            print(f"{name}: losses of the first step {losses}", flush=True)
+                for name, worker in workers.items():
+                    worker.send("stop")
+                    facts[name]["peak_gb"] = _received(worker, name)
+    return _row(case, seconds, facts)
+
+
+def _row(
+    case: Case, seconds: dict[str, list[float]], facts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    devices = {name: found.pop("device") for name, found in facts.items()}
+    if len(set(devices.values())) > 1:
+        raise SystemExit(f"the systems ran on different devices, which compares nothing: {devices}")
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
-        "preset": preset,
-        "pixels": pixels,
-        "batch": batch,
+        **dataclasses.asdict(case),
+        "device": devices[OURS],
         "seconds": {name: round(value, 4) for name, value in medians.items()},
         "all": seconds,
-        "images_per_second": {name: round(batch / value, 3) for name, value in medians.items()},
-        "speed_over_pytorch": round(medians["PyTorch"] / medians["omgsr-jax"], 3),
+        "images_per_second": {n: round(case.batch / value, 3) for n, value in medians.items()},
+        "speed_over": {n: round(medians[n] / medians[OURS], 3) for n in medians if n != OURS},
+        "facts": facts,
     }
 
 
-def _config(model: str, preset: Preset, pixels: int, batch: int) -> TrainConfig:
-    config = train_parity.small_config(model, quirks="none")
+@contextmanager
+def _worker(name: str, case: Case, folder: Path) -> Iterator[Connection]:
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(name, case, folder, there), daemon=True)
+    process.start()
+    there.close()  # so that the end of the process is the end of what can be read
+    try:
+        yield here
+    finally:
+        here.close()
+        process.join(30)
+        process.kill()
+
+
+def _received(worker: Connection, name: str) -> Any:
+    try:
+        return worker.recv()
+    except EOFError:
+        raise SystemExit(f"the process of {name} ended; its error is above") from None
+
+
+def _serve(name: str, case: Case, folder: Path, parent: Connection) -> None:
+    """The life of a system's process: it gets ready, then makes a step whenever it is asked to."""
+    config = _config(case, folder)
+    in_bf16 = name == IN_BF16
+    timed = _ours(config) if name == OURS else _pytorch(config, folder, everywhere=in_bf16)
+    parent.send(timed.facts)
+    while parent.recv() == "step":
+        started = time.perf_counter()
+        losses = timed.step()
+        parent.send((time.perf_counter() - started, losses))
+    peak = timed.peak_bytes()
+    parent.send(peak and round(peak / 1e9, 3))
+
+
+def _prepare(case: Case, folder: Path) -> None:
+    """Random weights in PyTorch's formats, and converted. Both sides train on the same adapters."""
+    jax.config.update("jax_platforms", "cpu")
+    preset = random_checkpoints.PRESETS[case.preset]
+    random_checkpoints.write_base(folder / "base", preset)
+    random_checkpoints.write_adapters(folder / "adapter", folder / "base", preset)
+    convert(str(folder / "base"), folder / "model", adapter=str(folder / "adapter"))
+    if case.paper_losses:
+        random_checkpoints.write_perceptual(folder / "networks", preset)
+        convert_perceptual(folder / "networks", folder / "perceptual")
+
+
+def _config(case: Case, folder: Path) -> TrainConfig:
+    preset = random_checkpoints.PRESETS[case.preset]
+    perceptual = str(folder / "perceptual") if case.paper_losses else ""
+    config = train_parity.small_config(str(folder / "model"), quirks="none", perceptual=perceptual)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
             config.model,
             encoder_rank=preset.encoder_rank,
             backbone_rank=preset.backbone_rank,
+            precision=case.precision,
         ),
-        data=dataclasses.replace(config.data, resolution=pixels, batch_size=batch),
+        data=dataclasses.replace(config.data, resolution=case.pixels, batch_size=case.batch),
     )
 
 
-def _systems(base: Path, config: TrainConfig, scratch: Path) -> dict[str, Callable[[], None]]:
+def _ours(config: TrainConfig) -> _Timed:
     blueprint = blueprints.draw(config)
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     where = state.placed(blueprint, mesh)
-    frozen, _ = state.load_frozen(blueprint, where)
-    start = state.make_state(blueprint, where)
-    folders = train_parity.write_adapters(blueprint, frozen, start.generator, scratch)
-    theirs = TorchTraining(base, *folders, config, blueprint.generator_config.mid_timestep)
-    rng = np.random.default_rng(0)
-    batch, pixels = config.data.batch_size, config.data.resolution
-    images = {
-        name: rng.uniform(-1, 1, (batch, pixels, pixels, 3)).astype(np.float32)
-        for name in ("lr", "hr")
-    }
-    drawn = train_parity.random_numbers(blueprint, 0)
+    frozen, adapters = state.load_frozen(blueprint, where)
+    now = [state.make_state(blueprint, where, adapters)]
+    started = time.perf_counter()
     with jax.set_mesh(mesh):
         jitted = step.compile_ready(blueprint, where, mesh)
         compiled = jitted.lower(*where[:2], step.batch_shapes(blueprint)).compile()
-    now = [start]
+    device = jax.devices()[0]
+    facts = {
+        "device": device.platform,
+        "compile_seconds": round(time.perf_counter() - started, 1),
+        "tflop_per_step": round(flops.step_flops(blueprint).total / 1e12, 3),
+    }
+    images = _images(config)
 
-    def ours() -> None:
+    def one_step() -> dict[str, float]:
         now[0], metrics = compiled(now[0], frozen, jax.device_put(images))
-        jax.device_get((metrics, now[0].step))
+        found = jax.device_get((metrics, now[0].step))[0]
+        return {name: float(found[name]) for name in blueprint.config.losses.active}
 
-    def pytorch() -> None:
-        theirs.step(images, *drawn)
+    return _Timed(one_step, lambda: (device.memory_stats() or {}).get("peak_bytes_in_use"), facts)
 
-    return {"omgsr-jax": ours, "PyTorch": pytorch}
+
+def _pytorch(config: TrainConfig, folder: Path, *, everywhere: bool) -> _Timed:
+    import torch
+
+    jax.config.update("jax_platforms", "cpu")  # PyTorch has the GPU to itself
+    blueprint = blueprints.draw(config)
+    training = TorchTraining(
+        folder / "base",
+        folder / "adapter" / "vae_encoder_lora_adapter",
+        folder / "adapter" / "unet_lora_adapter",
+        config,
+        blueprint.generator_config.mid_timestep,
+        perceptual=folder / "networks" if config.model.perceptual else None,
+        everywhere=everywhere,
+    )
+    images, drawn = _images(config), train_parity.random_numbers(blueprint, 0)
+    on_gpu = training.device.type == "cuda"
+    return _Timed(
+        lambda: training.step(images, *drawn),
+        lambda: torch.cuda.max_memory_allocated() if on_gpu else None,
+        {"device": "gpu" if on_gpu else training.device.type},
+    )
+
+
+def _images(config: TrainConfig) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    b, pixels = config.data.batch_size, config.data.resolution
+    return {
+        name: rng.uniform(-1, 1, (b, pixels, pixels, 3)).astype(np.float32) for name in ("lr", "hr")
+    }

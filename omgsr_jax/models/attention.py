@@ -2,7 +2,7 @@
 
 | platform | back-end | when |
 |---|---|---|
-| CUDA | cuDNN's fused kernel | bf16 or fp16, head size a multiple of 8 up to 128, no bias |
+| CUDA | cuDNN's fused kernel | bf16 or fp16, head size 8, 16 .. 128, even token counts, no bias |
 | TPU | splash attention | 1024 tokens or more, a multiple of 128, no bias, in `jax.set_mesh` |
 | CPU | XLA, a block of a head's logits at a time | more logits than a cache holds, no bias |
 | any | XLA, all logits at once | the logits fit in `_WHOLE_LOGITS_BYTES` |

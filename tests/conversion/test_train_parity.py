@@ -2,19 +2,28 @@
 
 import pytest
 
-from conversion import train_parity
+from conversion import random_checkpoints, train_parity
 from conversion.convert import convert
+from conversion.perceptual import convert_perceptual
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quirks", ["none", "published"])
-def test_training_agrees_with_pytorch(quirks, tiny_base, tmp_path):
+@pytest.mark.parametrize("losses", ["own encoder", "paper"])
+def test_training_agrees_with_pytorch(losses, quirks, tiny_base, tmp_path):
     """Losses within 1e-3 at every step; final weights with a cosine of at least 0.9999. AdamW
     divides by the gradient's size, which blows rounding up where a gradient is almost 0."""
-    convert(str(tiny_base), tmp_path / "model")
-    config = train_parity.small_config(str(tmp_path / "model"), quirks=quirks)
-    found = train_parity.compare(tiny_base, config)
-    print(quirks, found.worst, found.cosines, found.update_cosines)
+    model, source, perceptual = (tmp_path / name for name in ("model", "source", "perceptual"))
+    convert(str(tiny_base), model)
+    if losses == "paper":
+        random_checkpoints.write_perceptual(source, random_checkpoints.PRESETS["tiny"])
+        convert_perceptual(source, perceptual)
+        config = train_parity.small_config(str(model), quirks=quirks, perceptual=str(perceptual))
+        found = train_parity.compare(tiny_base, config, source)
+    else:
+        config = train_parity.small_config(str(model), quirks=quirks)
+        found = train_parity.compare(tiny_base, config)
+    print(losses, quirks, found.worst, found.cosines, found.update_cosines)
     assert len(found.ours) == len(found.theirs) == 20
     assert max(found.worst.values()) <= 1e-3
     assert min(found.cosines.values()) >= 0.9999
