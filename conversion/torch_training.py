@@ -24,6 +24,7 @@ class TorchTraining:
         config: of the run. With model.precision "bf16" the backbone and the discriminator run under
             autocast and the VAE and the distance in fp32, as published.
         mid_timestep: where to step from.
+        device: what to train on.
         perceptual: the paper's networks, for the paper's losses; None: the VAE's own encoder.
         everywhere: in bf16, the rest runs under autocast too, with frozen weights in bf16 and in
             channels-last layout. The published code does not.
@@ -37,6 +38,7 @@ class TorchTraining:
         config: TrainConfig,
         mid_timestep: int,
         *,
+        device: str = "cpu",
         perceptual: Path | None = None,
         everywhere: bool = False,
     ):
@@ -48,10 +50,11 @@ class TorchTraining:
 
         torch.manual_seed(0)
         self.config = config
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device)
         self.is_bf16, self.everywhere = config.model.precision == "bf16", everywhere
         self.vae = AutoencoderKL.from_pretrained(base / "vae").requires_grad_(False)
         self.lora_vae = copy.deepcopy(self.vae)
+        del self.lora_vae.decoder
         self.lora_vae.encoder = PeftModel.from_pretrained(
             self.lora_vae.encoder, str(encoder), is_trainable=True
         )

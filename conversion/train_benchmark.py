@@ -1,11 +1,12 @@
 """How long an optimiser step takes, ours and PyTorch's, on the same weights and batch.
 
-Each system runs in a process of its own, as it would for a user: in one process, the threads of
-each keep the cores from the other. On CPUs their steps alternate, so that a machine that slows
-down slows both; on a GPU, whose memory does not hold all of them, one follows the other.
+Each system runs in a process of its own, as it would for a user. On CPUs their steps alternate, so
+that a machine that slows down slows both; on a GPU, whose memory does not hold all of them, one
+follows the other.
 """
 
 import dataclasses
+import resource
 import statistics
 import tempfile
 import time
@@ -21,7 +22,7 @@ import jax
 import numpy as np
 
 from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import flops, sharding, state, step
+from omgsr_jax.training import flops, host_memory, sharding, state, step
 from omgsr_jax.training.config import MeshConfig, TrainConfig
 
 from . import parity, random_checkpoints, train_parity
@@ -56,51 +57,66 @@ class _Timed(NamedTuple):
     facts: dict[str, Any]
 
 
+class _Measured(NamedTuple):
+    seconds: list[float]  # of every step
+    facts: dict[str, Any]
+
+
 def measure(case: Case, runs: int) -> dict[str, Any]:
     """Medians of `runs` steps of every system; the first step of each is left out."""
     import torch
 
-    seconds: dict[str, list[float]] = {name: [] for name in case.systems}
-    facts: dict[str, Any] = {}
     one_by_one = torch.cuda.is_available()
     groups = [[name] for name in case.systems] if one_by_one else [list(case.systems)]
+    found: dict[str, _Measured] = {}
     with tempfile.TemporaryDirectory(prefix="omgsr-benchmark-") as scratch:
         parity.in_own_process(_prepare, case, Path(scratch))
-        for group in groups:
-            with ExitStack() as stack:
-                workers = {n: stack.enter_context(_worker(n, case, Path(scratch))) for n in group}
-                for name, worker in workers.items():
-                    facts[name] = _received(worker, name)
-                for run in range(runs + 1):
-                    for name, worker in workers.items():
-                        worker.send("step")
-                        elapsed, losses = _received(worker, name)
-                        if run:
-                            seconds[name].append(elapsed)
-                            print(f"{name}: {elapsed:.3f} s", flush=True)
-                        else:
-                            print(f"{name}: losses of the first step {losses}", flush=True)
-                for name, worker in workers.items():
-                    worker.send("stop")
-                    facts[name]["peak_gb"] = _received(worker, name)
-    return _row(case, seconds, facts)
+        for names in groups:
+            found |= _in_turns(names, case, Path(scratch), runs)
+            _require_agreement({name: one.facts for name, one in found.items()})
+    return _row(case, found)
 
 
-def _row(
-    case: Case, seconds: dict[str, list[float]], facts: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    devices = {name: found.pop("device") for name, found in facts.items()}
+def _in_turns(names: list[str], case: Case, folder: Path, runs: int) -> dict[str, _Measured]:
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(_worker(name, case, folder)) for name in names}
+        found = {name: _Measured([], _received(worker, name)) for name, worker in workers.items()}
+        for run in range(runs + 1):
+            for name, worker in workers.items():
+                worker.send("step")
+                elapsed, losses, pages = _received(worker, name)
+                if run:
+                    found[name].seconds.append(elapsed)
+                    found[name].facts["new_pages"] = pages
+                else:
+                    found[name].facts["first_losses"] = losses
+                print(f"{name}: {elapsed:.3f} s" if run else f"{name}: {losses}", flush=True)
+        for name, worker in workers.items():
+            worker.send("stop")
+            found[name].facts["peak_gb"] = _received(worker, name)
+    return found
+
+
+def _require_agreement(facts: dict[str, dict[str, Any]]) -> None:
+    """On the device, and on the first step's losses but the GAN's, whose heads begin at random."""
+    devices = {name: found["device"] for name, found in facts.items()}
     if len(set(devices.values())) > 1:
         raise SystemExit(f"the systems ran on different devices, which compares nothing: {devices}")
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for term in ("ldr", "mse"):
+        values = {name: found["first_losses"][term] for name, found in facts.items()}
+        if not max(values.values()) <= 1.01 * min(values.values()):
+            raise SystemExit(f"the systems do not compute the same {term}: {values}")
+
+
+def _row(case: Case, found: dict[str, _Measured]) -> dict[str, Any]:
+    medians = {name: statistics.median(measured.seconds) for name, measured in found.items()}
     return {
         **dataclasses.asdict(case),
-        "device": devices[OURS],
         "seconds": {name: round(value, 4) for name, value in medians.items()},
-        "all": seconds,
+        "all": {name: measured.seconds for name, measured in found.items()},
         "images_per_second": {n: round(case.batch / value, 3) for n, value in medians.items()},
         "speed_over": {n: round(medians[n] / medians[OURS], 3) for n in medians if n != OURS},
-        "facts": facts,
+        "facts": {name: measured.facts for name, measured in found.items()},
     }
 
 
@@ -133,11 +149,17 @@ def _serve(name: str, case: Case, folder: Path, parent: Connection) -> None:
     timed = _ours(config) if name == OURS else _pytorch(config, folder, everywhere=in_bf16)
     parent.send(timed.facts)
     while parent.recv() == "step":
-        started = time.perf_counter()
+        pages, started = _new_pages(), time.perf_counter()
         losses = timed.step()
-        parent.send((time.perf_counter() - started, losses))
+        elapsed = time.perf_counter() - started
+        parent.send((elapsed, losses, _new_pages() - pages))
     peak = timed.peak_bytes()
     parent.send(peak and round(peak / 1e9, 3))
+
+
+def _new_pages() -> int:
+    """How many pages of memory the kernel has handed out to this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _prepare(case: Case, folder: Path) -> None:
@@ -169,6 +191,7 @@ def _config(case: Case, folder: Path) -> TrainConfig:
 
 
 def _ours(config: TrainConfig) -> _Timed:
+    host_memory.keep()  # as scripts/train.py does
     blueprint = blueprints.draw(config)
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     where = state.placed(blueprint, mesh)
@@ -199,21 +222,22 @@ def _pytorch(config: TrainConfig, folder: Path, *, everywhere: bool) -> _Timed:
 
     jax.config.update("jax_platforms", "cpu")  # PyTorch has the GPU to itself
     blueprint = blueprints.draw(config)
+    on_gpu = torch.cuda.is_available()
     training = TorchTraining(
         folder / "base",
         folder / "adapter" / "vae_encoder_lora_adapter",
         folder / "adapter" / "unet_lora_adapter",
         config,
         blueprint.generator_config.mid_timestep,
+        device="cuda" if on_gpu else "cpu",
         perceptual=folder / "networks" if config.model.perceptual else None,
         everywhere=everywhere,
     )
     images, drawn = _images(config), train_parity.random_numbers(blueprint, 0)
-    on_gpu = training.device.type == "cuda"
     return _Timed(
         lambda: training.step(images, *drawn),
         lambda: torch.cuda.max_memory_allocated() if on_gpu else None,
-        {"device": "gpu" if on_gpu else training.device.type},
+        {"device": "gpu" if on_gpu else "cpu"},
     )
 
 

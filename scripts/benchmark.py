@@ -4,6 +4,7 @@
     python scripts/benchmark.py inference --base stabilityai/sd-turbo --adapter DIR --batch 1 8
     python scripts/benchmark.py inference --preset tiny --pixels 64 --out /tmp/benchmark
     python scripts/benchmark.py training --preset tiny --pixels 32 128 --batch 4 --runs 8
+    python scripts/benchmark.py training --preset sd-mid --pixels 256
     python scripts/benchmark.py training --preset sd-turbo --losses paper --precision bf16 --batch 4
 
 PyTorch is diffusers and peft as the published inference builds them, with the posterior's mode.

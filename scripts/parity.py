@@ -9,15 +9,17 @@ stage: encode, backbone, z_P, decode; and block by block with --blocks. Prints a
 parity.json and parity.html (the images side by side, and where they differ) to --out.
 Exits with 1 if JAX in fp32 is off PyTorch in fp64 by more than --tolerance at any stage.
 
-With --train both sides train for 20 steps from the same weights, data and random numbers, without
-and with the published quirks. Exits with 1 if a loss differs by more than 1e-3 at any step, or the
-final adapters or heads have a cosine below 0.9999.
+With --train both sides train for 20 steps from the same weights, data and random numbers, with
+losses through the VAE's own encoder and with the paper's, without and with the published quirks.
+Exits with 1 if a loss differs by more than 1e-3 at any step, or the final adapters or heads have a
+cosine below 0.9999.
 """
 
 import argparse
 import base64
 import html
 import io
+import itertools
 import json
 import resource
 import sys
@@ -35,6 +37,7 @@ from PIL import Image
 from conversion import parity, random_checkpoints, train_parity
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
+from conversion.perceptual import convert_perceptual
 from omgsr_jax import checkpoint
 from omgsr_jax.models.stack import unstacked
 
@@ -84,19 +87,27 @@ def _train(args: argparse.Namespace) -> int:
     report: dict[str, Any] = {"steps": args.steps, "versions": _versions()}
     agreed = True
     with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
-        base, converted = Path(scratch) / "base", Path(scratch) / "converted"
-        random_checkpoints.write_base(base, random_checkpoints.PRESETS["tiny"], seed=args.seed)
+        base, converted, source, perceptual = (
+            Path(scratch) / name for name in ("base", "converted", "networks", "perceptual")
+        )
+        preset = random_checkpoints.PRESETS[args.preset]
+        random_checkpoints.write_base(base, preset, seed=args.seed)
         convert(str(base), converted)
-        for quirks in ("none", "published"):
-            config = train_parity.small_config(str(converted), quirks=quirks, steps=args.steps)
-            found = train_parity.compare(base, config)
-            report[quirks] = {
+        random_checkpoints.write_perceptual(source, preset, seed=args.seed)
+        convert_perceptual(source, perceptual)
+        for losses, quirks in itertools.product(("own", "paper"), ("none", "published")):
+            networks = (source, str(perceptual)) if losses == "paper" else (None, "")
+            config = train_parity.small_config(
+                str(converted), quirks=quirks, perceptual=networks[1], steps=args.steps
+            )
+            found = train_parity.compare(base, config, networks[0])
+            report[f"{losses}, {quirks}"] = {
                 "worst_relative_error": found.worst,
                 "cosine": found.cosines,
                 "cosine_of_updates": found.update_cosines,
                 "losses": {"jax": found.ours, "pytorch": found.theirs},
             }
-            print(f"quirks={quirks}, {args.steps} steps")
+            print(f"losses={losses}, quirks={quirks}, {args.steps} steps")
             for term, error in found.worst.items():
                 print(f"  {term:<14} worst relative error {error:.2e}")
             for part, cosine in found.cosines.items():

@@ -50,9 +50,10 @@ def main(argv: list[str]) -> int:
 
 
 def _train() -> int:
-    from omgsr_jax.training import distributed
+    from omgsr_jax.training import distributed, host_memory
 
     found = distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    host_memory.keep()
 
     import jax
 

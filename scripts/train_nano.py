@@ -33,7 +33,7 @@ from omgsr_jax.data import PRESETS, PipelineConfig, list_images, make_pipeline, 
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
 from omgsr_jax.inference.upscaler import keep_compiled_programs
-from omgsr_jax.training import checkpoints, finetune, loop, pretrain
+from omgsr_jax.training import checkpoints, finetune, host_memory, loop, pretrain
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig
 
@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     try:
+        host_memory.keep()
         keep_compiled_programs()
         _train(Path(FLAGS.workdir))
     except InputError as error:

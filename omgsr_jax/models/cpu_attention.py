@@ -28,8 +28,8 @@ def _blocked(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
         logits = _product(q, k) * q.shape[-1] ** -0.5
         largest = logits.max(-1, keepdims=True)
         powers = jnp.exp(logits - largest)
-        # The output is divided, not the weights: they go into the product as they lie in the cache.
         total = powers.sum(-1, keepdims=True)
+        # The output is divided, not the weights: they go into the product as they lie in the cache.
         out = _product(powers.astype(v.dtype), v) / total
         return out.astype(v.dtype), largest + jnp.log(total)
 
@@ -67,7 +67,8 @@ def _blocked_backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Arr
         d_k, d_v = lax.optimization_barrier(sums)  # else the transposes move into the products
         return d_q, d_k.T, d_v.T
 
-    # How the softmax's gradient falls, by the weights' mean of it, is the same along a row.
+    # From each of a row's gradients the softmax subtracts their mean by its weights, sum(w d_w);
+    # which is d_out . out.
     mean = (d_out.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1, keepdims=True)
     blocks = _blocks(q, k), _blocks(d_out, k), log_total, _blocks(mean, k)
     d_q, d_k, d_v = lax.map(of_head, (*blocks, _heads(k), _heads(v)))

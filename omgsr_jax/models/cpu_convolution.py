@@ -129,7 +129,10 @@ def direct(x: Array, kernel: Array, padding: Any = "SAME", stride: int = 1) -> A
 
 def through_patches(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
     """One matrix product with the 3 x 3 surroundings of every pixel."""
-    return jnp.concatenate(_shifted(x), axis=-1) @ kernel.reshape(9 * x.shape[-1], -1)
+    _, h, w, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(9 * c, -1)
 
 
 def _gradient_of_narrow_kernel(x: Array, d_out: Array, before: int = 1) -> Array:
@@ -150,10 +153,3 @@ def _gradient_of_narrow_kernel(x: Array, d_out: Array, before: int = 1) -> Array
 
     d_kernel = jnp.stack([of_row(top) for top in (2, 1, 0)])  # 3 3o c
     return d_kernel.reshape(3, 3, -1, c).swapaxes(2, 3)
-
-
-def _shifted(x: Array) -> list[Array]:  # b h w c
-    """What stands at each of the 3 x 3 places around every pixel, zero outside."""
-    _, h, w, _ = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]

@@ -1,8 +1,8 @@
 """Group norm, alone or with the SiLU behind it.
 
 On CPUs the two have one backward pass of their own. It keeps their input and nothing between, and
-sums over pixels by products with ones: XLA's reduction of a product there takes up to twenty times
-as long.
+sums over pixels by products with ones: XLA's reduction of a product there takes several times as
+long.
 """
 
 from functools import partial

@@ -113,8 +113,8 @@ def _narrow_product(x: Array, factor: Array) -> Array:  # ... c, c o -> ... o; o
 def _narrow_backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     x, factor = kept
     rows, d_rows = (y.reshape(-1, y.shape[-1]) for y in (x, d_out))
-    narrow = factor.shape[0] < factor.shape[1]
-    d_factor = rows.T @ d_rows if narrow else (d_rows.T @ rows).T
+    x_is_narrow = factor.shape[0] < factor.shape[1]
+    d_factor = rows.T @ d_rows if x_is_narrow else (d_rows.T @ rows).T
     return d_out @ factor.T, d_factor
 
 

@@ -28,8 +28,7 @@ Batch = dict[str, Array]  # lr, hr: b h w 3
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
 
-# By default the compiler for CPUs begins all that can begin: twice the memory, whose pages the
-# kernel hands out anew in every step, and a fifth more time.
+# By default the compiler for CPUs begins all that can begin: up to twice the memory, and more time.
 _CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
