@@ -11,7 +11,7 @@ import pytest
 import omgsr_jax
 from conversion import parity, train_parity
 from omgsr_jax import checkpoint
-from omgsr_jax.models import attention as backends
+from omgsr_jax.models.ops import attention as backends
 from omgsr_jax.training import blueprint as blueprints
 from omgsr_jax.training import sharding, state, step
 from omgsr_jax.training.config import MeshConfig

@@ -8,24 +8,17 @@ The degradation in JAX is `omgsr_jax.data.degradation_jax.degrade_batch`; it is 
 it is used, so that worker processes on the host stay light.
 """
 
-from omgsr_jax.data.degradation import FolderSummary, degrade, degrade_folder
-from omgsr_jax.data.images import DamagedImageError, list_images, read_image, write_image
-from omgsr_jax.data.pipeline import (
+from .degradation import FolderSummary, degrade, degrade_folder
+from .images import DamagedImageError, list_images, read_image, write_image
+from .pipeline import (
     DamagedImageWarning,
     PipelineConfig,
     TooManyDamagedError,
     make_pipeline,
     to_device,
 )
-from omgsr_jax.data.plan import (
-    PRESETS,
-    DegradationConfig,
-    Plan,
-    StageConfig,
-    draw_plan,
-    example_rng,
-)
-from omgsr_jax.data.sources import open_sources, pack
+from .plan import PRESETS, DegradationConfig, Plan, StageConfig, draw_plan, example_rng
+from .sources import open_sources, pack
 
 __all__ = [
     "PRESETS",

@@ -16,18 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from omgsr_jax.data import images
-from omgsr_jax.data.kernels import Kernel, gaussian_1d, render, trimmed
-from omgsr_jax.data.plan import (
-    PRESETS,
-    DegradationConfig,
-    Plan,
-    Stage,
-    draw_plan,
-    example_rng,
-    stage_sizes,
-)
-from omgsr_jax.errors import InputError
+from ..errors import InputError
+from . import images
+from .kernels import Kernel, gaussian_1d, render, trimmed
+from .plan import PRESETS, DegradationConfig, Plan, Stage, draw_plan, example_rng, stage_sizes
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 LUMA = np.array([0.2989, 0.587, 0.114], np.float32)

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omgsr_jax.data.degradation import LUMA
-from omgsr_jax.data.jpeg_jax import Size, jpeg
-from omgsr_jax.data.kernels import Kernel, pulse, render
-from omgsr_jax.data.plan import RESIZE_MODES, DegradationConfig, Plan, stage_sizes
+from .degradation import LUMA
+from .jpeg_jax import Size, jpeg
+from .kernels import Kernel, pulse, render
+from .plan import RESIZE_MODES, DegradationConfig, Plan, stage_sizes
 
 PlanArrays = dict[str, jax.Array]
 _PRECISION = jax.lax.Precision.HIGHEST

@@ -19,11 +19,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from omgsr_jax.data.degradation import degrade
-from omgsr_jax.data.images import DamagedImageError, decode_image
-from omgsr_jax.data.plan import PRESETS, DegradationConfig, draw_plan, example_rng
-from omgsr_jax.data.sources import Source, open_sources
-from omgsr_jax.errors import InputError
+from ..errors import InputError
+from .degradation import degrade
+from .images import DamagedImageError, decode_image
+from .plan import PRESETS, DegradationConfig, draw_plan, example_rng
+from .sources import Source, open_sources
 
 if TYPE_CHECKING:
     import jax
@@ -124,7 +124,7 @@ class Examples:
         plan = draw_plan(degradation, rng)
         if self.config.degrade_on == "host":
             return {"lr": degrade(hr, plan, degradation.scale)}
-        from omgsr_jax.data.degradation_jax import plan_arrays
+        from .degradation_jax import plan_arrays
 
         return {"plan": plan_arrays(plan, degradation, hr.shape[:2])}
 
@@ -285,7 +285,7 @@ def to_device(
         return jax.make_array_from_process_local_data(sharding, array)
 
     if config.degrade_on == "device":
-        from omgsr_jax.data.degradation_jax import degrade_function
+        from .degradation_jax import degrade_function
 
         degrade_placed = degrade_function(config.degradation_config, sharding)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from omgsr_jax.data.kernels import SHAPES, Kernel
-from omgsr_jax.errors import InputError
+from ..errors import InputError
+from .kernels import SHAPES, Kernel
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 Range = tuple[float, float]

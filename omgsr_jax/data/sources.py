@@ -18,8 +18,8 @@ import grain
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
-from omgsr_jax.data.images import DamagedImageError, decode_image, list_images
-from omgsr_jax.errors import InputError
+from ..errors import InputError
+from .images import DamagedImageError, decode_image, list_images
 
 SHARD_SUFFIX = ".array_record"
 

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..models.attention import attention
 from ..models.blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
 from ..models.layers import Conv, GroupNorm
+from ..models.ops.attention import attention
 from ..models.vae import VAE, MidBlock
 
 # Which statistics a group norm uses: those of its item; those of the whole image; or the latter,

@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..models.features import Detail
-from ..models.resize import resize_area
+from ..models.ops.resize import resize_area
 
 PATCH = 7  # px
 DIRECTIONS = 24

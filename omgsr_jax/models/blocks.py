@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from . import cpu_convolution
-from .attention import attention
 from .layers import Conv, GroupNorm, Identity, LayerNorm, Linear, Rngs
+from .ops import cpu_convolution
+from .ops.attention import attention
 
 
 class ResnetBlock(nnx.Module):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .attention import attention
 from .layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Rngs
+from .ops.attention import attention
 
 # Checkpoints older than transformers 4.30 name 2 as the end of text, while their tokenizers write
 # another id there; their end of text is the largest id.

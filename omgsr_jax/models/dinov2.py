@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .attention import attention
 from .features import IMAGENET_MEAN, Colour, normalized
 from .layers import ACTIVATIONS, Conv, LayerNorm, Linear, Rngs, draw, remat
-from .resize import resize_bicubic
+from .ops.attention import attention
+from .ops.resize import resize_bicubic
 
 _init_token = jax.nn.initializers.truncated_normal(0.02)
 

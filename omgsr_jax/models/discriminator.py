@@ -15,7 +15,7 @@ from jax import Array
 
 from .features import FeatureBackbone, blur_pool
 from .layers import Conv, Linear, Rngs
-from .resize import resize_area
+from .ops.resize import resize_area
 from .spectral_norm import SpectralNorm, SpectralVector
 
 _SLOPE = 0.2

@@ -14,10 +14,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .attention import attention
 from .embeddings import TimestepEmbedding, timestep_embedding
 from .layers import ACTIVATIONS, Identity, Linear, RMSNorm, Rngs, standardised
 from .lora import FLUX_TARGETS
+from .ops.attention import attention
 from .stack import Sequence, Stack
 
 _EPS = 1e-6

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from . import cpu_convolution
-from .group_norm import group_norm
+from .ops import cpu_convolution
+from .ops.group_norm import group_norm
 
 Module = TypeVar("Module", bound=nnx.Module)
 Rngs = nnx.Rngs | None

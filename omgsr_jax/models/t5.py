@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .attention import attention
 from .layers import ACTIVATIONS, Embedding, Linear, RMSNorm, Rngs
+from .ops.attention import attention
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from omgsr_jax.models import attention as backends
-from omgsr_jax.models import cpu_attention
-from omgsr_jax.models.attention import attention
+from omgsr_jax.models.ops import attention as backends
+from omgsr_jax.models.ops import cpu_attention
+from omgsr_jax.models.ops.attention import attention
 from tests.helpers import relative_error
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from omgsr_jax.models import cpu_convolution, winograd
 from omgsr_jax.models.layers import Conv
+from omgsr_jax.models.ops import cpu_convolution, winograd
 from tests.helpers import relative_error
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from omgsr_jax.models.group_norm import group_norm
+from omgsr_jax.models.ops.group_norm import group_norm
 from tests.helpers import relative_error
 
 _GROUPS, _EPS = 4, 1e-6

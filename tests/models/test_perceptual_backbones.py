@@ -17,7 +17,7 @@ from conversion.perceptual import convert_perceptual
 from conversion.random_checkpoints import enliven
 from omgsr_jax import perceptual
 from omgsr_jax.models.features import IMAGENET_MEAN, IMAGENET_STD
-from omgsr_jax.models.resize import area_matrix, bicubic_matrix
+from omgsr_jax.models.ops.resize import area_matrix, bicubic_matrix
 from omgsr_jax.models.vae import VAE, VAEConfig
 from tests.helpers import images
 from tests.torch_networks import alexnet, dinov2_original, dinov3_original_state, vgg16

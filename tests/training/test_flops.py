@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from omgsr_jax.models.attention import attention
+from omgsr_jax.models.ops.attention import attention
 from omgsr_jax.training.flops import Flops, count
 
 
