@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from omgsr_jax.cost import flops
 from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import flops, host_memory, sharding, state, step
+from omgsr_jax.training import host_memory, state, step
+from omgsr_jax.training import layout as sharding
 from omgsr_jax.training.config import MeshConfig, TrainConfig
 
 from . import parity, random_checkpoints, train_parity

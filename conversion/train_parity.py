@@ -21,7 +21,8 @@ from omgsr_jax import perceptual as perceptual_networks
 from omgsr_jax.losses import adversarial, augment
 from omgsr_jax.models.layers import normal
 from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import sharding, state, step
+from omgsr_jax.training import layout as sharding
+from omgsr_jax.training import state, step
 from omgsr_jax.training.blueprint import Blueprint, Weights
 from omgsr_jax.training.config import MeshConfig, TrainConfig, from_dict
 

@@ -46,15 +46,15 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from omgsr_jax.architectures import ARCHITECTURES
 from omgsr_jax.checkpoint import INFERENCE_PRECISIONS, PRECISIONS
+from omgsr_jax.cost.programs import collectives
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import sharding
 from omgsr_jax.inference.programs import Program, Programs
 from omgsr_jax.models import int8
 from omgsr_jax.models.flux import FluxConfig
-from omgsr_jax.training.architectures import ARCHITECTURES
-from omgsr_jax.training.program_text import collectives
 
 CONFIGS = {"s": ARCHITECTURES["sd"], "f": ARCHITECTURES["flux"]}
 
@@ -119,7 +119,7 @@ def _write(report: dict[str, Any], args: argparse.Namespace) -> None:
 
 def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     """What a config's optimiser step costs on all chips of a slice."""
-    from omgsr_jax.training import aot
+    from omgsr_jax.cost import ahead_of_time as aot
     from omgsr_jax.training.config import from_dict
 
     name, _, argument = str(args.config).partition(":")

@@ -57,7 +57,8 @@ def _train() -> int:
 
     import jax
 
-    from omgsr_jax.training import checkpoints, config, finetune, loop
+    from omgsr_jax.training import checkpoints, config, loop
+    from omgsr_jax.training import run as finetune
 
     if FLAGS.config is None:
         raise InputError("--config is missing, such as --config configs/tiny.py")
@@ -78,8 +79,9 @@ def _train() -> int:
 
 def _export() -> int:
     from omgsr_jax.training import blueprint as blueprints
-    from omgsr_jax.training import checkpoints, config, finetune
-    from omgsr_jax.training.sharding import make_mesh
+    from omgsr_jax.training import checkpoints, config
+    from omgsr_jax.training import run as finetune
+    from omgsr_jax.training.layout import make_mesh
     from omgsr_jax.training.state import placed
 
     wanted = config.from_dict(checkpoints.read_config(FLAGS.workdir))

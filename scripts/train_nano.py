@@ -33,7 +33,8 @@ from omgsr_jax.data import PRESETS, PipelineConfig, list_images, make_pipeline, 
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
 from omgsr_jax.inference.upscaler import keep_compiled_programs
-from omgsr_jax.training import checkpoints, finetune, host_memory, loop, pretrain
+from omgsr_jax.training import checkpoints, host_memory, loop, pretrain
+from omgsr_jax.training import run as finetune
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig
 

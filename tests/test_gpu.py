@@ -13,7 +13,8 @@ from conversion import parity, train_parity
 from omgsr_jax import checkpoint
 from omgsr_jax.models.ops import attention as backends
 from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import sharding, state, step
+from omgsr_jax.training import layout as sharding
+from omgsr_jax.training import state, step
 from omgsr_jax.training.config import MeshConfig
 from tests.helpers import images, relative_error
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .. import checkpoint, perceptual
+from .. import architectures, checkpoint, perceptual
 from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.total import Networks
@@ -32,7 +32,6 @@ from ..models.features import Detail
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.vae import VAE
-from . import architectures
 from .config import ModelConfig, TrainConfig
 
 Weights = dict[str, Array]

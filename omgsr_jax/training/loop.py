@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ..cost.flops import peaks
 from ..errors import InputError
 from .checkpoints import Checkpoints
 from .config import RunConfig
-from .flops import peaks
 from .log import Log
 
 Metrics = Mapping[str, Any]

@@ -19,14 +19,13 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from .. import checkpoint
+from .. import architectures, checkpoint
 from ..data import make_pipeline, to_device
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.pixel import l1
 from ..losses.texture import texture
 from ..models.layers import normal
 from ..models.vae import VAE
-from . import architectures
 from .blueprint import Weights, shapes
 from .config import (
     DataConfig,
@@ -37,8 +36,8 @@ from .config import (
     ValidationConfig,
     require_room_for_textures,
 )
+from .layout import batch_sharding, make_mesh, replicated, rows_by_process
 from .loop import Metrics, Task
-from .sharding import batch_sharding, make_mesh, replicated, rows_by_process
 from .state import optimizer, random_weights
 from .validation import Metric, fixed_pairs, unit
 

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..models import stack
 from .blueprint import Blueprint, Shapes, Weights
 from .config import OptimizerConfig, TrainConfig
-from .sharding import gathering, place
+from .layout import gathering, place
 
 
 class TrainState(NamedTuple):

@@ -21,7 +21,7 @@ from ..losses.total import Restoration, total
 from ..models.layers import normal
 from . import blueprint as names
 from .blueprint import Blueprint, Shapes, Weights
-from .sharding import BATCH_AXES, batch_sharding, check_batch, replicated, rows_by_process
+from .layout import BATCH_AXES, batch_sharding, check_batch, replicated, rows_by_process
 from .state import Placed, TrainState, learning_rate, on_mesh, optimizer
 
 Batch = dict[str, Array]  # lr, hr: b h w 3

@@ -12,7 +12,7 @@ from .. import checkpoint
 from ..data import PRESETS, PipelineConfig, make_pipeline
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
-from .sharding import batch_sharding, replicated
+from .layout import batch_sharding, replicated
 from .state import Placed, TrainState, on_mesh
 
 # Images b h w 3 in [0, 1], restored and original, to one number for each pair.

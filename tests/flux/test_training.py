@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from omgsr_jax.models.lora import FLUX_TARGETS
-from omgsr_jax.training import blueprint, sharding, state, step
+from omgsr_jax.training import blueprint, state, step
+from omgsr_jax.training import layout as sharding
 from omgsr_jax.training.config import MeshConfig
 from tests.training.runs import batches, smallest
 

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from omgsr_jax import checkpoint, timestep
+from omgsr_jax.architectures import ARCHITECTURES
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.losses.texture import texture
 from omgsr_jax.models.vae import VAE, Posterior
 from omgsr_jax.training import loop, pretrain
-from omgsr_jax.training.architectures import ARCHITECTURES
 from omgsr_jax.training.config import DataConfig, OptimizerConfig, RunConfig, ValidationConfig
 from tests.helpers import relative_error
 

@@ -1,6 +1,6 @@
 """What is read off a compiled program's text."""
 
-from omgsr_jax.training.program_text import collectives
+from omgsr_jax.cost.programs import collectives
 
 # As XLA prints them: layouts and tilings, long tuples with numbered elements, pairs of an
 # asynchronous collective's start and end.

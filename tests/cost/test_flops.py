@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from omgsr_jax.cost.flops import Flops, count
 from omgsr_jax.models.ops.attention import attention
-from omgsr_jax.training.flops import Flops, count
 
 
 @pytest.mark.parametrize("tokens", [256, 2048, 8192])  # all logits at once, by blocks, by chunks

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
-from . import blueprint as blueprints
-from .config import TrainConfig
+from ..training import blueprint as blueprints
+from ..training.config import TrainConfig
+from ..training.layout import make_mesh
+from ..training.state import placed
+from ..training.step import batch_shapes, compile_ready
 from .flops import peaks, step_flops
-from .program_text import collectives
-from .sharding import make_mesh
-from .state import placed
-from .step import batch_shapes, compile_ready
+from .programs import collectives
 
 
 def report(config: TrainConfig, devices: list[Any]) -> dict[str, Any]:

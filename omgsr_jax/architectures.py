@@ -1,11 +1,11 @@
 """Generators that a run can start from with random weights: to try things out and to compile."""
 
-from ..errors import InputError
-from ..generator import OMGSRConfig
-from ..models.flux import FluxConfig
-from ..models.unet import UNetConfig
-from ..models.vae import VAEConfig
-from ..process import DDPM, FlowMatching
+from .errors import InputError
+from .generator import OMGSRConfig
+from .models.flux import FluxConfig
+from .models.unet import UNetConfig
+from .models.vae import VAEConfig
+from .process import DDPM, FlowMatching
 
 ARCHITECTURES: dict[str, OMGSRConfig] = {
     # SD-Turbo and SD2.1-base: 866 M parameters in the UNet, 84 M in the VAE.

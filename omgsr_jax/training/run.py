@@ -7,14 +7,14 @@ from typing import Any
 import jax
 
 from .. import checkpoint
+from ..cost.flops import step_flops
 from ..data import make_pipeline, to_device
 from ..errors import InputError
 from . import blueprint as blueprints
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
-from .flops import step_flops
+from .layout import batch_sharding, make_mesh, rows_by_process
 from .loop import Task
-from .sharding import batch_sharding, make_mesh, rows_by_process
 from .state import load_frozen, make_state, placed
 from .step import compile_ready
 from .validation import Metric, make_validator

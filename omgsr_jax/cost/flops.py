@@ -17,7 +17,7 @@ from flax import nnx
 from ..generator import OMGSR
 from ..losses.chunks import chunks
 from ..losses.lpips import WINDOW
-from .blueprint import Blueprint
+from ..training.blueprint import Blueprint
 
 _KERNEL_TOKENS = 1024  # from here on TPUs compute attention in a kernel, which XLA does not count
 
