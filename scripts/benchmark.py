@@ -37,10 +37,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from conversion import parity, random_checkpoints, train_benchmark
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
-from conversion.train_benchmark import Case
+from conversion.parity import benchmark as train_benchmark
+from conversion.parity import inference as parity
+from conversion.parity import random_checkpoints
+from conversion.parity.benchmark import Case
 from omgsr_jax import checkpoint
 from omgsr_jax.inference.engine import Engine
 from omgsr_jax.inference.upscaler import Upscaler, load

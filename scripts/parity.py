@@ -34,9 +34,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from conversion import parity, random_checkpoints, train_parity
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
+from conversion.parity import inference as parity
+from conversion.parity import random_checkpoints
+from conversion.parity import training as train_parity
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import checkpoint
 from omgsr_jax.models.stack import unstacked

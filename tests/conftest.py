@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from conversion import random_checkpoints
 from conversion.convert import convert
+from conversion.parity import random_checkpoints
 
 jax.config.update("jax_default_matmul_precision", "highest")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import omgsr_jax
-from conversion import parity, train_parity
+from conversion.parity import inference as parity
+from conversion.parity import training as train_parity
 from omgsr_jax import checkpoint
 from omgsr_jax.models.ops import attention as backends
 from omgsr_jax.training import blueprint as blueprints

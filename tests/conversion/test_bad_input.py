@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from conversion import random_checkpoints
-from conversion.random_checkpoints import PRESETS
+from conversion.parity import random_checkpoints
+from conversion.parity.random_checkpoints import PRESETS
 from omgsr_jax import checkpoint, cli
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

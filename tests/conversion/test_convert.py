@@ -12,7 +12,7 @@ from flax import nnx
 from transformers import AutoTokenizer, CLIPTextModel
 
 from conversion.convert import convert, export
-from conversion.parity import TorchPipeline, compare_stages, jax_stages
+from conversion.parity.inference import TorchPipeline, compare_stages, jax_stages
 from omgsr_jax import checkpoint
 from tests.helpers import images, relative_error
 

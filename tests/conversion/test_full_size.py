@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conversion import random_checkpoints
+from conversion.parity import random_checkpoints
 from omgsr_jax import checkpoint
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from conversion import random_checkpoints
 from conversion.convert import convert
+from conversion.parity import random_checkpoints
 
 PRESET = random_checkpoints.PRESETS["flux-tiny"]
 

@@ -9,7 +9,7 @@ from diffusers import FluxTransformer2DModel
 from peft import LoraConfig, PeftModel
 
 from conversion.convert import convert, export
-from conversion.parity import TorchPipeline, compare_stages
+from conversion.parity.inference import TorchPipeline, compare_stages
 from omgsr_jax import checkpoint
 from omgsr_jax.models import lora
 from omgsr_jax.models.flux import Flux, FluxConfig

@@ -14,7 +14,7 @@ from flax import nnx
 from PIL import Image
 
 import omgsr_jax
-from conversion.parity import TorchPipeline, psnr
+from conversion.parity.inference import TorchPipeline, psnr
 from omgsr_jax import checkpoint
 from omgsr_jax.errors import InputError
 from omgsr_jax.models import flux, int8

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conversion import random_checkpoints
+from conversion.parity import random_checkpoints
 from tests.helpers import relative_error
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import omgsr_jax
-from conversion.parity import TorchPipeline, psnr
+from conversion.parity.inference import TorchPipeline, psnr
 from omgsr_jax import checkpoint
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import vae_tiles

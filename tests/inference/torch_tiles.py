@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from conversion.parity import TorchPipeline, to_nchw, to_nhwc
+from conversion.parity.inference import TorchPipeline, to_nchw, to_nhwc
 
 
 def torch_tiled(pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: float):

@@ -10,9 +10,9 @@ import torch
 from flax import nnx
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from conversion.parity import relative_error, to_nchw
+from conversion.parity.inference import relative_error, to_nchw
+from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
-from conversion.random_checkpoints import enliven
 from omgsr_jax import checkpoint, perceptual
 from omgsr_jax.losses.chunks import chunks, starts
 from omgsr_jax.losses.dists import DISTSConfig, DISTSWeights, dists, oc_dists, oc_ea_dists

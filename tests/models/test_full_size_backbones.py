@@ -10,9 +10,9 @@ import torch
 from flax import nnx
 from transformers import Dinov2Config, Dinov2Model, DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from conversion.parity import relative_error, to_nchw
+from conversion.parity.inference import relative_error, to_nchw
+from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
-from conversion.random_checkpoints import enliven
 from omgsr_jax import perceptual
 from omgsr_jax.models.features import IMAGENET_MEAN, IMAGENET_STD
 from tests.helpers import images

@@ -10,8 +10,8 @@ from flax import nnx
 from peft import LoraConfig, PeftModel
 
 from conversion import peft_adapters
-from conversion.parity import to_nchw, to_nhwc
-from conversion.random_checkpoints import PRESETS
+from conversion.parity.inference import to_nchw, to_nhwc
+from conversion.parity.random_checkpoints import PRESETS
 from omgsr_jax import checkpoint
 from omgsr_jax.models import lora
 from omgsr_jax.models.lora import SD_TARGETS, LoRASpec

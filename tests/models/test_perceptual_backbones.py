@@ -12,9 +12,9 @@ from flax import nnx
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model, DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from conversion.parity import relative_error, to_nchw, to_nhwc
+from conversion.parity.inference import relative_error, to_nchw, to_nhwc
+from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
-from conversion.random_checkpoints import enliven
 from omgsr_jax import perceptual
 from omgsr_jax.models.features import IMAGENET_MEAN, IMAGENET_STD
 from omgsr_jax.models.ops.resize import area_matrix, bicubic_matrix

@@ -22,7 +22,8 @@ from omgsr_jax import checkpoint
 from omgsr_jax.checkpoint import weight_name
 from omgsr_jax.generator import OMGSR
 
-from . import peft_adapters, torch_backbones
+from .. import peft_adapters
+from . import torch_backbones
 
 STAGES = ("encode", "backbone", "z_P", "decode")
 

@@ -26,7 +26,7 @@ from omgsr_jax.training import state, step
 from omgsr_jax.training.blueprint import Blueprint, Weights
 from omgsr_jax.training.config import MeshConfig, TrainConfig, from_dict
 
-from . import peft_adapters
+from .. import peft_adapters
 from .torch_training import TorchTraining
 
 

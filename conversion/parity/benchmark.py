@@ -27,9 +27,11 @@ from omgsr_jax.training import host_memory, state, step
 from omgsr_jax.training import layout as sharding
 from omgsr_jax.training.config import MeshConfig, TrainConfig
 
-from . import parity, random_checkpoints, train_parity
-from .convert import convert
-from .perceptual import convert_perceptual
+from ..convert import convert
+from ..perceptual import convert_perceptual
+from . import inference as parity
+from . import random_checkpoints
+from . import training as train_parity
 from .torch_training import TorchTraining
 
 OURS = "omgsr-jax"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from conversion import random_checkpoints, train_parity
 from conversion.convert import convert
+from conversion.parity import random_checkpoints
+from conversion.parity import training as train_parity
 from conversion.perceptual import convert_perceptual
 
 
