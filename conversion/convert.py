@@ -8,12 +8,13 @@ from typing import TypeVar
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import checkpoint, storage
-from omgsr_jax.checkpoint import ModelCard
+from omgsr_jax import converted, storage
+from omgsr_jax.converted import ModelCard
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.lora import LoRASpec
 from omgsr_jax.storage import Pending, Weight
+from omgsr_jax.weights import PRECISIONS, variables
 
 from . import backbones, configs, peft_adapters, prompts, recipes
 from .diffusers_folder import DiffusersFolder, sha256
@@ -77,7 +78,7 @@ def convert(
     except ValueError as error:
         raise InputError(str(error)) from error
     model = OMGSR(generator, rngs=None)
-    dtype = np.dtype(checkpoint.PRECISIONS[precision]) if precision else None
+    dtype = np.dtype(PRECISIONS[precision]) if precision else None
 
     def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, Pending]:
         return plan_state(
@@ -101,7 +102,7 @@ def convert(
         sources=folder.sources | adapters.sources,
         color=recipe.color,
     )
-    checkpoint.write(out, card, params)
+    converted.write(out, card, params)
     return card
 
 
@@ -110,11 +111,11 @@ def export(model_directory: str | Path, out: str | Path) -> None:
 
     The folder has no text encoder; the prompt's embeddings stand in its place.
     """
-    card = checkpoint.read_card(model_directory)
-    model = checkpoint.read(model_directory)
+    card = converted.read_card(model_directory)
+    model = converted.read(model_directory)
     generator = card.generator
     kind = backbones.of_config(generator.backbone)
-    size = sum(leaf.nbytes for leaf in checkpoint.weights(model).values())
+    size = sum(leaf.nbytes for leaf in variables(model).values())
     with storage.new_directory(out, bytes_needed=size) as folder:
         _write_part(folder / "vae", configs.vae_json(generator.vae), model.vae)
         _write_part(folder / kind.folder, kind.write_config(generator.backbone), model.backbone)
@@ -185,7 +186,7 @@ def _recipe_of(folder: DiffusersFolder) -> Recipe | None:
 def _write_part(folder: Path, config: configs.Json, module: nnx.Module) -> None:
     params = {
         name: np.asarray(leaf[...])
-        for name, leaf in checkpoint.weights(module).items()
+        for name, leaf in variables(module).items()
         if not isinstance(leaf, nnx.LoRAParam)
     }
     _write_json(folder / "config.json", config)

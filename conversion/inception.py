@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import checkpoint
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.inception import Inception
+from omgsr_jax.weights import fill
 
 from .keymap import Spelling, convert_state
 from .tensor_files import open_file
@@ -34,4 +34,4 @@ def read_inception(path: str | Path, *, allow_pickle: bool = False) -> Inception
         headline=f"{path} does not hold the weights of FID's Inception (pt_inception-2015-12-05)",
         dtype=np.dtype("float32"),
     )
-    return checkpoint.fill(model, params)
+    return fill(model, params)

@@ -22,10 +22,10 @@ from functools import partial
 import numpy as np
 from flax import nnx
 
-from omgsr_jax.checkpoint import weight_name
 from omgsr_jax.errors import InputError
 from omgsr_jax.models import stack
 from omgsr_jax.storage import Pending
+from omgsr_jax.weights import weight_name
 
 from .tensor_files import Tensors
 

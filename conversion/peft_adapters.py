@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from omgsr_jax.checkpoint import weights
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.lora import LoRASpec
 from omgsr_jax.storage import Pending
+from omgsr_jax.weights import variables
 
 from .configs import Json, read_json
 from .keymap import Spelling, plan_state, torch_state
@@ -95,7 +95,7 @@ def write_adapter(folder: Path, spec: LoRASpec, model: nnx.Module) -> None:
     """Writes the adapter that `model` carries, as peft reads it."""
     factors = {
         name: np.asarray(leaf[...])
-        for name, leaf in weights(model).items()
+        for name, leaf in variables(model).items()
         if isinstance(leaf, nnx.LoRAParam)
     }
     folder.mkdir(parents=True)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from omgsr_jax.checkpoint import fill, weights
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.clip_text import CLIPTextEncoder
 from omgsr_jax.models.t5 import T5Encoder
+from omgsr_jax.weights import fill, variables
 
 from .configs import clip_text_config
 from .diffusers_folder import DiffusersFolder
@@ -74,7 +74,7 @@ def _t5(base: DiffusersFolder, prompt: str) -> np.ndarray:
     )
 
     def fetch(path: str, part: nnx.Module) -> nnx.Module:
-        return fill(part, {name: planned[f"{path}.{name}"].read() for name in weights(part)})
+        return fill(part, {name: planned[f"{path}.{name}"].read() for name in variables(part)})
 
     ids = _tokenize(base, "tokenizer_2", prompt, _FLUX_TOKENS)
     with jax.default_matmul_precision("highest"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omgsr_jax.checkpoint import ModelCard
+from omgsr_jax.converted import ModelCard
 from omgsr_jax.errors import InputError
 
 V1_PROMPT = (

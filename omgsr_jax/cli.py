@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .demo import Demonstration
-    from .timestep import Search
+    from .timestep.optimum import Search
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +101,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _print_info(directory: str) -> None:
-    from .checkpoint import describe
+    from .cli_info import describe
 
     for name, value in describe(directory).items():
         if isinstance(value, dict):
@@ -113,18 +113,19 @@ def _print_info(directory: str) -> None:
 
 
 def _timestep(args: argparse.Namespace) -> Sequence[str]:
-    from . import checkpoint, timestep
+    from . import converted
     from .data import DamagedImageWarning
+    from .timestep import optimum as timestep
 
     model = assets.model_directory(args.model)
-    card = checkpoint.read_card(model)
+    card = converted.read_card(model)
     if args.write:
-        checkpoint.require_untrained(model)
+        converted.require_untrained(model)
     total, pairs = _degraded_pairs(args, args.resolution or card.process_size)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamagedImageWarning)
         found = timestep.search(
-            timestep.encoder(checkpoint.read_vae(model)),
+            timestep.encoder(converted.read_vae(model)),
             card.generator.process,
             pairs,
             seed=args.seed,
@@ -136,7 +137,7 @@ def _timestep(args: argparse.Namespace) -> Sequence[str]:
         print(f"{args.out}: timestep.json, timestep.svg")
     chosen = found.optima[args.criterion].timestep
     if args.write:
-        checkpoint.set_mid_timestep(model, chosen)
+        converted.set_mid_timestep(model, chosen)
         print(f"{args.model}: mid-timestep {card.generator.mid_timestep} -> {chosen}")
     return [str(warning.message) for warning in caught]
 
@@ -161,7 +162,7 @@ def _degraded_pairs(
 
 
 def _print_search(found: "Search") -> None:
-    from .timestep import TITLES
+    from .timestep.optimum import TITLES
 
     power, error = found.moments["power"], found.moments["error"]
     print(f"{found.images} images; mean square of z_H {power:.4g}, of z_L - z_H {error:.4g}")

@@ -17,7 +17,6 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
 
-from . import checkpoint
 from .errors import InputError
 from .losses.dists import DISTSConfig, DISTSWeights
 from .losses.lpips import LPIPSConfig, LPIPSHeads
@@ -27,6 +26,8 @@ from .models.dinov2 import DINOv2, DINOv2Config
 from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
 from .models.features import CLIP_MEAN
 from .models.vgg import VGG, VGGConfig
+from .storage import FORMAT, PARAMS, from_json, read_description, restore, write_directory
+from .weights import PRECISIONS, fill, variables
 
 CARD = "perceptual.json"
 _COMMAND = "omgsr convert --perceptual"
@@ -56,7 +57,7 @@ class PerceptualCard:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "format": checkpoint.FORMAT,
+            "format": FORMAT,
             "parts": {name: dataclasses.asdict(config) for name, config in self.configs.items()},
             "sources": dict(self.sources),
         }
@@ -65,8 +66,7 @@ class PerceptualCard:
     def from_json(cls, content: Mapping[str, Any]) -> "PerceptualCard":
         return cls(
             configs={
-                name: checkpoint.from_json(PARTS[name][0], config)
-                for name, config in content["parts"].items()
+                name: from_json(PARTS[name][0], config) for name, config in content["parts"].items()
             },
             sources=content["sources"],
         )
@@ -76,13 +76,13 @@ def write(
     directory: str | Path, card: PerceptualCard, params: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
     """Writes networks by their names in `PARTS`. The directory appears only when it is whole."""
-    trees = {f"{checkpoint.PARAMS}/{name}": tree for name, tree in params.items()}
-    checkpoint.write_directory(directory, CARD, card.to_json(), trees)
+    trees = {f"{PARAMS}/{name}": tree for name, tree in params.items()}
+    write_directory(directory, CARD, card.to_json(), trees)
 
 
 def read_card(directory: str | Path) -> PerceptualCard:
     what = "a directory of converted perceptual networks"
-    return checkpoint.read_description(directory, CARD, what, _COMMAND, PerceptualCard.from_json)
+    return read_description(directory, CARD, what, _COMMAND, PerceptualCard.from_json)
 
 
 def read(
@@ -107,12 +107,12 @@ def read(
     networks: dict[str, Any] = {}
     for name, config in configs(directory, parts, quirks=quirks).items():
         model = abstract(name, config, remat=remat)
-        params = checkpoint.restore(
-            epath.Path(directory) / checkpoint.PARAMS / name,
-            set(checkpoint.weights(model)),
+        params = restore(
+            epath.Path(directory) / PARAMS / name,
+            set(variables(model)),
             _of_part(sharding, name),
         )
-        networks[name] = _on_device(checkpoint.fill(model, params), precision)
+        networks[name] = _on_device(fill(model, params), precision)
     return Networks(**networks)
 
 
@@ -152,6 +152,6 @@ def _of_part(
 
 
 def _on_device(model: nnx.Module, precision: str) -> nnx.Module:
-    dtype = checkpoint.PRECISIONS[precision] if is_backbone(model) else jnp.float32
+    dtype = PRECISIONS[precision] if is_backbone(model) else jnp.float32
     graph, state = nnx.split(model)
     return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))

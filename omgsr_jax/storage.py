@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,11 @@ from jax.sharding import Sharding
 from orbax.checkpoint import type_handlers
 
 from .errors import InputError
+
+FORMAT = 1  # of the descriptions beside the weights
+PARAMS = "params"
+
+Card = TypeVar("Card")
 
 _QUIET_SECONDS = 2.0
 # A device that reads its part of a sharded weight reads these whole.
@@ -187,3 +192,41 @@ def restore(
     )
     with ocp.PyTreeCheckpointer() as checkpointer:
         return checkpointer.restore(_absolute(tree), args=request)
+
+
+def read_description(
+    directory: str | Path,
+    card_name: str,
+    what: str,
+    command: str,
+    parse: Callable[[dict[str, Any]], Card],
+) -> Card:
+    """What the card in `directory` says; it should be `what`, which `command` makes."""
+    path = epath.Path(directory) / card_name
+    if not path.exists():
+        raise InputError(
+            f"{directory} is not {what}: it has no {card_name}. Make one with `{command}`."
+        )
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise InputError(
+                f"{path} has format {content['format']}, this version of omgsr-jax reads {FORMAT}. "
+                "Convert again, or install a version that fits."
+            )
+        return parse(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error!r}. Convert again.") from error
+
+
+def from_json(kind: type, content: Mapping[str, Any] | None) -> Any:
+    """The config of class `kind` that was written as `content`."""
+    if content is None:
+        return None
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()
+            if name != "kind"
+        }
+    )

@@ -47,14 +47,15 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omgsr_jax.architectures import ARCHITECTURES
-from omgsr_jax.checkpoint import INFERENCE_PRECISIONS, PRECISIONS
 from omgsr_jax.cost.programs import collectives
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import sharding
+from omgsr_jax.inference.prepare import INFERENCE_PRECISIONS
 from omgsr_jax.inference.programs import Program, Programs
 from omgsr_jax.models import int8
 from omgsr_jax.models.flux import FluxConfig
+from omgsr_jax.weights import PRECISIONS
 
 CONFIGS = {"s": ARCHITECTURES["sd"], "f": ARCHITECTURES["flux"]}
 

@@ -43,7 +43,7 @@ from conversion.parity import benchmark as train_benchmark
 from conversion.parity import inference as parity
 from conversion.parity import random_checkpoints
 from conversion.parity.benchmark import Case
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
 from omgsr_jax.inference.engine import Engine
 from omgsr_jax.inference.upscaler import Upscaler, load
 
@@ -207,8 +207,8 @@ def _pytorch(
     """The published pipeline, and on a GPU its compiled form."""
     import torch
 
-    card = checkpoint.read_card(model)
-    prompt = checkpoint.read_prompt(model)
+    card = converted.read_card(model)
+    prompt = converted.read_prompt(model)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def build() -> parity.TorchPipeline:

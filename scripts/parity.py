@@ -40,7 +40,8 @@ from conversion.parity import inference as parity
 from conversion.parity import random_checkpoints
 from conversion.parity import training as train_parity
 from conversion.perceptual import convert_perceptual
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
+from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.stack import unstacked
 
 # (who, reference): how the row is called
@@ -58,11 +59,11 @@ def main() -> int:
     if args.train:
         return _train(args)
     started = time.time()
-    with _checkpoint(args) as (base, adapter, converted):
-        x_l = _input(args, converted)
+    with _checkpoint(args) as (base, adapter, model_folder):
+        x_l = _input(args, model_folder)
         print(f"comparing on {x_l.shape[1]} x {x_l.shape[2]} px", flush=True)
-        found = parity.compare_stages(base, adapter, converted, x_l)
-        blocks = _compare_blocks(base, adapter, converted, x_l) if args.blocks else {}
+        found = parity.compare_stages(base, adapter, model_folder, x_l)
+        blocks = _compare_blocks(base, adapter, model_folder, x_l) if args.blocks else {}
     report = {
         "weights": args.preset or args.base,
         "tolerance": args.tolerance,
@@ -89,18 +90,18 @@ def _train(args: argparse.Namespace) -> int:
     report: dict[str, Any] = {"steps": args.steps, "versions": _versions()}
     agreed = True
     with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
-        base, converted, source, perceptual = (
+        base, model_folder, source, perceptual = (
             Path(scratch) / name for name in ("base", "converted", "networks", "perceptual")
         )
         preset = random_checkpoints.PRESETS[args.preset]
         random_checkpoints.write_base(base, preset, seed=args.seed)
-        convert(str(base), converted)
+        convert(str(base), model_folder)
         random_checkpoints.write_perceptual(source, preset, seed=args.seed)
         convert_perceptual(source, perceptual)
         for losses, quirks in itertools.product(("own", "paper"), ("none", "published")):
             networks = (source, str(perceptual)) if losses == "paper" else (None, "")
             config = train_parity.small_config(
-                str(converted), quirks=quirks, perceptual=networks[1], steps=args.steps
+                str(model_folder), quirks=quirks, perceptual=networks[1], steps=args.steps
             )
             found = train_parity.compare(base, config, networks[0])
             report[f"{losses}, {quirks}"] = {
@@ -126,7 +127,7 @@ def _train(args: argparse.Namespace) -> int:
 def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, Path]]:
     """The diffusers folder, the adapter and the converted model to compare."""
     with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
-        converted = Path(scratch) / "converted"
+        model_folder = Path(scratch) / "converted"
         if args.preset:
             preset = random_checkpoints.PRESETS[args.preset]
             base, adapter = Path(scratch) / "base", Path(scratch) / "adapter"
@@ -140,14 +141,14 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
         parity.in_own_process(
             convert,
             str(base),
-            converted,
+            model_folder,
             adapter=str(adapter) if adapter else None,
             mid_timestep=args.mid_timestep,
         )
-        yield base, adapter, converted
+        yield base, adapter, model_folder
 
 
-def _input(args: argparse.Namespace, converted: Path) -> np.ndarray:
+def _input(args: argparse.Namespace, model_folder: Path) -> np.ndarray:
     """The image to compare on, b h w 3 in [-1, 1]: the user's, or blurred noise."""
     size = args.size or (64 if "tiny" in (args.preset or "") else 512)
     if args.image:
@@ -159,15 +160,15 @@ def _input(args: argparse.Namespace, converted: Path) -> np.ndarray:
 
 
 def _compare_blocks(
-    base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray
+    base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray
 ) -> dict[str, list[parity.BlockError]]:
     """Every module of the three networks in fp32, each network fed with PyTorch's own input."""
     import torch
 
-    generator = checkpoint.read_card(converted).generator
-    prompt = checkpoint.read_prompt(converted)
+    generator = converted.read_card(model_folder).generator
+    prompt = converted.read_prompt(model_folder)
     with jax.default_matmul_precision("highest"):
-        model = checkpoint.for_inference(checkpoint.read(converted), "fp32")
+        model = for_inference(converted.read(model_folder), "fp32")
         # A stack of blocks shows none of them.
         apart = unstacked(model.backbone)
         torch_side = parity.TorchPipeline(base, adapter, generator.mid_timestep, prompt)

@@ -11,8 +11,8 @@ from conversion.configs import read_json
 from conversion.keymap import CLIP_TEXT, DIFFUSERS, T5, VAE, Spelling, convert_state
 from conversion.parity.inference import relative_error
 from conversion.tensor_files import open_tensors
-from omgsr_jax import checkpoint
 from omgsr_jax.models import clip_text, flux, t5, unet, vae
+from omgsr_jax.weights import fill
 
 __all__ = ["assert_blocks_agree", "images", "read_network", "relative_error"]
 
@@ -33,7 +33,7 @@ def read_network(kind: str, folder: Path, **how: Any) -> nnx.Module:
     params = convert_state(
         open_tensors(folder, stem), nnx.state(model), spelling=spelling, headline=str(folder)
     )
-    return checkpoint.fill(model, params)
+    return fill(model, params)
 
 
 def assert_blocks_agree(errors: list, *, tolerance: float, at_least: int) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
 from omgsr_jax.process import DDPM
+from omgsr_jax.weights import variables
 
 _VAE = VAEConfig(
     block_out_channels=(8, 8, 16),  # 4 pixels behind a latent one
@@ -29,10 +30,10 @@ _UNET = UNetConfig(
 
 def write_stand_in(directory: Path, *, process_size: int = 256, mid_timestep: int = 300) -> Path:
     config = OMGSRConfig(_VAE, _UNET, DDPM(), mid_timestep, {"context": (1, 8)})
-    shapes = checkpoint.weights(OMGSR(config, rngs=None))
+    shapes = variables(OMGSR(config, rngs=None))
     rng = np.random.default_rng(0)
     arrays = {name: _random(name, leaf.get_value().shape, rng) for name, leaf in shapes.items()}
-    checkpoint.write(directory, checkpoint.ModelCard(config, process_size, "none"), arrays)
+    converted.write(directory, converted.ModelCard(config, process_size, "none"), arrays)
     return directory
 
 

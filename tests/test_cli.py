@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from conversion.convert import convert
-from omgsr_jax import checkpoint, cli
+from omgsr_jax import cli, converted
 from tests.data.photos import synthetic_photo
 
 
@@ -150,7 +150,7 @@ def test_eval_says_what_is_wrong_with_the_folders(scored, tmp_path, capsys):
 
 
 def test_timestep_searches_and_writes_the_choice(base_model, photos, tmp_path, capsys):
-    before = checkpoint.read_card(base_model)
+    before = converted.read_card(base_model)
     argv = ["timestep", "--model", base_model, "--data", photos, "--resolution", 64]
     assert omgsr(*argv, "--out", tmp_path / "out", "--write") == 0
     printed = capsys.readouterr()
@@ -160,7 +160,7 @@ def test_timestep_searches_and_writes_the_choice(base_model, photos, tmp_path, c
     assert f"mid-timestep {before.generator.mid_timestep} -> {found}" in printed.out
     assert f"snr     {found:>5}  " in printed.out
     assert "encoded: 3 of 3" in printed.err
-    after = checkpoint.read_card(base_model)
+    after = converted.read_card(base_model)
     assert after.generator.mid_timestep == found != before.generator.mid_timestep
     assert after.sources == before.sources
     assert not list(base_model.glob(".*"))
@@ -169,10 +169,10 @@ def test_timestep_searches_and_writes_the_choice(base_model, photos, tmp_path, c
 
 
 def test_timestep_refuses_to_change_a_trained_model(tiny_model, photos, capsys):
-    card = (tiny_model / checkpoint.CARD).read_bytes()
+    card = (tiny_model / converted.CARD).read_bytes()
     assert omgsr("timestep", "--model", tiny_model, "--data", photos, "--write") == 1
     assert "were trained at mid-timestep 195" in capsys.readouterr().err
-    assert (tiny_model / checkpoint.CARD).read_bytes() == card
+    assert (tiny_model / converted.CARD).read_bytes() == card
 
 
 def test_timestep_says_what_is_wrong_with_its_input(base_model, photos, tmp_path, capsys):

@@ -11,7 +11,8 @@ import pytest
 import omgsr_jax
 from conversion.parity import inference as parity
 from conversion.parity import training as train_parity
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
+from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.ops import attention as backends
 from omgsr_jax.training import blueprint as blueprints
 from omgsr_jax.training import layout as sharding
@@ -54,7 +55,7 @@ def test_every_stage_of_a_restoration_is_the_cpus(tiny_model):
     stages = []
     for platform in ("gpu", "cpu"):
         with jax.default_device(jax.local_devices(backend=platform)[0]):
-            model = checkpoint.for_inference(checkpoint.read(tiny_model), "fp32")
+            model = for_inference(converted.read(tiny_model), "fp32")
             stages.append(parity.jax_stages(model, x_l))
     for name, ours in stages[0].items():
         assert relative_error(ours, stages[1][name]) <= 1e-5, name

@@ -86,8 +86,9 @@ def test_pytorch_is_imported_inside_functions_only(folder):
 
 def test_reading_a_converted_model_imports_no_pytorch(tiny_model):
     program = (
-        "import sys; from omgsr_jax import checkpoint; "
-        f"checkpoint.for_inference(checkpoint.read({str(tiny_model)!r}), 'bf16'); "
+        "import sys; from omgsr_jax import converted; "
+        "from omgsr_jax.inference.prepare import for_inference; "
+        f"for_inference(converted.read({str(tiny_model)!r}), 'bf16'); "
         f"print(sorted(set(sys.modules) & {FOREIGN!r}))"
     )
     run = subprocess.run(

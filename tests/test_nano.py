@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import omgsr_jax
-from omgsr_jax import assets, checkpoint
+from omgsr_jax import assets, converted
 from omgsr_jax.evaluation import fidelity
 from omgsr_jax.inference import images, labels
 
@@ -24,9 +24,9 @@ def test_nano_is_whole_and_at_most_20_mb():
     files = [path for path in NANO.rglob("*") if path.is_file()]
     assert {"omgsr.json", "README.md"} <= {path.name for path in files}
     assert sum(path.stat().st_size for path in files) <= 20e6
-    card = checkpoint.read_card(NANO)
+    card = converted.read_card(NANO)
     assert card.generator.vae.downsampling == 4
-    assert {str(leaf.dtype) for leaf in checkpoint.stored_shapes(NANO).values()} == {"bfloat16"}
+    assert {str(leaf.dtype) for leaf in converted.stored_shapes(NANO).values()} == {"bfloat16"}
 
 
 def test_the_demo_repeats_in_every_bit(tmp_path):

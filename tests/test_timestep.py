@@ -11,11 +11,13 @@ from flax import nnx
 from PIL import Image
 
 from conversion.convert import convert
-from omgsr_jax import checkpoint, timestep
+from omgsr_jax import converted
 from omgsr_jax.data import PRESETS, degrade, draw_plan, example_rng
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.vae import VAE, VAEConfig
 from omgsr_jax.process import DDPM, FlowMatching
+from omgsr_jax.timestep import optimum as timestep
+from omgsr_jax.weights import variables
 from tests.data.photos import TEST_DATA, synthetic_photo
 
 PROCESSES = {"ddpm": DDPM(), "flow": FlowMatching()}
@@ -185,8 +187,8 @@ def test_results_are_written(tmp_path):
 
 def test_the_vae_alone_is_read_without_its_adapter(tiny_base, tiny_model, tmp_path):
     convert(str(tiny_base), tmp_path / "base")
-    base = checkpoint.weights(checkpoint.read(tmp_path / "base").vae)
-    alone = checkpoint.weights(checkpoint.read_vae(tiny_model))
+    base = variables(converted.read(tmp_path / "base").vae)
+    alone = variables(converted.read_vae(tiny_model))
     assert set(alone) == set(base)
     for name, leaf in alone.items():
         np.testing.assert_array_equal(leaf[...], base[name][...])

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import checkpoint
-from omgsr_jax.checkpoint import weight_name
+from omgsr_jax import converted
 from omgsr_jax.generator import OMGSR
+from omgsr_jax.inference.prepare import for_inference
+from omgsr_jax.weights import weight_name
 
 from .. import peft_adapters
 from . import torch_backbones
@@ -284,15 +285,15 @@ class Parity:
         return psnr(self.results[who]["decode"], self.results[reference]["decode"])
 
 
-def compare_stages(base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray) -> Parity:
+def compare_stages(base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray) -> Parity:
     """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3).
 
     PyTorch runs in fp64 too: only that can tell which of two fp32 results is the better one.
     """
-    results = in_own_process(_torch_results, base, adapter, converted, x_l)
+    results = in_own_process(_torch_results, base, adapter, model_folder, x_l)
     for precision in ("fp32", "bf16"):
         with jax.default_matmul_precision("highest" if precision == "fp32" else "default"):
-            model = checkpoint.for_inference(checkpoint.read(converted), precision)
+            model = for_inference(converted.read(model_folder), precision)
             results[precision] = jax_stages(model, x_l)
         del model
         gc.collect()
@@ -306,12 +307,12 @@ def in_own_process(function: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def _torch_results(
-    base: Path, adapter: Path | None, converted: Path, x_l: np.ndarray
+    base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
     import torch
 
-    mid_timestep = checkpoint.read_card(converted).generator.mid_timestep
-    pipeline = TorchPipeline(base, adapter, mid_timestep, checkpoint.read_prompt(converted))
+    mid_timestep = converted.read_card(model_folder).generator.mid_timestep
+    pipeline = TorchPipeline(base, adapter, mid_timestep, converted.read_prompt(model_folder))
     return {
         "torch_fp32": pipeline.stages(x_l),
         "torch_fp64": pipeline.cast(torch.float64).stages(x_l),

@@ -46,7 +46,7 @@ class TorchTraining:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
         from peft import PeftModel
 
-        from omgsr_jax import checkpoint
+        from omgsr_jax import converted
 
         torch.manual_seed(0)
         self.config = config
@@ -64,7 +64,7 @@ class TorchTraining:
         scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
         self.alpha_bar = float(scheduler.alphas_cumprod[mid_timestep])
         self.t_m = mid_timestep
-        context = checkpoint.read_prompt(config.model.path)["context"]
+        context = converted.read_prompt(config.model.path)["context"]
         self.context = torch.from_numpy(np.array(context, np.float32))[None].to(self.device)
         self._place()
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omgsr_jax import checkpoint
 from omgsr_jax import perceptual as perceptual_networks
 from omgsr_jax.losses import adversarial, augment
 from omgsr_jax.models.layers import normal
@@ -25,6 +24,7 @@ from omgsr_jax.training import layout as sharding
 from omgsr_jax.training import state, step
 from omgsr_jax.training.blueprint import Blueprint, Weights
 from omgsr_jax.training.config import MeshConfig, TrainConfig, from_dict
+from omgsr_jax.weights import fill
 
 from .. import peft_adapters
 from .torch_training import TorchTraining
@@ -171,7 +171,7 @@ def random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray],
 def write_adapters(
     blueprint: Blueprint, frozen: Weights, adapters: Weights, folder: Path
 ) -> tuple[Path, Path]:
-    model = checkpoint.fill(blueprint.generator, frozen | adapters)
+    model = fill(blueprint.generator, frozen | adapters)
     specs = blueprint.generator_config
     assert specs.encoder_lora is not None
     assert specs.backbone_lora is not None

@@ -13,9 +13,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..checkpoint import weight_name
 from ..errors import InputError
-from ..placement import Rule, fitting
+from ..weights import Rule, fitting, weight_name
 
 _HEADS = "tensor"
 

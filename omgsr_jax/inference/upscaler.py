@@ -14,12 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from .. import assets, checkpoint
+from .. import assets, converted
 from ..errors import InputError
 from ..generator import OMGSR
 from . import colour, images, pictures, sharding
 from .engine import Engine, TilePolicy, Work
 from .pictures import Picture, resize
+from .prepare import INFERENCE_PRECISIONS, for_inference
 from .programs import Notify, Programs
 from .sizes import Enlargement, PublishedSizes, Size, padded, process_size, stages
 
@@ -322,13 +323,13 @@ def load(
     directory = assets.model_directory(model)
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
-    if precision not in checkpoint.INFERENCE_PRECISIONS:
-        expected = ", ".join(checkpoint.INFERENCE_PRECISIONS)
+    if precision not in INFERENCE_PRECISIONS:
+        expected = ", ".join(INFERENCE_PRECISIONS)
         raise InputError(f"precision must be one of {expected}, not {precision!r}")
     keep_compiled_programs()
     mesh = sharding.device_groups(devices, shards)
-    card = checkpoint.read_card(directory)
-    generator = checkpoint.for_inference(_read(directory, mesh), precision)
+    card = converted.read_card(directory)
+    generator = for_inference(_read(directory, mesh), precision)
     return Upscaler(
         generator,
         card.process_size,
@@ -344,9 +345,9 @@ def load(
 def _read(directory: str, mesh: Mesh) -> OMGSR:
     """The model on the host, or divided over the devices."""
     if mesh.size == mesh.shape["data"]:
-        return checkpoint.read(directory)
-    shapes = {name: leaf.shape for name, leaf in checkpoint.stored_shapes(directory).items()}
-    return checkpoint.read(directory, sharding=sharding.place(shapes, mesh).__getitem__)
+        return converted.read(directory)
+    shapes = {name: leaf.shape for name, leaf in converted.stored_shapes(directory).items()}
+    return converted.read(directory, sharding=sharding.place(shapes, mesh).__getitem__)
 
 
 def keep_compiled_programs() -> None:

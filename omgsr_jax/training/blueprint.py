@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .. import architectures, checkpoint, perceptual
+from .. import architectures, converted, perceptual
 from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.total import Networks
@@ -32,6 +32,7 @@ from ..models.features import Detail
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.vae import VAE
+from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import ModelConfig, TrainConfig
 
 Weights = dict[str, Array]
@@ -53,9 +54,7 @@ class Blueprint:
 
     @property
     def adapters(self) -> Shapes:
-        return shapes(
-            {n: v for n, v in checkpoint.weights(self.generator).items() if _is_adapter(v)}
-        )
+        return shapes({n: v for n, v in variables(self.generator).items() if _is_adapter(v)})
 
     @property
     def heads(self) -> Shapes:
@@ -69,16 +68,16 @@ class Blueprint:
     def _judging(self) -> dict[str, nnx.Variable]:
         if self.discriminator is None:
             return {}
-        found = checkpoint.weights(self.discriminator)
+        found = variables(self.discriminator)
         return {name: leaf for name, leaf in found.items() if name.startswith(_HEADS)}
 
     @property
     def frozen(self) -> Shapes:
         """Everything that is not trained, in the precision to compute in."""
-        dtype = checkpoint.PRECISIONS[self.config.model.precision]
+        dtype = PRECISIONS[self.config.model.precision]
         generator = {
             name: jax.ShapeDtypeStruct(leaf.shape, dtype)
-            for name, leaf in checkpoint.weights(self.generator).items()
+            for name, leaf in variables(self.generator).items()
             if not _is_adapter(leaf)
         }
         looked_through = {
@@ -86,18 +85,18 @@ class Blueprint:
                 leaf.shape, dtype if perceptual.is_backbone(network) else jnp.float32
             )
             for part, network in self.networks.items()
-            for name, leaf in checkpoint.weights(network).items()
+            for name, leaf in variables(network).items()
         }
         return generator | looked_through
 
     def assemble_networks(self, frozen: Mapping[str, Array]) -> Networks:
         """What the losses look through."""
         found: dict[str, Any] = {
-            part: checkpoint.fill(network, _below(f"{_NETWORKS}{part}.", frozen))
+            part: fill(network, below(f"{_NETWORKS}{part}.", frozen))
             for part, network in self.networks.items()
         }
         if _OWN_ENCODER in self.config.losses.networks:
-            found[_OWN_ENCODER] = checkpoint.fill(self.vae.encoder, _below("vae.encoder.", frozen))
+            found[_OWN_ENCODER] = fill(self.vae.encoder, below("vae.encoder.", frozen))
         return Networks(**found)
 
     def assemble_discriminator(
@@ -106,12 +105,13 @@ class Blueprint:
         assert self.discriminator is not None
         part = self.config.discriminator.backbone
         prefix = "vae.encoder." if part == _OWN_ENCODER else f"{_NETWORKS}{part}."
-        backbone = {f"backbone.{k}": v for k, v in _below(prefix, frozen).items()}
-        return take_apart(checkpoint.fill(self.discriminator, backbone | heads | spectral))
+        backbone = {f"backbone.{k}": v for k, v in below(prefix, frozen).items()}
+        return take_apart(fill(self.discriminator, backbone | heads | spectral))
 
 
-def by_name(state: nnx.State) -> Weights:
-    return {name: leaf[...] for name, leaf in checkpoint.by_name(state).items()}
+def values(state: nnx.State) -> Weights:
+    """The arrays of a state by name."""
+    return {name: leaf[...] for name, leaf in by_name(state).items()}
 
 
 def draw(config: TrainConfig) -> Blueprint:
@@ -150,7 +150,7 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
             f"{', '.join(architectures.ARCHITECTURES)}"
         )
     if model.path:
-        base = checkpoint.read_card(model.path).generator
+        base = converted.read_card(model.path).generator
     else:
         base = architectures.named(model.architecture)
     specs: dict[str, Any] = {
@@ -221,11 +221,3 @@ def _channels(backbone: Any, pixels: int) -> list[int]:
     image = jax.ShapeDtypeStruct((1, pixels, pixels, 3), jnp.float32)
     maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state).features(x), state, image)
     return [m.shape[-1] for m in maps]
-
-
-def _below(prefix: str, arrays: Mapping[str, Array]) -> Weights:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }

@@ -12,7 +12,7 @@ from ..data import PRESETS, PipelineConfig
 from ..errors import InputError
 from ..losses import texture
 from ..losses.total import LossWeights
-from ..placement import Rule
+from ..weights import Rule
 
 # Linear and convolution kernels both end in (in, out), so one rule fits them.
 DEFAULT_RULES: tuple[Rule, ...] = (

@@ -13,11 +13,10 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ..checkpoint import weight_name
 from ..errors import InputError
 from ..models.layers import Module
 from ..models.stack import EACH, Stack
-from ..placement import Rule, fitting
+from ..weights import Rule, fitting, weight_name
 from .config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")

@@ -19,13 +19,14 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from .. import architectures, checkpoint
+from .. import architectures, converted
 from ..data import make_pipeline, to_device
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.pixel import l1
 from ..losses.texture import texture
 from ..models.layers import normal
 from ..models.vae import VAE
+from ..weights import below, fill, variables
 from .blueprint import Weights, shapes
 from .config import (
     DataConfig,
@@ -133,10 +134,10 @@ def vae_task(config: PretrainConfig, psnr: Metric) -> Task:
     vae = VAE(architectures.named(config.architecture).vae, rngs=None)
 
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
-        filled = checkpoint.fill(vae, weights)
+        filled = fill(vae, weights)
         return autoencoding_loss(filled, images, key, kl=config.kl, edges=config.edges)
 
-    validate = _reconstruction(config, partial(checkpoint.fill, vae), psnr)
+    validate = _reconstruction(config, partial(fill, vae), psnr)
     return _task(config, _random(config, vae), loss, validate)
 
 
@@ -150,15 +151,17 @@ def decoder_task(config: PretrainConfig, trained: Weights, psnr: Metric) -> Task
     vae = VAE(architectures.named(config.architecture).vae, rngs=None)
     trained = {name: jnp.asarray(array) for name, array in trained.items()}
 
-    def fill(weights: Weights) -> VAE:
-        return checkpoint.fill(vae, with_decoder(trained, weights))
+    def refined(weights: Weights) -> VAE:
+        return fill(vae, with_decoder(trained, weights))
 
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
         for_colours, key = jax.random.split(key)
         images = recoloured(images, for_colours)
-        return texture_loss(fill(weights), images, key, edges=config.edges, weight=config.texture)
+        return texture_loss(
+            refined(weights), images, key, edges=config.edges, weight=config.texture
+        )
 
-    return _task(config, _part(trained, _DECODER), loss, _reconstruction(config, fill, psnr))
+    return _task(config, _part(trained, _DECODER), loss, _reconstruction(config, refined, psnr))
 
 
 def with_decoder(vae: Weights, stage: Weights) -> Weights:
@@ -173,7 +176,7 @@ def prior_task(config: PretrainConfig, base: "Base") -> Task:
 
     def loss(weights: Weights, images: Array, key: Array) -> tuple[Array, Metrics]:
         named = {_BACKBONE + name: array for name, array in weights.items()}
-        return denoising_loss(checkpoint.fill(generator, frozen | named), images, key)
+        return denoising_loss(fill(generator, frozen | named), images, key)
 
     return _task(config, _random(config, generator.backbone), loss, None)
 
@@ -186,8 +189,7 @@ class Base(NamedTuple):
 
     @property
     def vae(self) -> VAE:
-        found = {n.removeprefix(_VAE): v for n, v in self.params.items() if n.startswith(_VAE)}
-        return checkpoint.fill(VAE(self.generator.vae, rngs=None), found)
+        return fill(VAE(self.generator.vae, rngs=None), below(_VAE, self.params))
 
     def with_prior(self, weights: Mapping[str, Any]) -> "Base":
         named = {_BACKBONE + name: np.asarray(array) for name, array in weights.items()}
@@ -197,8 +199,8 @@ class Base(NamedTuple):
         """Writes a converted model."""
         generator = dataclasses.replace(self.generator, mid_timestep=mid_timestep)
         # So small a decoder shifts colours from place to place, which adain cannot mend.
-        card = checkpoint.ModelCard(generator, process_size, "", color="wavelet")
-        checkpoint.write(out, card, self.params)
+        card = converted.ModelCard(generator, process_size, "", color="wavelet")
+        converted.write(out, card, self.params)
 
 
 def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
@@ -217,7 +219,7 @@ def _part(weights: Weights, prefix: str) -> Weights:
 
 
 def _random(config: PretrainConfig, network: nnx.Module) -> Weights:
-    sizes = shapes(checkpoint.weights(network))
+    sizes = shapes(variables(network))
     everywhere = replicated(make_mesh(MeshConfig()))
     return random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed)
 

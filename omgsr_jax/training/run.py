@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
-from .. import checkpoint
+from .. import converted
 from ..cost.flops import step_flops
 from ..data import make_pipeline, to_device
 from ..errors import InputError
+from ..weights import PRECISIONS, variables
 from . import blueprint as blueprints
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
@@ -55,12 +56,12 @@ def make_task(config: TrainConfig, metrics: Mapping[str, Metric]) -> Task:
     )
 
 
-def trained_card(config: TrainConfig, blueprint: Blueprint) -> checkpoint.ModelCard:
+def trained_card(config: TrainConfig, blueprint: Blueprint) -> converted.ModelCard:
     """The description of the model that a run trains."""
     size = config.model.process_size or config.data.resolution
     if not config.model.path:
-        return checkpoint.ModelCard(blueprint.generator_config, size, prompt="")
-    base = checkpoint.read_card(config.model.path)
+        return converted.ModelCard(blueprint.generator_config, size, prompt="")
+    base = converted.read_card(config.model.path)
     return dataclasses.replace(base, generator=blueprint.generator_config, process_size=size)
 
 
@@ -75,14 +76,14 @@ def write_model(
     mesh = make_mesh(config.mesh)
     where = placed(blueprint, mesh)
     if config.model.path:
-        base = checkpoint.by_name_on_host(config.model.path)
+        base = converted.by_name_on_host(config.model.path)
     else:
         base = jax.device_get(load_frozen(blueprint, where)[0])
-    names = set(checkpoint.weights(blueprint.generator))
+    names = set(variables(blueprint.generator))
     params = {**base, **jax.device_get(adapters)}
     if precision:
-        dtype = checkpoint.PRECISIONS[precision]
+        dtype = PRECISIONS[precision]
         params = {name: array.astype(dtype) for name, array in params.items()}
-    checkpoint.write(
+    converted.write(
         out, trained_card(config, blueprint), {name: params[name] for name in sorted(names)}
     )

@@ -15,9 +15,11 @@ from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
-from .. import checkpoint, perceptual
+from .. import converted, perceptual
 from ..errors import InputError
 from ..models import stack
+from ..storage import PARAMS, restore
+from ..weights import variables
 from .blueprint import Blueprint, Shapes, Weights
 from .config import OptimizerConfig, TrainConfig
 from .layout import gathering, place
@@ -108,10 +110,10 @@ def load_frozen(blueprint: Blueprint, where: Placed) -> tuple[Weights, Weights]:
     config = blueprint.config
     if not config.model.path:
         return _random_frozen(blueprint, where), {}
-    stored = set(checkpoint.stored_shapes(config.model.path))
+    stored = set(converted.stored_shapes(config.model.path))
     everywhere = where.frozen_sharding | where.state_sharding.generator
-    params = checkpoint.restore(
-        epath.Path(config.model.path) / checkpoint.PARAMS,
+    params = restore(
+        epath.Path(config.model.path) / PARAMS,
         stored,
         lambda name: everywhere[name],
     )
@@ -133,7 +135,7 @@ def _load_networks(config: TrainConfig, where: Placed) -> Weights:
     return {
         f"networks.{part}.{name}": leaf[...]
         for part in parts
-        for name, leaf in checkpoint.weights(getattr(networks, part)).items()
+        for name, leaf in variables(getattr(networks, part)).items()
     }
 
 

@@ -15,10 +15,10 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .. import checkpoint
 from ..losses.adversarial import discriminator_loss, generator_loss
 from ..losses.total import Restoration, total
 from ..models.layers import normal
+from ..weights import below, fill
 from . import blueprint as names
 from .blueprint import Blueprint, Shapes, Weights
 from .layout import BATCH_AXES, batch_sharding, check_batch, replicated, rows_by_process
@@ -139,7 +139,7 @@ def _gradients(
             gan, next_state = generator_loss(
                 parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
             )
-            vectors = names.by_name(next_state)
+            vectors = names.values(next_state)
         loss, terms = total(
             config.losses,
             blueprint.assemble_networks(frozen),
@@ -170,7 +170,7 @@ def _gradients(
             chunk=config.discriminator.chunk,
             quirks=config.published,
         )
-        return config.losses.gan * loss, (loss, names.by_name(next_state))
+        return config.losses.gan * loss, (loss, names.values(next_state))
 
     d_gradient, (loss, spectral) = jax.grad(discriminator_side, has_aux=True)(state.discriminator)
     return (g_gradient, d_gradient), terms | {"discriminator": loss}, spectral, ok
@@ -181,11 +181,8 @@ def _restore(
 ) -> Restoration:
     """x_P from x_L through the adapted generator, and the targets without a gradient."""
     for_z_l, for_z_h, for_eps = keys
-    generator = checkpoint.fill(blueprint.generator, frozen | adapters)
-    vae = checkpoint.fill(
-        blueprint.vae,
-        {name.removeprefix("vae."): v for name, v in frozen.items() if name.startswith("vae.")},
-    )
+    generator = fill(blueprint.generator, frozen | adapters)
+    vae = fill(blueprint.vae, below("vae.", frozen))
     z_h = lax.stop_gradient(vae.scale(vae.encode(micro["hr"]).sample(for_z_h)))
     z_l = generator.encode(micro["lr"], for_z_l)
     x_p = generator.decode(generator.one_step(z_l))

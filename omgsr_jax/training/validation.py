@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from .. import checkpoint
 from ..data import PRESETS, PipelineConfig, make_pipeline
+from ..weights import fill
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
 from .layout import batch_sharding, replicated
@@ -28,7 +28,7 @@ def make_validator(
     generator = on_mesh(blueprint, where).generator
     share = mesh.shape["data"] * mesh.shape["fsdp"]
     restore = jax.jit(
-        lambda adapters, frozen, x: checkpoint.fill(generator, frozen | adapters)(x),
+        lambda adapters, frozen, x: fill(generator, frozen | adapters)(x),
         in_shardings=(
             where.state_sharding.generator,
             where.frozen_sharding,

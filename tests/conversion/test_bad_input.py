@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from conversion.parity import random_checkpoints
 from conversion.parity.random_checkpoints import PRESETS
-from omgsr_jax import checkpoint, cli
+from omgsr_jax import cli, converted
+from omgsr_jax.errors import InputError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 ADAPTER = "unet_lora_adapter"
@@ -210,8 +211,8 @@ def test_a_killed_conversion_leaves_nothing_that_loads(tiny_base, tmp_path):
     process.wait()
     assert not out.exists()
     assert partial.exists(), "the conversion was over before it could be killed"
-    with pytest.raises(checkpoint.InputError, match="is not a converted model"):
-        checkpoint.read(partial)
+    with pytest.raises(InputError, match="is not a converted model"):
+        converted.read(partial)
     assert cli.main(["convert", "--base", str(tiny_base), "--out", str(out)]) == 0
     assert list(tmp_path.iterdir()) == [out]
 

@@ -13,7 +13,9 @@ from transformers import AutoTokenizer, CLIPTextModel
 
 from conversion.convert import convert, export
 from conversion.parity.inference import TorchPipeline, compare_stages, jax_stages
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
+from omgsr_jax.inference.prepare import for_inference
+from omgsr_jax.weights import variables
 from tests.helpers import images, relative_error
 
 
@@ -30,17 +32,17 @@ def test_converted_model_agrees_with_pytorch_at_every_stage(tiny_base, tiny_adap
 
 
 def test_prompt_embeddings_are_those_of_transformers(tiny_base, tiny_model):
-    card = checkpoint.read_card(tiny_model)
+    card = converted.read_card(tiny_model)
     tokenizer = AutoTokenizer.from_pretrained(tiny_base / "tokenizer")
     ids = tokenizer(card.prompt, padding="max_length", truncation=True, return_tensors="pt")
     with torch.no_grad():
         expected = CLIPTextModel.from_pretrained(tiny_base / "text_encoder")(ids.input_ids)[0]
-    ours = checkpoint.read_prompt(tiny_model)["context"]
+    ours = converted.read_prompt(tiny_model)["context"]
     assert relative_error(ours, expected[0].numpy()) <= 1e-5
 
 
 def test_the_recipe_of_the_base_fills_in_what_is_not_said(tiny_model):
-    card = checkpoint.read_card(tiny_model)
+    card = converted.read_card(tiny_model)
     assert (card.generator.mid_timestep, card.process_size, card.color) == (195, 512, "adain")
     assert card.prompt.startswith("A high-resolution, 8K")
     assert card.sources.keys() >= {
@@ -51,7 +53,7 @@ def test_the_recipe_of_the_base_fills_in_what_is_not_said(tiny_model):
 
 
 def test_alpha_bar_is_that_of_the_checkpoints_scheduler(tiny_base, tiny_model):
-    process = checkpoint.read_card(tiny_model).generator.process
+    process = converted.read_card(tiny_model).generator.process
     expected = DDPMScheduler.from_pretrained(tiny_base / "scheduler").alphas_cumprod.numpy()
     np.testing.assert_allclose(process.alpha_bar(np.arange(1000)), expected, rtol=2e-6)
 
@@ -59,13 +61,11 @@ def test_alpha_bar_is_that_of_the_checkpoints_scheduler(tiny_base, tiny_model):
 def test_convert_export_convert_is_bitwise_stable(tiny_model, tmp_path):
     export(tiny_model, tmp_path / "exported")
     convert(str(tmp_path / "exported"), tmp_path / "again", adapter=str(tmp_path / "exported"))
-    first, again = (
-        checkpoint.weights(checkpoint.read(d)) for d in (tiny_model, tmp_path / "again")
-    )
+    first, again = (variables(converted.read(d)) for d in (tiny_model, tmp_path / "again"))
     assert first.keys() == again.keys()
     for name in first:
         np.testing.assert_array_equal(first[name][...], again[name][...], err_msg=name)
-    cards = [checkpoint.read_card(d).to_json() for d in (tiny_model, tmp_path / "again")]
+    cards = [converted.read_card(d).to_json() for d in (tiny_model, tmp_path / "again")]
     assert {**cards[0], "sources": None} == {**cards[1], "sources": None}
 
 
@@ -75,7 +75,7 @@ def test_pytorch_loads_what_is_exported_and_computes_the_same(
     out = tmp_path / "exported"
     export(tiny_model, out)
     x = images(3, 1, 32, 32, 3)
-    prompt = checkpoint.read_prompt(tiny_model)
+    prompt = converted.read_prompt(tiny_model)
     original = TorchPipeline(tiny_base, tiny_adapter, 195, prompt).stages(x)
     exported = TorchPipeline(out, out, 195, prompt).stages(x)
     for stage, values in original.items():
@@ -86,10 +86,10 @@ def test_bf16_conversion_stores_the_base_in_bf16_and_the_adapters_in_fp32(
     tiny_base, tiny_adapter, tmp_path
 ):
     convert(str(tiny_base), tmp_path / "m", adapter=str(tiny_adapter), precision="bf16")
-    for name, leaf in checkpoint.stored_shapes(tmp_path / "m").items():
+    for name, leaf in converted.stored_shapes(tmp_path / "m").items():
         fp32 = ".lora_" in name or name.startswith("prompt.")
         assert leaf.dtype == (jnp.float32 if fp32 else jnp.bfloat16), name
-    model = checkpoint.for_inference(checkpoint.read(tmp_path / "m"), "bf16")
+    model = for_inference(converted.read(tmp_path / "m"), "bf16")
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.bfloat16)}
     image = jax_stages(model, images(0, 1, 32, 32, 3))["decode"]
     assert np.isfinite(image).all()
@@ -117,7 +117,7 @@ def test_sharded_and_fp16_checkpoints_convert_to_the_same_weights(variants, tiny
     for name, folder in {"single": tiny_base, **variants}.items():
         convert(str(folder), out / name)
     single, sharded, fp16 = (
-        checkpoint.weights(checkpoint.read(out / name)) for name in ("single", "sharded", "fp16")
+        variables(converted.read(out / name)) for name in ("single", "sharded", "fp16")
     )
     for name, leaf in single.items():
         np.testing.assert_array_equal(leaf[...], sharded[name][...], err_msg=name)
@@ -153,8 +153,6 @@ def test_old_names_of_the_vae_attention_and_of_clip_are_understood(tiny_base, tm
         (base / part / "config.json").write_text(json.dumps(config))
     convert(str(base), tmp_path / "from_old")
     convert(str(tiny_base), tmp_path / "from_new")
-    old, new = (
-        checkpoint.weights(checkpoint.read(tmp_path / name)) for name in ("from_old", "from_new")
-    )
+    old, new = (variables(converted.read(tmp_path / name)) for name in ("from_old", "from_new"))
     for name in new:
         np.testing.assert_array_equal(old[name][...], new[name][...], err_msg=name)

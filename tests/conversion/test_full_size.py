@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conversion.parity import random_checkpoints
-from omgsr_jax import checkpoint
+from omgsr_jax.cli_info import describe
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_converting_sd_turbo_to_bf16_stays_below_6_gb(tmp_path):
     peak_gb = int(run.stdout.split("peak kB")[1]) * 1024 / 1e9
     assert peak_gb < 6
 
-    shown = checkpoint.describe(tmp_path / "out")
+    shown = describe(tmp_path / "out")
     assert shown["backbone"] == "unet, 865.91 M parameters"
     assert shown["VAE"] == "4 channels, 83.65 M parameters"
     assert "on 194 layers" in shown["backbone LoRA"]

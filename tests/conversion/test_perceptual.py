@@ -8,9 +8,10 @@ import torch
 
 from conversion.perceptual import convert_perceptual
 from conversion.tensor_files import write_safetensors
-from omgsr_jax import checkpoint, perceptual
+from omgsr_jax import perceptual
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.alexnet import AlexNetConfig
+from omgsr_jax.storage import FORMAT
 from tests.torch_networks import alexnet
 
 _WIDTHS = (4, 6, 8, 8, 8)
@@ -107,6 +108,6 @@ def test_reading_names_what_is_missing_or_damaged(source, tmp_path):
     with pytest.raises(InputError, match="has no vgg; it has alexnet, lpips_alex"):
         perceptual.read(out, ["vgg", "alexnet"])
     content = json.loads((out / perceptual.CARD).read_text())
-    (out / perceptual.CARD).write_text(json.dumps(content | {"format": checkpoint.FORMAT + 1}))
+    (out / perceptual.CARD).write_text(json.dumps(content | {"format": FORMAT + 1}))
     with pytest.raises(InputError, match="has format"):
         perceptual.read(out, ["alexnet"])

@@ -10,11 +10,14 @@ from peft import LoraConfig, PeftModel
 
 from conversion.convert import convert, export
 from conversion.parity.inference import TorchPipeline, compare_stages
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
+from omgsr_jax.cli_info import describe
+from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models import lora
 from omgsr_jax.models.flux import Flux, FluxConfig
 from omgsr_jax.models.lora import FLUX_TARGETS, LoRASpec
 from omgsr_jax.process import FlowMatching
+from omgsr_jax.weights import variables
 from tests.helpers import images, relative_error
 
 
@@ -38,18 +41,18 @@ def test_the_published_targets_wrap_the_layers_that_peft_wraps():
 def test_the_full_size_has_as_many_weights_as_flux():
     with torch.device("meta"):
         theirs = FluxTransformer2DModel(guidance_embeds=True)
-    ours = checkpoint.weights(Flux(FluxConfig(), rngs=None))
+    ours = variables(Flux(FluxConfig(), rngs=None))
     size = sum(int(np.prod(leaf.shape)) for leaf in ours.values())
     assert size == sum(weight.numel() for weight in theirs.parameters()) == 11_901_408_320
 
 
 def test_every_stage_agrees_with_pytorch(flux_base, flux_adapter, flux_model):
-    x, prompt = images(0, 2, 32, 48, 3), checkpoint.read_prompt(flux_model)
+    x, prompt = images(0, 2, 32, 48, 3), converted.read_prompt(flux_model)
     correct, published = (
         TorchPipeline(flux_base, flux_adapter, 244, prompt, published=choice).stages(x)
         for choice in (False, True)
     )
-    model = checkpoint.for_inference(checkpoint.read(flux_model), "fp32")
+    model = for_inference(converted.read(flux_model), "fp32")
     z_l = jax.jit(model.encode)(jnp.asarray(x))
     z_p = jax.jit(model.one_step)(z_l)
     assert relative_error(z_l, correct["encode"]) <= 1e-5
@@ -71,7 +74,7 @@ def test_bf16_loses_no_more_than_pytorchs(flux_base, flux_adapter, flux_model):
 
 
 def test_the_recipe_of_flux_fills_in_what_is_not_said(flux_model):
-    card = checkpoint.read_card(flux_model)
+    card = converted.read_card(flux_model)
     assert (card.generator.mid_timestep, card.prompt) == (244, "")
     assert card.generator.process == FlowMatching()
     assert card.generator.prompt_shapes == {"context": (24, 48), "pooled": (48,)}
@@ -80,7 +83,7 @@ def test_the_recipe_of_flux_fills_in_what_is_not_said(flux_model):
         "flux_adapter/adapter_model.safetensors",
     }
     assert sum(name.startswith("transformer/") and "-of-" in name for name in card.sources) > 2
-    described = checkpoint.describe(flux_model)
+    described = describe(flux_model)
     assert described["backbone"].startswith("flux")
     assert "on 34 layers" in described["backbone LoRA"]
 
@@ -89,17 +92,15 @@ def test_convert_export_convert_is_bitwise_stable(flux_base, flux_adapter, flux_
     out = tmp_path / "exported"
     export(flux_model, out)
     convert(str(out), tmp_path / "again", adapter=str(out))
-    first, again = (
-        checkpoint.weights(checkpoint.read(d)) for d in (flux_model, tmp_path / "again")
-    )
+    first, again = (variables(converted.read(d)) for d in (flux_model, tmp_path / "again"))
     assert first.keys() == again.keys()
     for name in first:
         np.testing.assert_array_equal(first[name][...], again[name][...], err_msg=name)
-    cards = [checkpoint.read_card(d).to_json() for d in (flux_model, tmp_path / "again")]
+    cards = [converted.read_card(d).to_json() for d in (flux_model, tmp_path / "again")]
     assert {**cards[0], "sources": None} == {**cards[1], "sources": None}
 
     # And PyTorch loads it, with peft's own reader, and computes the same.
-    x, prompt = images(3, 1, 16, 16, 3), checkpoint.read_prompt(flux_model)
+    x, prompt = images(3, 1, 16, 16, 3), converted.read_prompt(flux_model)
     original = TorchPipeline(flux_base, flux_adapter, 244, prompt).stages(x)
     for stage, values in TorchPipeline(out, out, 244, prompt).stages(x).items():
         # The same weights; PyTorch's sums depend on how they lie in memory.
@@ -123,7 +124,7 @@ def test_the_published_conditioning_is_rounded_and_the_step_is_not(flux_base, fl
     assert float(1000 * process.conditioning(244, published=True)) == float(told) == 504.0
     assert float(process.conditioning(244)) == float(process.sigma(244))
 
-    model = checkpoint.for_inference(checkpoint.read(flux_model), "fp32")
+    model = for_inference(converted.read(flux_model), "fp32")
     z = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 6, 16), np.float32))
     velocity = jax.jit(lambda z: model.predict(z, published=True))(z)
     step = z - process.sigma(244) * velocity

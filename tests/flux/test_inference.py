@@ -15,8 +15,9 @@ from PIL import Image
 
 import omgsr_jax
 from conversion.parity.inference import TorchPipeline, psnr
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
 from omgsr_jax.errors import InputError
+from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models import flux, int8
 from omgsr_jax.models.layers import Linear
 from tests.helpers import relative_error
@@ -33,7 +34,7 @@ def upscaler(flux_model):
 
 @pytest.fixture(scope="module")
 def torch_pipelines(flux_base, flux_adapter, flux_model):
-    prompt = checkpoint.read_prompt(flux_model)
+    prompt = converted.read_prompt(flux_model)
     return [
         TorchPipeline(flux_base, flux_adapter, 244, prompt, published=published)
         for published in (False, True)
@@ -58,7 +59,7 @@ def test_int8_quantises_the_blocks_and_little_is_lost(flux_model):
     z = np.random.default_rng(0).standard_normal((1, 8, 8, 16)).astype(np.float32)
     outputs, sizes = [], []
     for precision in ("bf16", "int8"):
-        model = checkpoint.for_inference(checkpoint.read(flux_model), precision)
+        model = for_inference(converted.read(flux_model), precision)
         outputs.append(jax.jit(model.predict)(z).astype(np.float32))
         blocks = (model.backbone.transformer_blocks, model.backbone.single_transformer_blocks)
         sizes.append(sum(leaf.nbytes for leaf in jax.tree.leaves([nnx.state(b) for b in blocks])))

@@ -10,7 +10,7 @@ from PIL import Image
 
 import omgsr_jax
 from conversion.parity.inference import TorchPipeline, psnr
-from omgsr_jax import checkpoint
+from omgsr_jax import converted
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import vae_tiles
 from omgsr_jax.inference.pictures import from_array
@@ -25,8 +25,8 @@ from .torch_tiles import torch_tiled
 
 @pytest.fixture(scope="module")
 def torch_pipeline(tiny_base, tiny_adapter, model_64) -> TorchPipeline:
-    card = checkpoint.read_card(model_64)
-    prompt = checkpoint.read_prompt(model_64)
+    card = converted.read_card(model_64)
+    prompt = converted.read_prompt(model_64)
     return TorchPipeline(tiny_base, tiny_adapter, card.generator.mid_timestep, prompt)
 
 
@@ -164,9 +164,9 @@ def test_unusable_options_are_refused(upscaler, wrong):
 def test_colours_are_by_default_what_the_models_card_says(model_64, tmp_path, said):
     """A card from before cards said so means adain."""
     model = shutil.copytree(model_64, tmp_path / "model")
-    card = json.loads((model / checkpoint.CARD).read_text())
+    card = json.loads((model / converted.CARD).read_text())
     assert card.pop("color") == "adain"
-    (model / checkpoint.CARD).write_text(json.dumps(card | ({"color": said} if said else {})))
+    (model / converted.CARD).write_text(json.dumps(card | ({"color": said} if said else {})))
     upscaler = omgsr_jax.load(model)
     results = {
         color: np.asarray(upscaler.upscale(photo(16, 16), color=color))
@@ -179,8 +179,8 @@ def test_colours_are_by_default_what_the_models_card_says(model_64, tmp_path, sa
 
 def test_a_card_with_unknown_colours_is_refused(model_64, tmp_path):
     model = shutil.copytree(model_64, tmp_path / "model")
-    card = json.loads((model / checkpoint.CARD).read_text())
-    (model / checkpoint.CARD).write_text(json.dumps(card | {"color": "rgb"}))
+    card = json.loads((model / converted.CARD).read_text())
+    (model / converted.CARD).write_text(json.dumps(card | {"color": "rgb"}))
     with pytest.raises(InputError, match="color must be one of"):
         omgsr_jax.load(model)
 

@@ -8,7 +8,6 @@ import torch
 from flax import nnx
 
 from conversion.parity.inference import relative_error, to_nchw
-from omgsr_jax import checkpoint
 from omgsr_jax.losses import adversarial
 from omgsr_jax.losses.adversarial import bce
 from omgsr_jax.losses.augment import augment, draw
@@ -16,6 +15,7 @@ from omgsr_jax.losses.total import LossWeights, Networks, Restoration, total
 from omgsr_jax.models.discriminator import Discriminator, TokenHeadsConfig, take_apart
 from omgsr_jax.models.spectral_norm import SpectralVector
 from omgsr_jax.process import DDPM
+from omgsr_jax.weights import fill, variables
 from tests.helpers import images
 from tests.losses import references
 
@@ -42,9 +42,9 @@ def parts():
     rng = np.random.default_rng(0)
     drawn = {
         name: rng.standard_normal(leaf.shape).astype(np.float32)
-        for name, leaf in checkpoint.weights(discriminator).items()
+        for name, leaf in variables(discriminator).items()
     }
-    return take_apart(checkpoint.fill(discriminator, jax.tree.map(jnp.asarray, drawn)))
+    return take_apart(fill(discriminator, jax.tree.map(jnp.asarray, drawn)))
 
 
 @pytest.fixture(scope="module")

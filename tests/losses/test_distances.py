@@ -13,7 +13,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 from conversion.parity.inference import relative_error, to_nchw
 from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
-from omgsr_jax import checkpoint, perceptual
+from omgsr_jax import perceptual
 from omgsr_jax.losses.chunks import chunks, starts
 from omgsr_jax.losses.dists import DISTSConfig, DISTSWeights, dists, oc_dists, oc_ea_dists
 from omgsr_jax.losses.dv3cd import dv3cd
@@ -24,6 +24,7 @@ from omgsr_jax.losses.total import Networks
 from omgsr_jax.models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
 from omgsr_jax.models.vgg import VGG, VGGConfig
 from omgsr_jax.process import DDPM, FlowMatching
+from omgsr_jax.weights import fill, variables
 from tests.helpers import images
 from tests.losses import references
 from tests.torch_networks import alexnet, vgg16
@@ -301,9 +302,9 @@ def shallow():
     rng = np.random.default_rng(0)
     drawn = {
         name: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32)
-        for name, leaf in checkpoint.weights(networks).items()
+        for name, leaf in variables(networks).items()
     }
-    return checkpoint.fill(networks, drawn)
+    return fill(networks, drawn)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

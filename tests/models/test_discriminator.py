@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.utils import spectral_norm
 
 from conversion.parity.inference import relative_error, to_nchw
-from omgsr_jax import checkpoint
 from omgsr_jax.models.discriminator import (
     Discriminator,
     PatchHeads,
@@ -24,6 +23,7 @@ from omgsr_jax.models.discriminator import (
 from omgsr_jax.models.features import Detail
 from omgsr_jax.models.layers import Conv, Linear
 from omgsr_jax.models.spectral_norm import SpectralNorm, SpectralVector
+from omgsr_jax.weights import fill, variables
 
 _CHANNELS = (8, 12, 16)
 
@@ -106,7 +106,7 @@ def _filled(ours, theirs):
             params[f"{name}.kernel"] = _kernel(layer.weight_orig)
             params[f"{name}.bias"] = layer.bias.detach().numpy()
     # PyTorch updates its vectors in place: ours must not share their memory.
-    return checkpoint.fill(ours, {name: jnp.array(array) for name, array in params.items()})
+    return fill(ours, {name: jnp.array(array) for name, array in params.items()})
 
 
 def _kernel(weight):
@@ -280,9 +280,9 @@ def test_a_discriminator_comes_apart_into_heads_vectors_and_a_frozen_backbone():
     rng = np.random.default_rng(0)
     drawn = {
         name: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32)
-        for name, leaf in checkpoint.weights(discriminator).items()
+        for name, leaf in variables(discriminator).items()
     }
-    discriminator = checkpoint.fill(discriminator, drawn)
+    discriminator = fill(discriminator, drawn)
     parts = take_apart(discriminator)
     assert {path[0] for path, _ in parts.heads.flat_state()} == {"heads"}
     assert {type(leaf) for _, leaf in parts.spectral.flat_state()} == {SpectralVector}

@@ -12,11 +12,11 @@ from peft import LoraConfig, PeftModel
 from conversion import peft_adapters
 from conversion.parity.inference import to_nchw, to_nhwc
 from conversion.parity.random_checkpoints import PRESETS
-from omgsr_jax import checkpoint
 from omgsr_jax.models import lora
 from omgsr_jax.models.lora import SD_TARGETS, LoRASpec
 from omgsr_jax.models.unet import UNet, UNetConfig
 from omgsr_jax.models.vae import VAE, VAEConfig
+from omgsr_jax.weights import by_name, fill, variables
 from tests.helpers import images, read_network, relative_error
 
 
@@ -77,10 +77,10 @@ def adapted(request, tmp_path_factory):
     adapter = folder / "vae_encoder_lora_adapter"
 
     ours = read_network("vae", folder / "vae").encoder
-    bare = checkpoint.weights(ours)
+    bare = variables(ours)
     lora.inject(ours, peft_adapters.read_spec(adapter), rngs=nnx.Rngs(0))
     factors = peft_adapters.read_factors(adapter, ours)
-    ours = checkpoint.fill(ours, {**{k: v[...] for k, v in bare.items()}, **factors})
+    ours = fill(ours, {**{k: v[...] for k, v in bare.items()}, **factors})
     return ours, peft_encoder.eval()
 
 
@@ -127,13 +127,13 @@ def test_fresh_adapters_change_nothing_and_are_what_trains():
     lora.inject(encoder, LoRASpec(64, 64), rngs=nnx.Rngs(1))
     np.testing.assert_array_equal(before, jax.jit(encoder)(x))
 
-    factors = checkpoint.weights(encoder)
+    factors = variables(encoder)
     spread = [float(jnp.std(v[...])) for k, v in factors.items() if "lora_A" in k]
     np.testing.assert_allclose(spread, 1 / 64, rtol=0.2)  # peft's "gaussian" start
 
     graph, trained, frozen = nnx.split(encoder, nnx.LoRAParam, ...)
     gradient = jax.jit(jax.grad(lambda t: jnp.sum(nnx.merge(graph, t, frozen)(x) ** 2)))(trained)
-    moved = {k: float(jnp.abs(v[...]).max()) for k, v in checkpoint.by_name(gradient).items()}
+    moved = {k: float(jnp.abs(v[...]).max()) for k, v in by_name(gradient).items()}
     assert all(
         ("lora_B" in name) == (size > 0) for name, size in moved.items()
     )  # B is 0, so A rests

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax import checkpoint, timestep
+from omgsr_jax import converted
 from omgsr_jax.architectures import ARCHITECTURES
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.losses.texture import texture
 from omgsr_jax.models.vae import VAE, Posterior
+from omgsr_jax.timestep import optimum as timestep
 from omgsr_jax.training import loop, pretrain
 from omgsr_jax.training.config import DataConfig, OptimizerConfig, RunConfig, ValidationConfig
+from omgsr_jax.weights import fill, variables
 from tests.helpers import relative_error
 
 SMALLEST = ARCHITECTURES["smallest"]
@@ -110,7 +112,7 @@ def test_denoising_is_the_error_of_the_predicted_noise_and_leaves_the_vae_alone(
     key = jax.random.key(1)
 
     def loss(params):
-        filled = checkpoint.fill(generator, params)
+        filled = fill(generator, params)
         return pretrain.denoising_loss(filled, images, key)[0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(
@@ -149,10 +151,10 @@ def test_the_stages_learn_and_make_a_base_that_loads(config, tmp_path):
     prior = _trained(pretrain.prior_task(config, base), config, tmp_path / "prior")
     assert int(prior.step) == 10
     base.with_prior(prior.ema).write(tmp_path / "base", mid_timestep=77, process_size=64)
-    card = checkpoint.read_card(tmp_path / "base")
+    card = converted.read_card(tmp_path / "base")
     assert (card.generator.mid_timestep, card.process_size, card.color) == (77, 64, "wavelet")
     assert card.generator.vae == base.generator.vae
-    stored = checkpoint.by_name_on_host(tmp_path / "base")
+    stored = converted.by_name_on_host(tmp_path / "base")
     np.testing.assert_array_equal(
         stored["vae.encoder.conv_in.kernel"], vae.ema["encoder.conv_in.kernel"]
     )
@@ -183,7 +185,7 @@ def test_unknown_architectures_are_named(config):
 
 
 def _random_vae():
-    shapes = checkpoint.weights(VAE(SMALLEST.vae, rngs=None))
+    shapes = variables(VAE(SMALLEST.vae, rngs=None))
     rng = np.random.default_rng(0)
     return {
         name: rng.standard_normal(leaf.shape).astype(np.float32) * 0.1

@@ -12,11 +12,11 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from omgsr_jax.checkpoint import by_name
 from omgsr_jax.errors import InputError
 from omgsr_jax.training import blueprint, state
 from omgsr_jax.training.config import DEFAULT_RULES, MeshConfig
 from omgsr_jax.training.layout import check_batch, make_mesh, specs_by_name
+from omgsr_jax.weights import by_name
 
 from .runs import smallest
 

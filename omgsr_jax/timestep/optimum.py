@@ -20,10 +20,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .errors import InputError
-from .models.vae import VAE
-from .process import Process
-from .timestep_plot import Panel, draw
+from ..errors import InputError
+from ..models.vae import VAE
+from ..process import Process
+from .picture import Panel, draw
 
 Encode = Callable[[Array], Array]  # images (b h w 3, in [-1, 1]) to latents
 Curve = Callable[["Moments", Array, Array], Array]

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omgsr_jax import checkpoint, cli
+from omgsr_jax import cli, converted
+from omgsr_jax.cli_info import describe
 from omgsr_jax.errors import InputError
+from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.lora import LoRA
 from omgsr_jax.models.paths import get, modules
+from omgsr_jax.weights import variables
 
 
 @pytest.fixture
@@ -32,10 +35,8 @@ def test_a_model_is_found_by_a_relative_path(model, monkeypatch, capsys):
     monkeypatch.chdir(model.parent)
     assert cli.main(["info", model.name]) == 0
     assert "mid-timestep:   195" in capsys.readouterr().out
-    assert set(checkpoint.weights(checkpoint.read(model.name))) == set(
-        checkpoint.weights(checkpoint.read(model))
-    )
-    assert checkpoint.read_vae(model.name).config == checkpoint.read_card(model).generator.vae
+    assert set(variables(converted.read(model.name))) == set(variables(converted.read(model)))
+    assert converted.read_vae(model.name).config == converted.read_card(model).generator.vae
 
 
 def test_parameter_counts_are_those_of_the_checkpoint(tiny_base, tiny_model):
@@ -43,7 +44,7 @@ def test_parameter_counts_are_those_of_the_checkpoint(tiny_base, tiny_model):
 
     unet = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
     millions = sum(weight.numel() for weight in unet.parameters()) / 1e6
-    assert f"{millions:.2f} M" in checkpoint.describe(tiny_model)["backbone"]
+    assert f"{millions:.2f} M" in describe(tiny_model)["backbone"]
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path, capsys):
@@ -60,19 +61,19 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path, capsys):
     ],
 )
 def test_a_damaged_card_is_refused(model, edit, expected):
-    path = model / checkpoint.CARD
+    path = model / converted.CARD
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
     with pytest.raises(InputError, match=expected):
-        checkpoint.read_card(model)
+        converted.read_card(model)
 
 
 def test_weights_that_do_not_fit_the_card_are_refused(model):
-    path = model / checkpoint.CARD
+    path = model / converted.CARD
     card = json.loads(path.read_text())
     card["generator"]["encoder_lora"] = None
     path.write_text(json.dumps(card))
     with pytest.raises(InputError, match="0 are missing, 38 too many"):
-        checkpoint.read(model)
+        converted.read(model)
 
 
 def test_weights_go_where_the_sharding_says(tiny_model):
@@ -87,7 +88,7 @@ def test_weights_go_where_the_sharding_says(tiny_model):
         asked.append(name)
         return sharding
 
-    weights = checkpoint.weights(checkpoint.read(tiny_model, sharding=rule))
+    weights = variables(converted.read(tiny_model, sharding=rule))
     assert set(asked) == set(weights)
     assert all(leaf[...].sharding == sharding for leaf in weights.values())
 
@@ -99,7 +100,7 @@ def test_a_model_does_not_tell_where_it_was_written(tiny_model):
 
 
 def test_adapters_on_a_bf16_base_keep_their_digits_where_fp32_is_asked_for(tiny_model):
-    model = checkpoint.read(tiny_model)
+    model = converted.read(tiny_model)
     expected = {}
     for path, layer in modules(model.backbone):
         if isinstance(layer, LoRA):
@@ -107,6 +108,6 @@ def test_adapters_on_a_bf16_base_keep_their_digits_where_fp32_is_asked_for(tiny_
             kernel.set_value(jnp.asarray(kernel[...], jnp.bfloat16))
             expected[path] = np.asarray(kernel[...], np.float32) + np.asarray(layer.delta())
     assert expected
-    merged = checkpoint.for_inference(model, "fp32").backbone
+    merged = for_inference(model, "fp32").backbone
     for path, kernel in expected.items():
         np.testing.assert_allclose(get(merged, path).kernel[...], kernel, rtol=0, atol=1e-6)

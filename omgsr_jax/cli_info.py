@@ -1,0 +1,52 @@
+"""`omgsr info`: what a converted model is."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from . import converted
+from .converted import kind_name
+from .models import stack
+from .models.lora import LoRASpec
+
+
+def describe(directory: str | Path) -> dict[str, Any]:
+    """What a converted model is, for people to read; the weights are not loaded."""
+    card, shapes = converted.read_card(directory), converted.stored_shapes(directory)
+    generator = card.generator
+
+    def parameters(prefix: str, *, adapter: bool = False) -> str:
+        sizes = (
+            math.prod(leaf.shape)
+            for name, leaf in shapes.items()
+            if name.startswith(prefix) and (".lora_" in name) == adapter
+        )
+        return f"{sum(sizes) / 1e6:.2f} M"
+
+    def adapter(spec: LoRASpec | None, prefix: str) -> str:
+        if spec is None:
+            return "none"
+        layers = sum(
+            stack.depth(name, leaf.shape)
+            for name, leaf in shapes.items()
+            if name.startswith(prefix) and name.endswith("lora_A.kernel")
+        )
+        size = parameters(prefix, adapter=True)
+        return f"rank {spec.rank}, alpha {spec.alpha}, on {layers} layers, {size} parameters"
+
+    files = [path for path in Path(directory).rglob("*") if path.is_file()]
+    return {
+        "model": directory,
+        "backbone": f"{kind_name(generator.backbone)}, {parameters('backbone.')} parameters",
+        "backbone LoRA": adapter(generator.backbone_lora, "backbone."),
+        "VAE": f"{generator.vae.latent_channels} channels, {parameters('vae.')} parameters",
+        "encoder LoRA": adapter(generator.encoder_lora, "vae.encoder."),
+        "process": f"{kind_name(generator.process)}, {generator.process.timesteps} timesteps",
+        "mid-timestep": generator.mid_timestep,
+        "process size": f"{card.process_size} px",
+        "prompt": repr(card.prompt),
+        "color": card.color,
+        "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
+        "size on disk": f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
+        "sources": dict(card.sources),
+    }

@@ -1,0 +1,45 @@
+"""A converted model made ready to compute with: adapters merged, weights cast, on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..generator import OMGSR
+from ..models import int8, lora
+from ..weights import PRECISIONS, Module
+
+INFERENCE_PRECISIONS = (*PRECISIONS, "int8")
+
+
+def for_inference(model: OMGSR, precision: str) -> OMGSR:
+    """Merges the adapters (in fp32), casts to the precision to compute in, and moves to the device.
+
+    "int8" quantises the backbone's blocks and computes in bf16. All of it is done on the host where
+    the weights are there, which spares memory, and compiling hundreds of small programs; and on the
+    devices over which they are divided, where they are.
+    """
+    dtype = PRECISIONS["bf16" if precision == "int8" else precision]
+    with jax.default_matmul_precision("highest"):
+        lora.merge(model.vae.encoder, dtype=dtype)
+        lora.merge(model.backbone, dtype=dtype)
+    model = _mapped(model, lambda leaf: leaf.astype(dtype, copy=False))
+    if precision == "int8":
+        int8.quantise(model.backbone, dtype)
+    return _mapped(model, jnp.asarray)
+
+
+def _mapped(model: Module, change: Callable[[Any], Any]) -> Module:
+    """`model` with its arrays changed one by one; it loses them, as there may not be room twice."""
+    graph, state = nnx.split(model)
+    leaves, treedef = jax.tree.flatten(state)
+    del state
+    for _, part in nnx.iter_modules(model):
+        for name, value in list(vars(part).items()):
+            if isinstance(value, nnx.Variable):
+                delattr(part, name)
+    for i, leaf in enumerate(leaves):
+        leaves[i] = change(leaf)
+    return nnx.merge(graph, jax.tree.unflatten(treedef, leaves))

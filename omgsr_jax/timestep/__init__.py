@@ -1,0 +1,5 @@
+"""The mid-timestep: the search for it, and a picture of what was found.
+
+optimum.py   three criteria, as means over images, and where each is smallest
+picture.py   their curves as one SVG
+"""

@@ -1,0 +1,62 @@
+"""Weights by name: a model's variables in a flat dict, back again, and rules on their names.
+
+A weight's name is its path in the model, such as `vae.encoder.conv_in.kernel`; an adapter's
+factors stand beside the kernel that they adapt (`vae.encoder.conv_in.lora_A.kernel`). Training,
+checkpoints, sharding and conversion all speak of these names.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+
+Module = TypeVar("Module", bound=nnx.Module)
+Value = TypeVar("Value")
+
+# What weights are stored in and computed with.
+PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+
+# A regular expression on a weight's name, and the mesh axes of its last dimensions.
+Rule = tuple[str, tuple[str | None, ...]]
+
+
+def variables(model: nnx.Module) -> dict[str, nnx.Variable]:
+    """The variables of a generator, or of a part of it, by name."""
+    return by_name(nnx.state(model))
+
+
+def by_name(state: nnx.State) -> dict[str, nnx.Variable]:
+    return {weight_name(path): leaf for path, leaf in state.flat_state()}
+
+
+def weight_name(path: Iterable[Any]) -> str:
+    """The dotted name of a weight: its path, whether its layer is adapted or not."""
+    return ".".join(str(part) for part in path if part != "base_layer")
+
+
+def below(prefix: str, named: Mapping[str, Value]) -> dict[str, Value]:
+    """What stands below `prefix`, under names that begin behind it."""
+    return {
+        name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)
+    }
+
+
+def fill(model: Module, params: Mapping[str, Any]) -> Module:
+    """`model` (with shapes in place of arrays) with its weights taken from `params` by name."""
+    graph, state = nnx.split(model)
+    filled = {path: leaf.replace(params[weight_name(path)]) for path, leaf in state.flat_state()}
+    return nnx.merge(graph, nnx.State.from_flat_path(filled))
+
+
+def fitting(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The axes of the last dimensions; those that do not divide their dimension are left out."""
+    axes = axes[max(0, len(axes) - len(shape)) :]
+    aligned = (None,) * (len(shape) - len(axes)) + axes
+    return PartitionSpec(
+        *(
+            axis if axis is not None and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(aligned, shape, strict=True)
+        )
+    )
