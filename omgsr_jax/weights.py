@@ -5,12 +5,15 @@ factors stand beside the kernel that they adapt (`vae.encoder.conv_in.lora_A.ker
 checkpoints, sharding and conversion all speak of these names.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
+
+from .errors import InputError
 
 Module = TypeVar("Module", bound=nnx.Module)
 Value = TypeVar("Value")
@@ -48,6 +51,48 @@ def fill(model: Module, params: Mapping[str, Any]) -> Module:
     graph, state = nnx.split(model)
     filled = {path: leaf.replace(params[weight_name(path)]) for path, leaf in state.flat_state()}
     return nnx.merge(graph, nnx.State.from_flat_path(filled))
+
+
+def specs_by_name(
+    shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule], mesh: Mesh
+) -> dict[str, PartitionSpec]:
+    """How each weight is divided: the first rule that matches its name decides.
+
+    A weight without a rule, and a rule without a weight, are errors.
+    """
+    _check_axes(rules, mesh)
+    compiled = [(re.compile(pattern), axes) for pattern, axes in rules]
+    used, specs, homeless = set(), {}, []
+    for name, shape in shapes.items():
+        for i, (pattern, axes) in enumerate(compiled):
+            if pattern.search(name):
+                used.add(i)
+                specs[name] = fitting(axes, shape, mesh)
+                break
+        else:
+            homeless.append(name)
+    idle = [repr(rules[i][0]) for i in range(len(rules)) if i not in used]
+    if idle and shapes:
+        raise InputError(
+            f"these sharding rules match no weight that is not taken by one before them: "
+            f"{', '.join(idle)}. A name looks like {next(iter(shapes))}"
+        )
+    if homeless:
+        raise InputError(
+            f"no sharding rule matches {len(homeless)} weights, such as {homeless[0]}; "
+            'end the rules with ("", ()), which leaves the rest on all devices'
+        )
+    return specs
+
+
+def _check_axes(rules: Sequence[Rule], mesh: Mesh) -> None:
+    for pattern, axes in rules:
+        wrong = [axis for axis in axes if axis is not None and axis not in mesh.shape]
+        if wrong:
+            raise InputError(
+                f"the sharding rule {pattern!r} names the axis {wrong[0]!r}; there are "
+                f"{', '.join(mesh.shape)}"
+            )
 
 
 def fitting(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

@@ -50,7 +50,7 @@ from omgsr_jax.architectures import ARCHITECTURES
 from omgsr_jax.cost.programs import collectives
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
-from omgsr_jax.inference import sharding
+from omgsr_jax.inference import layout
 from omgsr_jax.inference.prepare import INFERENCE_PRECISIONS
 from omgsr_jax.inference.programs import Program, Programs
 from omgsr_jax.models import int8
@@ -120,7 +120,7 @@ def _write(report: dict[str, Any], args: argparse.Namespace) -> None:
 
 def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     """What a config's optimiser step costs on all chips of a slice."""
-    from omgsr_jax.cost import ahead_of_time as aot
+    from omgsr_jax.cost import ahead_of_time
     from omgsr_jax.training.config import from_dict
 
     name, _, argument = str(args.config).partition(":")
@@ -136,7 +136,7 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     config.data.batch_size = args.batch * len(devices) * config.data.accumulation
     config.update_from_flattened_dict(dict(map(setting, args.set)))
     try:
-        report = aot.report(from_dict(config.to_dict()), devices)
+        report = ahead_of_time.report(from_dict(config.to_dict()), devices)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
     return {"target": args.topology, "jax": jax.__version__} | report
@@ -179,8 +179,8 @@ def flux_block_tflop(config: FluxConfig, pixels: int, text: int) -> tuple[float,
 def _mesh(args: argparse.Namespace) -> Mesh:
     """All chips of a TPU slice, in groups with their own images; for CUDA, a device for one."""
     if args.cuda:
-        return sharding.device_groups(jax.devices()[:1], 1)
-    return sharding.device_groups(_devices(args.topology), args.shards)
+        return layout.device_groups(jax.devices()[:1], 1)
+    return layout.device_groups(_devices(args.topology), args.shards)
 
 
 def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
@@ -218,8 +218,8 @@ def _trace_network(network: Network, model: OMGSR, mesh: Mesh, args: argparse.Na
         return function(nnx.merge(graph, state), x)
 
     by_batch = NamedSharding(mesh, PartitionSpec("data"))
-    placed = sharding.place_state(state, mesh)
-    jitted = jax.jit(run, in_shardings=(placed, by_batch), out_shardings=by_batch)
+    weights = layout.state_shardings(state, mesh)
+    jitted = jax.jit(run, in_shardings=(weights, by_batch), out_shardings=by_batch)
     batch = args.batch * mesh.shape["data"]
     return jitted.trace(state, jax.ShapeDtypeStruct((batch, *shape), dtype))
 

@@ -24,7 +24,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..generator import OMGSR
-from . import canvas_vae, sharding
+from . import canvas_vae, layout
 from .canvas_vae import Items, Statistics
 from .sizes import Size
 
@@ -61,7 +61,7 @@ class Programs:
     Args:
         model: a generator whose adapters are merged.
         precision: "fp32", "bf16" or "int8", that of the weights.
-        mesh: the devices, in groups that compute one batch together (see `sharding`).
+        mesh: the devices, in groups that compute one batch together (see `layout`).
         batch: items per program and group.
         notify: called with a program's name when its compilation begins (and None), and when it
             has ended (and the seconds that it took).
@@ -84,8 +84,8 @@ class Programs:
         self.notify = notify or (lambda name, seconds: None)
         self._outer_norms = canvas_vae.outer_norms(model.vae)
         self._graph, state = nnx.split(model)
-        self._state_sharding = sharding.place_state(state, mesh)
-        self._state = self._placed(state)
+        self._state_sharding = layout.state_shardings(state, mesh)
+        self._state = self._on_devices(state)
         self._quirky = _is_told_another_time(model)
         self._products = _product_precision(precision, mesh)
 
@@ -207,7 +207,7 @@ class Programs:
         buffers = self._buffers(program.kind, program.canvas)
         return (jax.ShapeDtypeStruct((), jnp.bool_), *buffers, items)
 
-    def _placed(self, state: nnx.State) -> nnx.State:
+    def _on_devices(self, state: nnx.State) -> nnx.State:
         """Weights on their devices. Mere shapes stay: they do to compile for other machines."""
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
             return state

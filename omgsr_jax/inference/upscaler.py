@@ -17,7 +17,7 @@ from PIL import Image
 from .. import assets, converted
 from ..errors import InputError
 from ..generator import OMGSR
-from . import colour, images, pictures, sharding
+from . import colour, images, layout, pictures
 from .engine import Engine, TilePolicy, Work
 from .pictures import Picture, resize
 from .prepare import INFERENCE_PRECISIONS, for_inference
@@ -92,7 +92,7 @@ class Upscaler:
         self.process_size = process_size
         colour.require(color)
         self.color = color
-        mesh = mesh or sharding.device_groups(None, 1)
+        mesh = mesh or layout.device_groups(None, 1)
         self.programs = Programs(model, precision=precision, batch=batch, mesh=mesh, notify=notify)
         multiple = self.programs.multiple
         self.engine = Engine(self.programs, process_size, TilePolicy(_tile(tile, multiple)))
@@ -327,7 +327,7 @@ def load(
         expected = ", ".join(INFERENCE_PRECISIONS)
         raise InputError(f"precision must be one of {expected}, not {precision!r}")
     keep_compiled_programs()
-    mesh = sharding.device_groups(devices, shards)
+    mesh = layout.device_groups(devices, shards)
     card = converted.read_card(directory)
     generator = for_inference(_read(directory, mesh), precision)
     return Upscaler(
@@ -347,7 +347,7 @@ def _read(directory: str, mesh: Mesh) -> OMGSR:
     if mesh.size == mesh.shape["data"]:
         return converted.read(directory)
     shapes = {name: leaf.shape for name, leaf in converted.stored_shapes(directory).items()}
-    return converted.read(directory, sharding=sharding.place(shapes, mesh).__getitem__)
+    return converted.read(directory, sharding=layout.shardings(shapes, mesh).__getitem__)
 
 
 def keep_compiled_programs() -> None:

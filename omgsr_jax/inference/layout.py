@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
-from ..weights import Rule, fitting, weight_name
+from ..weights import Rule, specs_by_name, weight_name
 
 _HEADS = "tensor"
 
@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     (rf"{_BLOCKS}.*{_SUMMED}\.kernel$", (_HEADS, None)),
     (rf"{_BLOCKS}.*\.kernel$", (None, _HEADS)),
     (rf"{_BLOCKS}.*{_DIVIDED}\.(bias|factor)$", (_HEADS,)),
+    (r"", ()),
 )
 
 
@@ -44,25 +45,21 @@ def device_groups(devices: Sequence[Any] | None, shards: int) -> Mesh:
     return Mesh(np.array(devices).reshape(-1, shards), ("data", _HEADS), axis_types=automatic)
 
 
-def place(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Where each weight is, by its name. What cannot be divided evenly is on every device."""
-    specs = {name: _spec(name, shape, mesh) for name, shape in shapes.items()}
-    if mesh.shape[_HEADS] > 1 and not any(map(any, specs.values())):
+def shardings(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Of each weight, by its name. What cannot be divided evenly is on every device."""
+    if mesh.shape[_HEADS] == 1:
+        return dict.fromkeys(shapes, NamedSharding(mesh, PartitionSpec()))
+    has_blocks = any(re.search(_BLOCKS, name) for name in shapes)
+    specs = specs_by_name(shapes, RULES, mesh) if has_blocks else {}
+    if not any(map(any, specs.values())):
         raise InputError("this model's weights cannot be divided over devices; use shards=1")
     return {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
 
 
-def place_state(state: nnx.State, mesh: Mesh) -> nnx.State:
+def state_shardings(state: nnx.State, mesh: Mesh) -> nnx.State:
     """The same for weights that are at hand, in their structure."""
     leaves = dict(state.flat_state())
-    placed = place({weight_name(path): leaf.shape for path, leaf in leaves.items()}, mesh)
+    by_name = shardings({weight_name(path): leaf.shape for path, leaf in leaves.items()}, mesh)
     return nnx.State.from_flat_path(
-        {path: leaf.replace(placed[weight_name(path)]) for path, leaf in leaves.items()}
+        {path: leaf.replace(by_name[weight_name(path)]) for path, leaf in leaves.items()}
     )
-
-
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    for pattern, axes in RULES if mesh.shape[_HEADS] > 1 else ():
-        if re.search(pattern, name):
-            return fitting(axes, shape, mesh)
-    return PartitionSpec()
