@@ -58,7 +58,7 @@ def _train() -> int:
     import jax
 
     from omgsr_jax.training import checkpoints, config, loop
-    from omgsr_jax.training import run as finetune
+    from omgsr_jax.training.run import Run
 
     if FLAGS.config is None:
         raise InputError("--config is missing, such as --config configs/tiny.py")
@@ -69,8 +69,8 @@ def _train() -> int:
         f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         flush=True,
     )
-    task = finetune.make_task(wanted, _metrics())
-    outcome = loop.train(task, wanted.run, FLAGS.workdir)
+    run = Run.of(wanted)
+    outcome = loop.train(run.task(_metrics()), wanted.run, FLAGS.workdir)
     if outcome.finished:
         return 0
     print(f"stopped after step {outcome.step}; the same command goes on from there", flush=True)
@@ -78,18 +78,15 @@ def _train() -> int:
 
 
 def _export() -> int:
-    from omgsr_jax.training import blueprint as blueprints
     from omgsr_jax.training import checkpoints, config
-    from omgsr_jax.training import run as finetune
-    from omgsr_jax.training.layout import make_mesh
-    from omgsr_jax.training.state import placed
+    from omgsr_jax.training.run import Run
 
     wanted = config.from_dict(checkpoints.read_config(FLAGS.workdir))
     saved = checkpoints.Checkpoints(FLAGS.workdir, keep=wanted.run.keep)
     step = saved.find(FLAGS.which)
-    where = placed(blueprints.draw(wanted), make_mesh(wanted.mesh))
-    state = saved.restore_state(step, where.state, where.state_sharding)
-    finetune.write_model(FLAGS.export, wanted, state.ema or state.generator)
+    run = Run.of(wanted)
+    state = saved.restore_state(step, run.layout.state, run.layout.state_sharding)
+    run.write_model(FLAGS.export, state.ema or state.generator)
     print(json.dumps({"step": step, "model": FLAGS.export}))
     return 0
 

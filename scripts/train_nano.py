@@ -34,9 +34,9 @@ from omgsr_jax.evaluation.fidelity import psnr, ssim
 from omgsr_jax.inference.upscaler import keep_compiled_programs
 from omgsr_jax.timestep import optimum as timestep
 from omgsr_jax.training import checkpoints, host_memory, loop, pretrain
-from omgsr_jax.training import run as finetune
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig
+from omgsr_jax.training.run import Run
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -87,8 +87,8 @@ def _train(workdir: Path) -> None:
         _make_base(workdir, base)
     config = _config(TrainConfig, FLAGS.config, tiles, model={"path": str(base)})
     metrics = {"psnr": psnr, "ssim": ssim}
-    state = _finish(workdir / "omgsr", config, lambda: finetune.make_task(config, metrics))
-    finetune.write_model(str(model), config, state.ema, precision="bf16")
+    state = _finish(workdir / "omgsr", config, lambda: Run.of(config).task(metrics))
+    Run.of(config).write_model(str(model), state.ema, precision="bf16")
     print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
 
 

@@ -14,10 +14,7 @@ from conversion.parity import training as train_parity
 from omgsr_jax import converted
 from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.ops import attention as backends
-from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import layout as sharding
-from omgsr_jax.training import state, step
-from omgsr_jax.training.config import MeshConfig
+from omgsr_jax.training.run import Run
 from tests.helpers import images, relative_error
 
 pytestmark = pytest.mark.skipif(
@@ -72,19 +69,15 @@ def test_bf16_images_are_near_fp32_ones(tiny_model):
 
 
 def test_train_steps_are_the_cpus(tiny_model):
-    blueprint = blueprints.draw(train_parity.small_config(str(tiny_model), quirks="none"))
+    config = train_parity.small_config(str(tiny_model), quirks="none")
     batch = {name: images(seed, 2, 32, 32, 3) for seed, name in enumerate(("lr", "hr"))}
     found = []
     for platform in ("gpu", "cpu"):
-        mesh = sharding.make_mesh(MeshConfig(), jax.local_devices(backend=platform)[:1])
-        where = state.placed(blueprint, mesh)
-        frozen, adapters = state.load_frozen(blueprint, where)
-        now = state.make_state(blueprint, where, adapters)
+        run = Run.of(config, jax.local_devices(backend=platform)[:1])
+        frozen, now = run.frozen(), run.start()
         losses = []
-        with jax.set_mesh(mesh):
-            stepping = step.compile_ready(blueprint, where, mesh)
-            for _ in range(3):
-                now, metrics = stepping(now, frozen, batch)
-                losses += [float(metrics[name]) for name in ("ldr", "mse", "features", "gan")]
+        for _ in range(3):
+            now, metrics = run.step(now, frozen, batch)
+            losses += [float(metrics[name]) for name in ("ldr", "mse", "features", "gan")]
         found.append(losses)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)

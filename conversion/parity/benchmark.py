@@ -22,10 +22,10 @@ import jax
 import numpy as np
 
 from omgsr_jax.cost import flops
-from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import host_memory, state, step
-from omgsr_jax.training import layout as sharding
-from omgsr_jax.training.config import MeshConfig, TrainConfig
+from omgsr_jax.training import host_memory
+from omgsr_jax.training.blueprint import Blueprint
+from omgsr_jax.training.config import TrainConfig
+from omgsr_jax.training.run import Run
 
 from ..convert import convert
 from ..perceptual import convert_perceptual
@@ -196,27 +196,22 @@ def _config(case: Case, folder: Path) -> TrainConfig:
 
 def _ours(config: TrainConfig) -> _Timed:
     host_memory.keep()  # as scripts/train.py does
-    blueprint = blueprints.draw(config)
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-    where = state.placed(blueprint, mesh)
-    frozen, adapters = state.load_frozen(blueprint, where)
-    now = [state.make_state(blueprint, where, adapters)]
+    run = Run.of(config, jax.devices()[:1])
+    frozen, now = run.frozen(), [run.start()]
     started = time.perf_counter()
-    with jax.set_mesh(mesh):
-        jitted = step.compile_ready(blueprint, where, mesh)
-        compiled = jitted.lower(*where[:2], step.batch_shapes(blueprint)).compile()
+    compiled = run.lower().compile()
     device = jax.devices()[0]
     facts = {
         "device": device.platform,
         "compile_seconds": round(time.perf_counter() - started, 1),
-        "tflop_per_step": round(flops.step_flops(blueprint).total / 1e12, 3),
+        "tflop_per_step": round(flops.step_flops(run.blueprint).total / 1e12, 3),
     }
     images = _images(config)
 
     def one_step() -> dict[str, float]:
         now[0], metrics = compiled(now[0], frozen, jax.device_put(images))
         found = jax.device_get((metrics, now[0].step))[0]
-        return {name: float(found[name]) for name in blueprint.config.losses.active}
+        return {name: float(found[name]) for name in config.losses.active}
 
     return _Timed(one_step, lambda: (device.memory_stats() or {}).get("peak_bytes_in_use"), facts)
 
@@ -225,7 +220,7 @@ def _pytorch(config: TrainConfig, folder: Path, *, everywhere: bool) -> _Timed:
     import torch
 
     jax.config.update("jax_platforms", "cpu")  # PyTorch has the GPU to itself
-    blueprint = blueprints.draw(config)
+    blueprint = Blueprint.of(config)
     on_gpu = torch.cuda.is_available()
     training = TorchTraining(
         folder / "base",
@@ -237,9 +232,9 @@ def _pytorch(config: TrainConfig, folder: Path, *, everywhere: bool) -> _Timed:
         perceptual=folder / "networks" if config.model.perceptual else None,
         everywhere=everywhere,
     )
-    images, drawn = _images(config), train_parity.random_numbers(blueprint, 0)
+    images, sampled = _images(config), train_parity.random_numbers(blueprint, 0)
     return _Timed(
-        lambda: training.step(images, *drawn),
+        lambda: training.step(images, *sampled),
         lambda: torch.cuda.max_memory_allocated() if on_gpu else None,
         {"device": "gpu" if on_gpu else "cpu"},
     )

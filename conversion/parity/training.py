@@ -19,11 +19,11 @@ import numpy as np
 from omgsr_jax import perceptual as perceptual_networks
 from omgsr_jax.losses import adversarial, augment
 from omgsr_jax.models.layers import normal
-from omgsr_jax.training import blueprint as blueprints
-from omgsr_jax.training import layout as sharding
-from omgsr_jax.training import state, step
+from omgsr_jax.training import step
 from omgsr_jax.training.blueprint import Blueprint, Weights
-from omgsr_jax.training.config import MeshConfig, TrainConfig, from_dict
+from omgsr_jax.training.config import TrainConfig, from_dict
+from omgsr_jax.training.run import Run
+from omgsr_jax.training.state import TrainState
 from omgsr_jax.weights import fill
 
 from .. import peft_adapters
@@ -106,28 +106,24 @@ def compare(base: Path, config: TrainConfig, perceptual: Path | None = None) -> 
 
     `config.model.path` is the converted `base`, `config.model.perceptual` is `perceptual`.
     """
-    blueprint = blueprints.draw(config)
-    mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-    where = state.placed(blueprint, mesh)
-    frozen, _ = state.load_frozen(blueprint, where)
-    start = state.make_state(blueprint, where)
+    run = Run.of(config, jax.devices()[:1])
+    blueprint, frozen, start = run.blueprint, run.frozen(), run.start()
     with tempfile.TemporaryDirectory(prefix="omgsr-train-parity-") as scratch:
         folders = write_adapters(blueprint, frozen, start.generator, Path(scratch))
         t_m = blueprint.generator_config.mid_timestep
         theirs = TorchTraining(base, *folders, config, t_m, perceptual=perceptual)
     heads, spectral = theirs.heads()
-    now = start._replace(discriminator=_placed(heads), spectral=_placed(spectral))
+    now = start._replace(discriminator=_as_jax(heads), spectral=_as_jax(spectral))
     adapters_before, _ = _snapshot(now)
 
     losses: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
     # Compiled as fast as possible: 20 small steps do not pay for more.
-    with jax.default_matmul_precision("highest"), jax.set_mesh(mesh):
-        jitted = step.compile_ready(blueprint, where, mesh)
-        compiled = jitted.lower(*where[:2], step.batch_shapes(blueprint)).compile()
+    with jax.default_matmul_precision("highest"), jax.set_mesh(run.mesh):
+        compiled = run.lower().compile()
         for number, batch in zip(range(config.run.steps), _batches(config), strict=False):
-            drawn = random_numbers(blueprint, number)
+            sampled = random_numbers(blueprint, number)
             now, metrics = compiled(now, frozen, jax.device_put(batch))
-            losses["theirs"].append(theirs.step(batch, *drawn))
+            losses["theirs"].append(theirs.step(batch, *sampled))
             losses["ours"].append({term: float(metrics[term]) for term in losses["theirs"][-1]})
     ours_after, heads_after = _snapshot(now)
     theirs_after = _theirs(theirs, blueprint)
@@ -194,11 +190,11 @@ def _theirs(torch_side: TorchTraining, blueprint: Blueprint) -> Mapping[str, np.
     return found
 
 
-def _snapshot(now: state.TrainState) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _snapshot(now: TrainState) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return copy.deepcopy(jax.device_get((now.generator, now.discriminator)))
 
 
-def _placed(arrays: Mapping[str, np.ndarray]) -> Weights:
+def _as_jax(arrays: Mapping[str, np.ndarray]) -> Weights:
     return {name: jnp.array(array) for name, array in arrays.items()}
 
 

@@ -5,11 +5,8 @@ from typing import Any
 
 import jax
 
-from ..training import blueprint as blueprints
 from ..training.config import TrainConfig
-from ..training.layout import make_mesh
-from ..training.state import placed
-from ..training.step import batch_shapes, compile_ready
+from ..training.run import Run
 from .flops import peaks, step_flops
 from .programs import collectives
 
@@ -23,18 +20,14 @@ def report(config: TrainConfig, devices: list[Any]) -> dict[str, Any]:
     The roofline takes the slower of arithmetic and memory, and adds the traffic between devices,
     as if nothing of it were hidden: no step is faster than that arithmetic, most are slower.
     """
-    blueprint = blueprints.draw(config)
-    mesh = make_mesh(config.mesh, devices)
-    where = placed(blueprint, mesh)
+    run = Run.of(config, devices)
+    mesh, layout = run.mesh, run.layout
     started = time.time()
-    with jax.set_mesh(mesh):
-        step = compile_ready(blueprint, where, mesh)
-        lowered = step.lower(where.state, where.frozen, batch_shapes(blueprint))
-        compiled = lowered.compile()
+    compiled = run.lower().compile()
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     text = compiled.as_text() or ""
-    needed, counted = step_flops(blueprint), step_flops(blueprint, loops_once=True)
+    needed, counted = step_flops(run.blueprint), step_flops(run.blueprint, loops_once=True)
     kind = devices[0].device_kind
     found: dict[str, Any] = {
         "config": config.name,
@@ -46,8 +39,8 @@ def report(config: TrainConfig, devices: list[Any]) -> dict[str, Any]:
         "gb_arguments": memory.argument_size_in_bytes / 1e9,
         "gb_donated": memory.alias_size_in_bytes / 1e9,
         "gb_temporary": memory.temp_size_in_bytes / 1e9,
-        "gb_frozen": _gb_per_device(where.frozen, where.frozen_sharding),
-        "gb_trained": _gb_per_device(where.state, where.state_sharding),
+        "gb_frozen": _gb_per_device(layout.frozen, layout.frozen_sharding),
+        "gb_trained": _gb_per_device(layout.state, layout.state_sharding),
         "gb_total": _total(memory) / 1e9,
         "tflop_compiler": cost["flops"] / 1e12,
         "tflop_counted": (counted.total - counted.kernels) / mesh.size / 1e12,

@@ -52,6 +52,26 @@ class Blueprint:
     networks: dict[str, nnx.Module]  # by their names in `Networks`, the VAE's encoder aside
     discriminator: Discriminator | None
 
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Blueprint":
+        """The networks that a config asks for; reads the descriptions of models, and no weights."""
+        generator_config = _generator_config(config.model)
+        remat = config.model.remat
+        generator = OMGSR(generator_config, remat=remat, rngs=None)
+        parts = set(config.losses.networks)
+        if config.losses.gan:
+            parts.add(config.discriminator.backbone)
+        vae = VAE(generator_config.vae, remat=remat, rngs=None)
+        own = {_OWN_ENCODER: vae.encoder, "detail": Detail()}
+        networks = _networks(config, parts - own.keys())
+        backbones = {**networks, **own}
+        discriminator = (
+            _discriminator(config, backbones[config.discriminator.backbone])
+            if config.losses.gan
+            else None
+        )
+        return cls(config, generator_config, generator, vae, networks, discriminator)
+
     @property
     def adapters(self) -> Shapes:
         return shapes({n: v for n, v in variables(self.generator).items() if _is_adapter(v)})
@@ -112,26 +132,6 @@ class Blueprint:
 def values(state: nnx.State) -> Weights:
     """The arrays of a state by name."""
     return {name: leaf[...] for name, leaf in by_name(state).items()}
-
-
-def draw(config: TrainConfig) -> Blueprint:
-    """The networks that a config asks for; reads the descriptions of models, and no weights."""
-    generator_config = _generator_config(config.model)
-    remat = config.model.remat
-    generator = OMGSR(generator_config, remat=remat, rngs=None)
-    parts = set(config.losses.networks)
-    if config.losses.gan:
-        parts.add(config.discriminator.backbone)
-    vae = VAE(generator_config.vae, remat=remat, rngs=None)
-    own = {_OWN_ENCODER: vae.encoder, "detail": Detail()}
-    networks = _networks(config, parts - own.keys())
-    backbones = {**networks, **own}
-    discriminator = (
-        _discriminator(config, backbones[config.discriminator.backbone])
-        if config.losses.gan
-        else None
-    )
-    return Blueprint(config, generator_config, generator, vae, networks, discriminator)
 
 
 def _is_adapter(leaf: nnx.Variable) -> bool:

@@ -1,11 +1,11 @@
-"""Which device holds which part of what: a mesh with named axes, and rules on weights' names.
+"""Where a run's arrays lie on its devices: a mesh with named axes, and rules on weights' names.
 
 Batches are divided over `data` and `fsdp` together, weights over `fsdp` and `tensor` as the first
 rule says that matches their name.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ..errors import InputError
 from ..models.layers import Module
 from ..models.stack import EACH, Stack
-from ..weights import Rule, fitting, weight_name
+from ..weights import Rule, specs_by_name, weight_name
 from .config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
@@ -46,6 +46,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         raise InputError(f"the mesh {sizes} cannot be laid over these devices: {error}") from error
 
 
+def data_mesh() -> Mesh:
+    """A mesh of all devices, over which nothing but batches is divided."""
+    return make_mesh(MeshConfig())
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
@@ -57,8 +62,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def rows_by_process(batch_size: int, mesh: Mesh) -> dict[int, list[int]]:
     """Which rows of a batch each process feeds."""
     rows: dict[int, set[int]] = {}
-    placed: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
-    for device, (index,) in placed.items():
+    indices: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
+    for device, (index,) in indices.items():
         rows.setdefault(device.process_index, set()).update(range(*index.indices(batch_size)))
     if sum(map(len, rows.values())) != batch_size:
         raise InputError(
@@ -79,7 +84,34 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
         )
 
 
-def place(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
+@dataclass(frozen=True)
+class Layout:
+    """Shapes of a run's state and of its frozen weights, and where on a mesh each of them lies."""
+
+    mesh: Mesh
+    state: Any  # a TrainState of shapes
+    frozen: dict[str, jax.ShapeDtypeStruct]
+    state_sharding: Any
+    frozen_sharding: dict[str, NamedSharding]
+
+    @classmethod
+    def of(
+        cls,
+        state: Any,
+        frozen: dict[str, jax.ShapeDtypeStruct],
+        rules: Sequence[Rule],
+        mesh: Mesh,
+    ) -> "Layout":
+        """As the rules say; nothing is allocated."""
+        return cls(mesh, state, frozen, *_shardings((state, frozen), rules, mesh))
+
+    @property
+    def weights(self) -> dict[str, NamedSharding]:
+        """Of the generator's weights, frozen or trained, by name."""
+        return self.frozen_sharding | self.state_sharding.generator
+
+
+def _shardings(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
     """The sharding of every leaf of `tree`, a pytree of shapes whose dicts' keys are names.
 
     Leaves outside of dicts (counters) are on all devices.
@@ -93,35 +125,6 @@ def place(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def specs_by_name(
-    shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule], mesh: Mesh
-) -> dict[str, PartitionSpec]:
-    """The first rule that matches decides. Rules without a match, and the reverse, are errors."""
-    compiled = [(re.compile(pattern), axes) for pattern, axes in rules]
-    _check_axes(rules)
-    used, specs, homeless = set(), {}, []
-    for name, shape in shapes.items():
-        for i, (pattern, axes) in enumerate(compiled):
-            if pattern.search(name):
-                used.add(i)
-                specs[name] = fitting(axes, shape, mesh)
-                break
-        else:
-            homeless.append(name)
-    idle = [repr(rules[i][0]) for i in range(len(rules)) if i not in used]
-    if idle and shapes:
-        raise InputError(
-            f"these sharding rules match no weight that is not taken by one before them: "
-            f"{', '.join(idle)}. A name looks like {next(iter(shapes))}"
-        )
-    if homeless:
-        raise InputError(
-            f"no sharding rule matches {len(homeless)} weights, such as {homeless[0]}; "
-            'end the rules with ("", ()), which leaves the rest on all devices'
-        )
-    return specs
-
-
 def gathering(model: Module, shardings: Mapping[str, NamedSharding]) -> Module:
     """`model`, whose stacks gather each block's weights from `fsdp` when its turn comes.
 
@@ -133,9 +136,9 @@ def gathering(model: Module, shardings: Mapping[str, NamedSharding]) -> Module:
         shardings: of all its weights, by name.
     """
     model = nnx.merge(*nnx.split(model))
-    for place, part in nnx.iter_modules(model):
+    for path, part in nnx.iter_modules(model):
         if isinstance(part, Stack):
-            _gather_blocks(part, weight_name((*place, EACH)), shardings)
+            _gather_blocks(part, weight_name((*path, EACH)), shardings)
     return model
 
 
@@ -154,16 +157,6 @@ def _of_one_block(sharding: NamedSharding) -> NamedSharding:
     """Where a block's weight is gathered: without the axis of blocks, and without `fsdp`."""
     axes = (None if axis == "fsdp" else axis for axis in sharding.spec[1:])
     return NamedSharding(sharding.mesh, PartitionSpec(*axes))
-
-
-def _check_axes(rules: Sequence[Rule]) -> None:
-    for pattern, axes in rules:
-        wrong = [axis for axis in axes if axis is not None and axis not in AXES]
-        if wrong:
-            raise InputError(
-                f"the sharding rule {pattern!r} names the axis {wrong[0]!r}; there are "
-                f"{', '.join(AXES)}"
-            )
 
 
 def _named_shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -30,14 +30,13 @@ from ..weights import below, fill, variables
 from .blueprint import Weights, shapes
 from .config import (
     DataConfig,
-    MeshConfig,
     OptimizerConfig,
     RunConfig,
     TrainConfig,
     ValidationConfig,
     require_room_for_textures,
 )
-from .layout import batch_sharding, make_mesh, replicated, rows_by_process
+from .layout import batch_sharding, data_mesh, replicated, rows_by_process
 from .loop import Metrics, Task
 from .state import optimizer, random_weights
 from .validation import Metric, fixed_pairs, unit
@@ -220,12 +219,12 @@ def _part(weights: Weights, prefix: str) -> Weights:
 
 def _random(config: PretrainConfig, network: nnx.Module) -> Weights:
     sizes = shapes(variables(network))
-    everywhere = replicated(make_mesh(MeshConfig()))
+    everywhere = replicated(data_mesh())
     return random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed)
 
 
 def _task(config: PretrainConfig, weights: Weights, loss: Loss, validate: Any) -> Task:
-    mesh = make_mesh(MeshConfig())
+    mesh = data_mesh()
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
     pipeline = TrainConfig(seed=config.seed, data=config.data).pipeline()

@@ -1,89 +1,133 @@
 """A run of OMGSR put together: networks, weights, data, the compiled step, validation."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from .. import converted
 from ..cost.flops import step_flops
 from ..data import make_pipeline, to_device
 from ..errors import InputError
 from ..weights import PRECISIONS, variables
-from . import blueprint as blueprints
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
-from .layout import batch_sharding, make_mesh, rows_by_process
+from .layout import Layout, batch_sharding, check_batch, make_mesh, rows_by_process
 from .loop import Task
-from .state import load_frozen, make_state, placed
-from .step import compile_ready
+from .state import TrainState, load_frozen, make_state, state_shapes
+from .step import Batch, Metrics, batch_shapes, compile_ready
 from .validation import Metric, make_validator
 
 
-def make_task(config: TrainConfig, metrics: Mapping[str, Metric]) -> Task:
-    """Everything that the loop needs for a config; `metrics` are what validation measures."""
-    if not config.data.sources:
-        raise InputError(
-            "config.data.sources is empty: name folders of photographs, .txt lists or ArrayRecord "
-            "shards, such as --config.data.sources=\"('photos',)\""
-        )
-    blueprint = blueprints.draw(config)
-    mesh = make_mesh(config.mesh)
-    where = placed(blueprint, mesh)
-    step = compile_ready(blueprint, where, mesh)
-    pipeline = config.pipeline()
-    batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(mesh))
-    frozen, adapters = load_frozen(blueprint, where)
+@dataclass(frozen=True)
+class Run:
+    """What a config asks for, on devices. Nothing is read or allocated until it is asked for.
 
-    def run(state: Any, batch: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        with jax.set_mesh(mesh):
-            return step(state, frozen, dict(batch))
-
-    return Task(
-        state=make_state(blueprint, where, adapters),
-        shapes=where.state,
-        shardings=where.state_sharding,
-        step=run,
-        batches=iter(batches),
-        images=config.data.batch_size,
-        rows=rows_by_process(config.data.batch_size, mesh)[jax.process_index()],
-        flops=step_flops(blueprint).total,
-        validate=make_validator(blueprint, where, mesh, frozen, metrics)
-        if config.validation.sources
-        else None,
-        validate_every=config.validation.every,
-    )
-
-
-def trained_card(config: TrainConfig, blueprint: Blueprint) -> converted.ModelCard:
-    """The description of the model that a run trains."""
-    size = config.model.process_size or config.data.resolution
-    if not config.model.path:
-        return converted.ModelCard(blueprint.generator_config, size, prompt="")
-    base = converted.read_card(config.model.path)
-    return dataclasses.replace(base, generator=blueprint.generator_config, process_size=size)
-
-
-def write_model(
-    out: str, config: TrainConfig, adapters: Weights, *, precision: str | None = None
-) -> None:
-    """The base with a run's adapters, as a converted model: to upscale with, or to export.
-
-    Weights keep the precision that they have, unless another one is asked for.
+    run = Run.of(config)
+    state, frozen = run.start(), run.frozen()
+    state, metrics = run.step(state, frozen, batch)
     """
-    blueprint = blueprints.draw(config)
-    mesh = make_mesh(config.mesh)
-    where = placed(blueprint, mesh)
-    if config.model.path:
-        base = converted.by_name_on_host(config.model.path)
-    else:
-        base = jax.device_get(load_frozen(blueprint, where)[0])
-    names = set(variables(blueprint.generator))
-    params = {**base, **jax.device_get(adapters)}
-    if precision:
-        dtype = PRECISIONS[precision]
-        params = {name: array.astype(dtype) for name, array in params.items()}
-    converted.write(
-        out, trained_card(config, blueprint), {name: params[name] for name in sorted(names)}
-    )
+
+    blueprint: Blueprint
+    layout: Layout
+
+    @classmethod
+    def of(cls, config: TrainConfig, devices: Sequence[Any] | None = None) -> "Run":
+        """On all devices (of all processes), or on the given ones, which need not be there."""
+        blueprint = Blueprint.of(config)
+        mesh = make_mesh(config.mesh, devices)
+        shapes = state_shapes(blueprint)
+        return cls(blueprint, Layout.of(shapes, blueprint.frozen, config.sharding, mesh))
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.blueprint.config
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.layout.mesh
+
+    def frozen(self) -> Weights:
+        """The weights that are not trained: the base's, and those of the losses' networks."""
+        return load_frozen(self.blueprint, self.layout)
+
+    def start(self) -> TrainState:
+        """The state before the first step."""
+        return make_state(self.blueprint, self.layout)
+
+    def step(
+        self, state: TrainState, frozen: Weights, batch: Mapping[str, Any]
+    ) -> tuple[TrainState, Metrics]:
+        """One optimiser step, compiled when it is taken first; `state` is used up."""
+        with jax.set_mesh(self.mesh):
+            return self._compiling(state, frozen, dict(batch))
+
+    def lower(self) -> Any:
+        """The step as a program that is not compiled yet."""
+        with jax.set_mesh(self.mesh):
+            return self._compiling.lower(
+                self.layout.state, self.layout.frozen, batch_shapes(self.blueprint)
+            )
+
+    @cached_property
+    def _compiling(self) -> Any:
+        return compile_ready(self.blueprint, self.layout)
+
+    def task(self, metrics: Mapping[str, Metric]) -> Task:
+        """Everything that the loop needs; `metrics` are what validation measures."""
+        config = self.config
+        if not config.data.sources:
+            raise InputError(
+                "config.data.sources is empty: name folders of photographs, .txt lists or "
+                "ArrayRecord shards, such as --config.data.sources=\"('photos',)\""
+            )
+        check_batch(config.data.batch_size, config.data.accumulation, self.mesh)
+        pipeline = config.pipeline()
+        batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(self.mesh))
+        frozen = self.frozen()
+
+        def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            return self.step(state, frozen, batch)
+
+        return Task(
+            state=self.start(),
+            shapes=self.layout.state,
+            shardings=self.layout.state_sharding,
+            step=step,
+            batches=iter(batches),
+            images=config.data.batch_size,
+            rows=rows_by_process(config.data.batch_size, self.mesh)[jax.process_index()],
+            flops=step_flops(self.blueprint).total,
+            validate=make_validator(self.blueprint, self.layout, frozen, metrics)
+            if config.validation.sources
+            else None,
+            validate_every=config.validation.every,
+        )
+
+    def write_model(self, out: str, adapters: Weights, *, precision: str | None = None) -> None:
+        """The base with a run's adapters, as a converted model: to upscale with, or to export.
+
+        Weights keep the precision that they have, unless another one is asked for.
+        """
+        path = self.config.model.path
+        base = converted.by_name_on_host(path) if path else jax.device_get(self.frozen())
+        names = set(variables(self.blueprint.generator))
+        params = {**base, **jax.device_get(adapters)}
+        if precision:
+            dtype = PRECISIONS[precision]
+            params = {name: array.astype(dtype) for name, array in params.items()}
+        converted.write(out, self.card, {name: params[name] for name in sorted(names)})
+
+    @property
+    def card(self) -> converted.ModelCard:
+        """The description of the model that is trained."""
+        model, generator = self.config.model, self.blueprint.generator_config
+        size = model.process_size or self.config.data.resolution
+        if not model.path:
+            return converted.ModelCard(generator, size, prompt="")
+        base = converted.read_card(model.path)
+        return dataclasses.replace(base, generator=generator, process_size=size)

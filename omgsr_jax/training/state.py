@@ -3,7 +3,6 @@
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ import numpy as np
 import optax
 from etils import epath
 from jax import Array
-from jax.sharding import Mesh
 
 from .. import converted, perceptual
 from ..errors import InputError
@@ -22,7 +20,7 @@ from ..storage import PARAMS, restore
 from ..weights import variables
 from .blueprint import Blueprint, Shapes, Weights
 from .config import OptimizerConfig, TrainConfig
-from .layout import gathering, place
+from .layout import Layout
 
 
 class TrainState(NamedTuple):
@@ -71,65 +69,55 @@ def begin(config: TrainConfig, adapters: Weights, heads: Weights, spectral: Weig
     )
 
 
-class Placed(NamedTuple):
-    """Shapes of the state and of the frozen weights, and where each of them goes."""
-
-    state: TrainState
-    frozen: dict[str, jax.ShapeDtypeStruct]
-    state_sharding: TrainState
-    frozen_sharding: dict[str, Any]
-
-
-def placed(blueprint: Blueprint, mesh: Mesh) -> Placed:
-    """Nothing is allocated here."""
+def state_shapes(blueprint: Blueprint) -> TrainState:
     trained = (blueprint.adapters, blueprint.heads, blueprint.spectral)
-    state = jax.eval_shape(partial(begin, blueprint.config), *trained)
-    shardings = place((state, blueprint.frozen), blueprint.config.sharding, mesh)
-    return Placed(state, blueprint.frozen, *shardings)
+    return jax.eval_shape(partial(begin, blueprint.config), *trained)
 
 
-def on_mesh(blueprint: Blueprint, where: Placed) -> Blueprint:
-    """The blueprint of the same networks, which know how to compute with weights that are there."""
-    shardings = where.frozen_sharding | where.state_sharding.generator
-    return replace(blueprint, generator=gathering(blueprint.generator, shardings))
-
-
-def make_state(blueprint: Blueprint, where: Placed, adapters: Weights | None = None) -> TrainState:
-    """The first state, with new adapters or those that the base has; the same on every mesh."""
-    sharding, seed = where.state_sharding, blueprint.config.seed
+def make_state(blueprint: Blueprint, layout: Layout) -> TrainState:
+    """The first state, with the base's own adapters or new ones; the same on every mesh."""
+    sharding, seed = layout.state_sharding, blueprint.config.seed
     start = jax.jit(partial(begin, blueprint.config), out_shardings=sharding)
     return start(
-        adapters or random_weights(blueprint.adapters, sharding.generator, seed),
+        _load_adapters(blueprint, layout)
+        or random_weights(blueprint.adapters, sharding.generator, seed),
         random_weights(blueprint.heads, sharding.discriminator, seed),
         random_weights(blueprint.spectral, sharding.spectral, seed),
     )
 
 
-def load_frozen(blueprint: Blueprint, where: Placed) -> tuple[Weights, Weights]:
-    """The frozen weights, read shard by shard, and the adapters that the base has already."""
+def load_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
+    """The frozen weights, read shard by shard."""
     config = blueprint.config
     if not config.model.path:
-        return _random_frozen(blueprint, where), {}
-    stored = set(converted.stored_shapes(config.model.path))
-    everywhere = where.frozen_sharding | where.state_sharding.generator
-    params = restore(
-        epath.Path(config.model.path) / PARAMS,
-        stored,
-        lambda name: everywhere[name],
-    )
-    adapters = {name: params.pop(name) for name in sorted(stored & set(blueprint.adapters))}
-    return _cast(params, where) | _load_networks(config, where), adapters
+        return _random_frozen(blueprint, layout)
+    names = set(converted.stored_shapes(config.model.path)) - set(blueprint.adapters)
+    params = _read(config.model.path, names, layout)
+    return _cast(params, layout) | _load_networks(config, layout)
 
 
-def _load_networks(config: TrainConfig, where: Placed) -> Weights:
-    parts = sorted({name.split(".")[1] for name in where.frozen if name.startswith("networks.")})
+def _load_adapters(blueprint: Blueprint, layout: Layout) -> Weights:
+    """Those that the base has already."""
+    path = blueprint.config.model.path
+    names = set(converted.stored_shapes(path)) & set(blueprint.adapters) if path else set()
+    return _read(path, names, layout) if names else {}
+
+
+def _read(path: str, names: set[str], layout: Layout) -> Weights:
+    """Some of a converted model's weights."""
+    sharding = layout.weights
+    return restore(epath.Path(path) / PARAMS, names, sharding.__getitem__, part=True)
+
+
+def _load_networks(config: TrainConfig, layout: Layout) -> Weights:
+    parts = sorted({name.split(".")[1] for name in layout.frozen if name.startswith("networks.")})
     if not parts:
         return {}
     networks = perceptual.read(
         config.model.perceptual,
         parts,
         precision=config.model.precision,
-        sharding=lambda name: where.frozen_sharding[f"networks.{name}"],
+        sharding=lambda name: layout.frozen_sharding[f"networks.{name}"],
         quirks=config.published,
     )
     return {
@@ -139,9 +127,9 @@ def _load_networks(config: TrainConfig, where: Placed) -> Weights:
     }
 
 
-def _cast(params: Weights, where: Placed) -> Weights:
-    dtypes = {name: where.frozen[name].dtype for name in params}
-    shardings = {name: where.frozen_sharding[name] for name in params}
+def _cast(params: Weights, layout: Layout) -> Weights:
+    dtypes = {name: layout.frozen[name].dtype for name in params}
+    shardings = {name: layout.frozen_sharding[name] for name in params}
     cast = jax.jit(
         lambda params: {name: array.astype(dtypes[name]) for name, array in params.items()},
         out_shardings=shardings,
@@ -150,7 +138,7 @@ def _cast(params: Weights, where: Placed) -> Weights:
     return cast(params)
 
 
-def _random_frozen(blueprint: Blueprint, where: Placed) -> Weights:
+def _random_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
     """A base of random weights, always the same ones."""
     if blueprint.networks:
         raise InputError(
@@ -159,11 +147,11 @@ def _random_frozen(blueprint: Blueprint, where: Placed) -> Weights:
             "that look through vae_encoder, and a discriminator through it or detail"
         )
 
-    return random_weights(where.frozen, where.frozen_sharding, 0)
+    return random_weights(layout.frozen, layout.frozen_sharding, 0)
 
 
 def random_weights(shapes: Shapes, shardings: Mapping[str, Any], seed: int) -> Weights:
-    """Initial values, drawn on the host by (seed, name): the same on every mesh."""
+    """Initial values, made on the host from (seed, name): the same on every mesh."""
 
     def make(name: str, shape: jax.ShapeDtypeStruct) -> Array:
         values = _initial(name, shape.shape, seed).astype(shape.dtype)

@@ -6,6 +6,7 @@ from (seed, step, the example's number in the step), so it does not depend on th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +20,17 @@ from ..losses.adversarial import discriminator_loss, generator_loss
 from ..losses.total import Restoration, total
 from ..models.layers import normal
 from ..weights import below, fill
-from . import blueprint as names
-from .blueprint import Blueprint, Shapes, Weights
-from .layout import BATCH_AXES, batch_sharding, check_batch, replicated, rows_by_process
-from .state import Placed, TrainState, learning_rate, on_mesh, optimizer
+from .blueprint import Blueprint, Shapes, Weights, values
+from .layout import (
+    BATCH_AXES,
+    Layout,
+    batch_sharding,
+    check_batch,
+    gathering,
+    replicated,
+    rows_by_process,
+)
+from .state import TrainState, learning_rate, optimizer
 
 Batch = dict[str, Array]  # lr, hr: b h w 3
 Metrics = dict[str, Array]
@@ -98,13 +106,15 @@ def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     return step
 
 
-def compile_ready(blueprint: Blueprint, where: Placed, mesh: Mesh) -> Any:
+def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
     """The jitted step: donates the state, knows every sharding, and can be lowered from shapes."""
+    mesh = layout.mesh
     check_batch(blueprint.config.data.batch_size, blueprint.config.data.accumulation, mesh)
+    laid_out = replace(blueprint, generator=gathering(blueprint.generator, layout.weights))
     return jax.jit(
-        make_step(on_mesh(blueprint, where), mesh),
-        in_shardings=(where.state_sharding, where.frozen_sharding, batch_sharding(mesh)),
-        out_shardings=(where.state_sharding, replicated(mesh)),
+        make_step(laid_out, mesh),
+        in_shardings=(layout.state_sharding, layout.frozen_sharding, batch_sharding(mesh)),
+        out_shardings=(layout.state_sharding, replicated(mesh)),
         donate_argnums=0,
         compiler_options=_CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
     )
@@ -139,7 +149,7 @@ def _gradients(
             gan, next_state = generator_loss(
                 parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
             )
-            vectors = names.values(next_state)
+            vectors = values(next_state)
         loss, terms = total(
             config.losses,
             blueprint.assemble_networks(frozen),
@@ -170,7 +180,7 @@ def _gradients(
             chunk=config.discriminator.chunk,
             quirks=config.published,
         )
-        return config.losses.gan * loss, (loss, names.values(next_state))
+        return config.losses.gan * loss, (loss, values(next_state))
 
     d_gradient, (loss, spectral) = jax.grad(discriminator_side, has_aux=True)(state.discriminator)
     return (g_gradient, d_gradient), terms | {"discriminator": loss}, spectral, ok
@@ -201,8 +211,8 @@ def _numbers(rows_of: dict[int, list[int]]) -> np.ndarray:
     number of processes and wherever their rows are.
     """
     numbers = np.empty(sum(map(len, rows_of.values())), np.int32)
-    for place, rows in enumerate(rows_of.values()):
-        numbers[rows] = np.arange(len(rows)) * len(rows_of) + place
+    for turn, rows in enumerate(rows_of.values()):
+        numbers[rows] = np.arange(len(rows)) * len(rows_of) + turn
     return numbers
 
 

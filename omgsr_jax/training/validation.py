@@ -12,26 +12,26 @@ from ..data import PRESETS, PipelineConfig, make_pipeline
 from ..weights import fill
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
-from .layout import batch_sharding, replicated
-from .state import Placed, TrainState, on_mesh
+from .layout import Layout, batch_sharding, gathering, replicated
+from .state import TrainState
 
 # Images b h w 3 in [0, 1], restored and original, to one number for each pair.
 Metric = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def make_validator(
-    blueprint: Blueprint, where: Placed, mesh: Mesh, frozen: Weights, metrics: Mapping[str, Metric]
+    blueprint: Blueprint, layout: Layout, frozen: Weights, metrics: Mapping[str, Metric]
 ) -> Callable[[TrainState], tuple[dict[str, float], dict[str, np.ndarray]]]:
     """A function of the state: the metrics' means, and a picture of input, output and original."""
     config = blueprint.config
     lr, hr = fixed_pairs(config)
-    generator = on_mesh(blueprint, where).generator
+    generator, mesh = gathering(blueprint.generator, layout.weights), layout.mesh
     share = mesh.shape["data"] * mesh.shape["fsdp"]
     restore = jax.jit(
         lambda adapters, frozen, x: fill(generator, frozen | adapters)(x),
         in_shardings=(
-            where.state_sharding.generator,
-            where.frozen_sharding,
+            layout.state_sharding.generator,
+            layout.frozen_sharding,
             batch_sharding(mesh),
         ),
         out_shardings=replicated(mesh),

@@ -1,4 +1,4 @@
-"""Meshes and sharding rules, and the step on eight simulated devices against one."""
+"""Meshes and layouts, and the step on eight simulated devices against one."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.training import blueprint, state
 from omgsr_jax.training.config import DEFAULT_RULES, MeshConfig
-from omgsr_jax.training.layout import check_batch, make_mesh, specs_by_name
-from omgsr_jax.weights import by_name
+from omgsr_jax.training.layout import check_batch, gathering, make_mesh
+from omgsr_jax.training.run import Run
+from omgsr_jax.weights import by_name, specs_by_name
 
 from .runs import smallest
 
@@ -36,7 +36,7 @@ _SHAPES = {
 }
 
 
-def test_the_first_rule_that_matches_places_the_last_dimensions():
+def test_the_first_rule_that_matches_divides_the_last_dimensions():
     specs = specs_by_name(_SHAPES, DEFAULT_RULES, _Mesh())
     assert specs == {
         "vae.encoder.conv_in.kernel": PartitionSpec(None, None, None, None),  # 3 is not 4 parts
@@ -84,11 +84,11 @@ def test_a_batch_must_be_divisible():
 
 
 def test_a_stack_gathers_one_blocks_weights_from_fsdp_and_leaves_tensor_alone():
-    drawn = blueprint.draw(smallest(model={"architecture": "smallest-flux"}))
-    where = state.placed(drawn, make_mesh(MeshConfig(), jax.devices()[:1]))
-    assert drawn.generator.backbone.transformer_blocks.gather is None
-    stack = state.on_mesh(drawn, where).generator.backbone.transformer_blocks
-    assert drawn.generator.backbone.transformer_blocks.gather is None
+    run = Run.of(smallest(model={"architecture": "smallest-flux"}), jax.devices()[:1])
+    generator, layout = run.blueprint.generator, run.layout
+    assert generator.backbone.transformer_blocks.gather is None
+    stack = gathering(generator, layout.weights).backbone.transformer_blocks
+    assert generator.backbone.transformer_blocks.gather is None
 
     def first(weights):
         return stack.gather(jax.tree.map(lambda leaf: leaf[0], weights))
@@ -101,7 +101,7 @@ def test_a_stack_gathers_one_blocks_weights_from_fsdp_and_leaves_tensor_alone():
     assert specs["attn.to_q.kernel"] == PartitionSpec(None, "tensor")
     assert specs["attn.to_out.0.kernel"] == PartitionSpec("tensor", None)
     assert specs["attn.to_q.lora_A.kernel"] == PartitionSpec(None, None)
-    before = where.frozen_sharding["backbone.transformer_blocks.each.attn.to_q.kernel"].spec
+    before = layout.frozen_sharding["backbone.transformer_blocks.each.attn.to_q.kernel"].spec
     assert before == PartitionSpec(None, "fsdp", "tensor")
 
 
@@ -109,23 +109,19 @@ _PROGRAM = """
 import json, sys
 import jax, numpy as np
 jax.config.update("jax_default_matmul_precision", "highest")
-from omgsr_jax.training import blueprint, sharding, state, step
-from omgsr_jax.training.config import MeshConfig
+from omgsr_jax.training.layout import batch_sharding
+from omgsr_jax.training.run import Run
 from tests.training.runs import batches, smallest
 
-blue = blueprint.draw(smallest(model=json.loads(sys.argv[2])))
 found = {}
 for name, mesh in json.loads(sys.argv[1]).items():
-    mesh = sharding.make_mesh(MeshConfig(**mesh), jax.devices()[: 1 if name == "one" else 8])
-    where = state.placed(blue, mesh)
-    frozen, _ = state.load_frozen(blue, where)
-    now = state.make_state(blue, where)
+    config = smallest(model=json.loads(sys.argv[2]), mesh=mesh)
+    run, losses = Run.of(config, jax.devices()[: 1 if name == "one" else 8]), []
+    frozen, now = run.frozen(), run.start()
     start = jax.device_get(now.generator | now.discriminator)
-    with jax.set_mesh(mesh):
-        run, losses = step.compile_ready(blue, where, mesh), []
-        for batch in batches(5):
-            now, metrics = run(now, frozen, jax.device_put(batch, sharding.batch_sharding(mesh)))
-            losses.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
+    for batch in batches(5):
+        now, metrics = run.step(now, frozen, jax.device_put(batch, batch_sharding(run.mesh)))
+        losses.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
     end = jax.device_get(now.generator | now.discriminator)
     found[name] = losses, {k: end[k] - start[k] for k in end}
     shards = {len({str(s.index) for s in a.addressable_shards}) for a in frozen.values()}

@@ -5,27 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omgsr_jax.training import blueprint, state, step
-from omgsr_jax.training import layout as sharding
-from omgsr_jax.training.config import MeshConfig
+from omgsr_jax.training import step
+from omgsr_jax.training.run import Run
 from tests.training.runs import batches, smallest
 
 
-class _Run:
+class _Compiled:
     """A run of the smallest kind on one device, its step compiled once."""
 
     def __init__(self, **changes):
-        self.blueprint = blueprint.draw(smallest(**changes))
-        self.mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-        self.where = state.placed(self.blueprint, self.mesh)
-        self.frozen, _ = state.load_frozen(self.blueprint, self.where)
-        jitted = step.compile_ready(self.blueprint, self.where, self.mesh)
-        with jax.set_mesh(self.mesh):
-            lowered = jitted.lower(*self.where[:2], step.batch_shapes(self.blueprint))
-        self.compiled = lowered.compile({"xla_backend_optimization_level": 0})  # half the time
-
-    def start(self):
-        return state.make_state(self.blueprint, self.where)
+        run = Run.of(smallest(**changes), jax.devices()[:1])
+        self.frozen, self.start = run.frozen(), run.start
+        # Without optimisation: half the time.
+        self.compiled = run.lower().compile({"xla_backend_optimization_level": 0})
 
     def step(self, now, batch):
         return self.compiled(now, self.frozen, jax.device_put(batch))
@@ -33,7 +25,7 @@ class _Run:
 
 @pytest.fixture(scope="module")
 def run():
-    return _Run(data={"accumulation": 2})
+    return _Compiled(data={"accumulation": 2})
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +114,7 @@ def test_micro_batches_add_up_to_the_whole_batch(run, after):
     """Two micro-batches of 4 against one of 8. The vectors of the spectral norms advance once for
     each micro-batch, so only the generator's first step is the same."""
     _, _, metrics = after
-    whole = _Run()
+    whole = _Compiled()
     _, measured = whole.step(whole.start(), batches(1)[0])
     for name in ("ldr", "mse", "features"):
         assert measured[name] == pytest.approx(metrics[0][name], rel=1e-5)
@@ -132,7 +124,7 @@ def test_micro_batches_add_up_to_the_whole_batch(run, after):
 @pytest.mark.slow
 def test_the_published_quirk_changes_the_discriminators_gradient_only(after):
     _, _, metrics = after
-    published = _Run(quirks="published", data={"accumulation": 2})
+    published = _Compiled(quirks="published", data={"accumulation": 2})
     _, measured = published.step(published.start(), batches(1)[0])
     for name in ("generator", "gradient/generator", "gan"):
         assert measured[name] == pytest.approx(metrics[0][name], rel=1e-5)
@@ -143,7 +135,7 @@ def test_the_published_quirk_changes_the_discriminators_gradient_only(after):
 
 @pytest.mark.slow
 def test_without_the_gan_there_is_no_discriminator():
-    run = _Run(losses={"gan": 0.0})
+    run = _Compiled(losses={"gan": 0.0})
     now, metrics = run.step(run.start(), batches(1)[0])
     assert not now.discriminator
     assert not now.spectral
