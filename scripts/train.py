@@ -57,6 +57,7 @@ def _train() -> int:
 
     import jax
 
+    from omgsr_jax.cost.flops import utilisation
     from omgsr_jax.training import checkpoints, config, loop
     from omgsr_jax.training.run import Run
 
@@ -70,7 +71,8 @@ def _train() -> int:
         flush=True,
     )
     run = Run.of(wanted)
-    outcome = loop.train(run.task(_metrics()), wanted.run, FLAGS.workdir)
+    task = run.task(_metrics(), utilisation(run.blueprint))
+    outcome = loop.train(task, wanted.run, FLAGS.workdir)
     if outcome.finished:
         return 0
     print(f"stopped after step {outcome.step}; the same command goes on from there", flush=True)

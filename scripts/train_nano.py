@@ -28,6 +28,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
+from omgsr_jax.cost.flops import utilisation
 from omgsr_jax.data import PRESETS, PipelineConfig, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
@@ -87,8 +88,10 @@ def _train(workdir: Path) -> None:
         _make_base(workdir, base)
     config = _config(TrainConfig, FLAGS.config, tiles, model={"path": str(base)})
     metrics = {"psnr": psnr, "ssim": ssim}
-    state = _finish(workdir / "omgsr", config, lambda: Run.of(config).task(metrics))
-    Run.of(config).write_model(str(model), state.ema, precision="bf16")
+    run = Run.of(config)
+    used = utilisation(run.blueprint)
+    state = _finish(workdir / "omgsr", config, lambda: run.task(metrics, used))
+    run.write_model(str(model), state.ema, precision="bf16")
     print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
 
 

@@ -57,6 +57,18 @@ def peaks(device_kind: str) -> tuple[float, float, float, float] | None:
     return PEAKS[max(found, key=len)] if found else None
 
 
+def utilisation(blueprint: Blueprint) -> Callable[[float], float] | None:
+    """The share of all devices' peak that a step uses, by the seconds that it takes.
+
+    None where their peak is not known.
+    """
+    limits = peaks(jax.devices()[0].device_kind)
+    if limits is None:
+        return None
+    needed, possible = step_flops(blueprint).total, limits[0] * jax.device_count()
+    return lambda seconds: needed / seconds / possible
+
+
 def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
     """What one optimiser step needs; with `loops_once` as XLA counts it, a loop's body once."""
     forward = partial(forward_flops, loops_once=loops_once)

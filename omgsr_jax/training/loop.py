@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ..cost.flops import peaks
 from ..errors import InputError
 from .checkpoints import Checkpoints
 from .config import RunConfig
@@ -36,7 +35,8 @@ class Task:
     batches: grain.DatasetIterator  # dicts of arrays on the devices, and `id`, a list of names
     images: int  # in a batch, on all devices together
     rows: list[int]  # of a batch: those that this process feeds
-    flops: float = 0.0  # that a step needs; 0 where it is not known
+    # The share of the devices' peak that a step uses, by its seconds, where that is known.
+    utilisation: Callable[[float], float] | None = None
     # Scalars and pictures (h w 3, uint8) of a state.
     validate: Callable[[Any], tuple[dict[str, float], dict[str, np.ndarray]]] | None = None
     validate_every: int = 1000
@@ -152,11 +152,8 @@ class _Loop:
             "time/device_and_host": (seconds - self.waited) / steps,
             "time/images_per_second_per_device": rate / devices,
         }
-        limits = peaks(jax.devices()[0].device_kind)
-        if limits and self.task.flops:
-            values["time/model_flop_utilisation"] = (
-                self.task.flops * steps / seconds / devices / limits[0]
-            )
+        if self.task.utilisation:
+            values["time/model_flop_utilisation"] = self.task.utilisation(seconds / steps)
         self.log.scalars(step, values)
         if jax.process_index() == 0:
             print(f"step {step}: {seconds / steps:.3f} s a step", flush=True)

@@ -1,7 +1,7 @@
 """A run of OMGSR put together: networks, weights, data, the compiled step, validation."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,6 @@ import jax
 from jax.sharding import Mesh
 
 from .. import converted
-from ..cost.flops import step_flops
 from ..data import make_pipeline, to_device
 from ..errors import InputError
 from ..weights import PRECISIONS, variables
@@ -19,7 +18,7 @@ from .config import TrainConfig
 from .layout import Layout, batch_sharding, check_batch, make_mesh, rows_by_process
 from .loop import Task
 from .state import TrainState, load_frozen, make_state, state_shapes
-from .step import Batch, Metrics, batch_shapes, compile_ready
+from .step import Metrics, batch_shapes, compile_ready
 from .validation import Metric, make_validator
 
 
@@ -77,8 +76,17 @@ class Run:
     def _compiling(self) -> Any:
         return compile_ready(self.blueprint, self.layout)
 
-    def task(self, metrics: Mapping[str, Metric]) -> Task:
-        """Everything that the loop needs; `metrics` are what validation measures."""
+    def task(
+        self,
+        metrics: Mapping[str, Metric],
+        utilisation: Callable[[float], float] | None = None,
+    ) -> Task:
+        """Everything that the loop needs.
+
+        Args:
+            metrics: what validation measures.
+            utilisation: the share of the devices' peak that a step uses, by its seconds, to log.
+        """
         config = self.config
         if not config.data.sources:
             raise InputError(
@@ -90,7 +98,7 @@ class Run:
         batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(self.mesh))
         frozen = self.frozen()
 
-        def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
             return self.step(state, frozen, batch)
 
         return Task(
@@ -101,7 +109,7 @@ class Run:
             batches=iter(batches),
             images=config.data.batch_size,
             rows=rows_by_process(config.data.batch_size, self.mesh)[jax.process_index()],
-            flops=step_flops(self.blueprint).total,
+            utilisation=utilisation,
             validate=make_validator(self.blueprint, self.layout, frozen, metrics)
             if config.validation.sources
             else None,

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from omgsr_jax.cost import flops
 from omgsr_jax.cost.flops import Flops, count
 from omgsr_jax.models.ops.attention import attention
+from omgsr_jax.training.blueprint import Blueprint
+from tests.training.runs import smallest
 
 
 @pytest.mark.parametrize("tokens", [256, 2048, 8192])  # all logits at once, by blocks, by chunks
@@ -24,6 +27,15 @@ def test_a_loop_is_counted_as_often_as_it_runs_or_once():
     once = 2 * 4 * 8 * 8
     assert count(jaxpr) == Flops(weights=5 * once)
     assert count(jaxpr, loops_once=True) == Flops(weights=once)
+
+
+def test_utilisation_is_what_a_step_needs_of_what_the_devices_could_do(monkeypatch):
+    blueprint = Blueprint.of(smallest())
+    assert flops.utilisation(blueprint) is None  # of a CPU no peak is known
+    needed = flops.step_flops(blueprint).total
+    kind, devices = jax.devices()[0].device_kind, jax.device_count()
+    monkeypatch.setitem(flops.PEAKS, kind, (needed, 1.0, 1.0, 1.0))
+    assert flops.utilisation(blueprint)(4.0) == pytest.approx(0.25 / devices)
 
 
 @pytest.mark.parametrize(

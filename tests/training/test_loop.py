@@ -57,6 +57,13 @@ def test_stops_on_nan_with_the_example_and_keeps_the_last_good_checkpoint(uninte
     assert _losses(tmp_path) == uninterrupted
 
 
+def test_utilisation_is_logged_where_it_is_known(tmp_path):
+    toy.run(tmp_path, 3, utilisation=lambda seconds: 1 / seconds)
+    for values in log.read(tmp_path).values():
+        expected = 1 / values["time/step"]
+        assert values["time/model_flop_utilisation"] == pytest.approx(expected)
+
+
 def test_keeps_the_latest_and_the_best(tmp_path):
     scores = {0: 0.0, 10: 5.0, 20: 9.0, 30: 7.0, 40: 8.0, 50: 6.0}
 

@@ -44,7 +44,7 @@ def _collate(examples):
     }
 
 
-def task(*, at=None, do=None, validate=None):
+def task(*, at=None, do=None, validate=None, utilisation=None):
     """`do(batch)` happens to the batch of step `at`."""
     stream = grain.MapDataset.range(4000).shuffle(seed=1).map(_example).to_iter_dataset()
     state = State(jnp.zeros((), jnp.int32), {"kernel": jnp.ones(64)})
@@ -67,6 +67,7 @@ def task(*, at=None, do=None, validate=None):
         rows=[0, 1, 2, 3],
         validate=validate,
         validate_every=10,
+        utilisation=utilisation,
     )
 
 
