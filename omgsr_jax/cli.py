@@ -146,18 +146,18 @@ def _degraded_pairs(
     args: argparse.Namespace, size: int
 ) -> "tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]]":
     """How many, and batches of one: low- and high-quality images."""
-    from .data import PRESETS, PipelineConfig, make_pipeline, open_sources
+    from .data import DataConfig, make_pipeline, open_sources
 
-    config = PipelineConfig(
+    config = DataConfig(
         sources=tuple(args.data),
         resolution=size,
         batch_size=1,
-        seed=args.seed,
-        degradation=PRESETS[1024 if size >= 1024 else 512],
+        degradation=1024 if size >= 1024 else 512,
         workers=args.workers,
     )
     total = args.images or len(open_sources(args.data))
-    batches = itertools.islice(make_pipeline(config, 0, 1), total)
+    pipeline = make_pipeline(config, args.seed, process_index=0, process_count=1)
+    batches = itertools.islice(pipeline, total)
     return total, ((batch["lr"], batch["hr"]) for batch in batches)
 
 

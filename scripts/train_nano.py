@@ -29,7 +29,7 @@ from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 from omgsr_jax.cost.flops import utilisation
-from omgsr_jax.data import PRESETS, PipelineConfig, list_images, make_pipeline, read_image
+from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
 from omgsr_jax.inference.upscaler import keep_compiled_programs
@@ -115,14 +115,14 @@ def _make_base(workdir: Path, out: Path) -> None:
 
 
 def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timestep.Search:
-    pipeline = PipelineConfig(
+    searched = DataConfig(
         sources=(str(tiles),),
         resolution=_TILE,
         batch_size=_SEARCHED,
-        seed=config.seed,
-        degradation=PRESETS[config.data.degradation],
+        degradation=config.data.degradation,
+        workers=0,
     )
-    batch = next(iter(make_pipeline(pipeline)))
+    batch = next(iter(make_pipeline(searched, config.seed)))
     pairs = zip(batch["lr"][:, None], batch["hr"][:, None], strict=True)
     return timestep.search(timestep.encoder(base.vae), base.generator.process, pairs)
 

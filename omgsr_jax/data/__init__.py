@@ -1,18 +1,18 @@
 """Images in: files, the Real-ESRGAN degradation, and the Grain pipeline that feeds training.
 
-    config = PipelineConfig(sources=("data/LSDIR", "data/ffhq_10k.txt"), resolution=512)
-    for batch in to_device(make_pipeline(config), config):
+    config = DataConfig(sources=("data/LSDIR", "data/ffhq_10k.txt"), resolution=512)
+    for batch in to_device(make_pipeline(config, seed=0), config):
         batch["lr"], batch["hr"]   # b h w 3 in [-1, 1]
 
 The degradation in JAX is `omgsr_jax.data.degradation_jax.degrade_batch`; it is imported only where
 it is used, so that worker processes on the host stay light.
 """
 
+from .config import DataConfig
 from .degradation import FolderSummary, degrade, degrade_folder
 from .images import DamagedImageError, list_images, read_image, write_image
 from .pipeline import (
     DamagedImageWarning,
-    PipelineConfig,
     TooManyDamagedError,
     make_pipeline,
     to_device,
@@ -24,9 +24,9 @@ __all__ = [
     "PRESETS",
     "DamagedImageError",
     "DamagedImageWarning",
+    "DataConfig",
     "DegradationConfig",
     "FolderSummary",
-    "PipelineConfig",
     "Plan",
     "StageConfig",
     "TooManyDamagedError",

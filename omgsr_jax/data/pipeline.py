@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -20,9 +19,10 @@ from absl import flags
 from PIL import Image
 
 from ..errors import InputError
+from .config import DataConfig
 from .degradation import degrade
 from .images import DamagedImageError, decode_image
-from .plan import PRESETS, DegradationConfig, draw_plan, example_rng
+from .plan import draw_plan, example_rng
 from .sources import Source, open_sources
 
 if TYPE_CHECKING:
@@ -30,45 +30,7 @@ if TYPE_CHECKING:
 
 Example = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """What a training run reads.
-
-    `sources` are folders, .txt lists or ArrayRecord shards. `batch_size` counts the pairs of all
-    processes together. `degrade_on` is "host" (OpenCV in the workers) or "device" (batches carry
-    the plans, and `to_device` carries them out in JAX). `degradation` None takes the preset of the
-    resolution. More than `damaged_limit` of damaged images stops the run.
-    """
-
-    sources: tuple[str, ...]
-    resolution: int = 512
-    batch_size: int = 8
-    seed: int = 0
-    degradation: DegradationConfig | None = None
-    degrade_on: str = "host"
-    shuffle: bool = True
-    workers: int = 0
-    threads: int = 4
-    damaged_limit: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.degrade_on not in ("host", "device"):
-            raise InputError(f'degrade_on must be "host" or "device", not {self.degrade_on!r}')
-        if self.degradation is None and self.resolution not in PRESETS:
-            raise InputError(
-                f"there is no published degradation for {self.resolution} px, only for "
-                f"{' and '.join(map(str, PRESETS))}; set `degradation`"
-            )
-        if self.resolution % self.degradation_config.scale:
-            raise InputError(
-                f"resolution {self.resolution} is not a multiple of the degradation's scale "
-                f"{self.degradation_config.scale}"
-            )
-
-    @property
-    def degradation_config(self) -> DegradationConfig:
-        return self.degradation or PRESETS[self.resolution]
+_THREADS = 4  # of each process or worker
 
 
 class DamagedImageWarning(UserWarning):
@@ -80,7 +42,12 @@ class TooManyDamagedError(InputError):
 
 
 def make_pipeline(
-    config: PipelineConfig, process_index: int | None = None, process_count: int | None = None
+    config: DataConfig,
+    seed: int = 0,
+    *,
+    shuffle: bool = True,
+    process_index: int | None = None,
+    process_count: int | None = None,
 ) -> grain.IterDataset:
     """Endless batches of this process: `lr` and `hr`, b h w c float32 in [-1, 1], and `id`, a list.
 
@@ -94,7 +61,7 @@ def make_pipeline(
         raise InputError(
             f"a batch of {config.batch_size} cannot be divided among {process_count} processes"
         )
-    examples = Examples(config, open_sources(config.sources))
+    examples = Examples(config, open_sources(config.sources), seed, shuffle=shuffle)
     stream = ExampleStream(examples, process_index, process_count)
     return stream.batch(config.batch_size // process_count, drop_remainder=True, batch_fn=_collate)
 
@@ -102,20 +69,22 @@ def make_pipeline(
 class Examples:
     """The example at a position of the stream, before batching: uint8 images, or what failed."""
 
-    def __init__(self, config: PipelineConfig, source: Source):
+    def __init__(self, config: DataConfig, source: Source, seed: int, *, shuffle: bool):
         self.config = config
         self.source = source
+        self.seed = seed
+        self.shuffle = shuffle
         self._order: tuple[int, np.ndarray] | None = None
 
     def __call__(self, position: int) -> Example:
-        epoch, place = divmod(position, len(self.source))
-        index = int(self._epoch_order(epoch)[place])
+        epoch, turn = divmod(position, len(self.source))
+        index = int(self._epoch_order(epoch)[turn])
         try:
             name, data = self.source[index]
             image = decode_image(data, name)
         except DamagedImageError as error:
             return {"epoch": epoch, "damaged": str(error)}
-        rng = example_rng(self.config.seed, epoch, index)
+        rng = example_rng(self.seed, epoch, index)
         hr = prepare(image, name, self.config.resolution, rng)
         return {"epoch": epoch, "id": name, "hr": hr, **self._degraded(hr, rng)}
 
@@ -131,15 +100,15 @@ class Examples:
     def _epoch_order(self, epoch: int) -> np.ndarray:
         order = self._order  # one read: threads may replace it meanwhile
         if order is None or order[0] != epoch:
-            order = (epoch, self._draw_order(epoch))
+            order = (epoch, self._sampled_order(epoch))
             self._order = order
         return order[1]
 
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        if not self.config.shuffle:
+    def _sampled_order(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
             return np.arange(len(self.source))
         # The spawn key keeps this generator apart from those of the examples.
-        entropy = np.random.SeedSequence((self.config.seed, epoch), spawn_key=(1,))
+        entropy = np.random.SeedSequence((self.seed, epoch), spawn_key=(1,))
         return np.random.default_rng(entropy).permutation(len(self.source))
 
 
@@ -185,9 +154,7 @@ class ExampleStream(grain.IterDataset):
         config = self.examples.config
         first = position * self.process_count + self.process_index
         positions = grain.MapDataset.range(first, sys.maxsize, self.process_count)
-        threads = grain.ReadOptions(
-            num_threads=config.threads, prefetch_buffer_size=2 * config.threads
-        )
+        threads = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS)
         stream = positions.map(self.examples).to_iter_dataset(threads)
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's worker processes read its absl flags
@@ -240,7 +207,7 @@ class ExampleIterator(grain.DatasetIterator):
             "damaged": self._damaged,
             "examples": len(self._stream.examples.source),
             "process_count": self._stream.process_count,
-            "seed": self._stream.examples.config.seed,
+            "seed": self._stream.examples.seed,
         }
 
     def set_state(self, state: dict[str, int]) -> None:
@@ -265,7 +232,7 @@ class ExampleIterator(grain.DatasetIterator):
 
 def to_device(
     batches: grain.IterDataset,
-    config: PipelineConfig,
+    config: DataConfig,
     sharding: jax.sharding.NamedSharding | None = None,
     ahead: int = 2,
 ) -> grain.IterDataset:
@@ -287,16 +254,16 @@ def to_device(
     if config.degrade_on == "device":
         from .degradation_jax import degrade_function
 
-        degrade_placed = degrade_function(config.degradation_config, sharding)
+        degrade_there = degrade_function(config.degradation_config, sharding)
 
-    def place(batch: Example) -> Example:
-        placed = {key: jax.tree.map(put, batch[key]) for key in batch if key != "id"}
+    def put_all(batch: Example) -> Example:
+        there = {key: jax.tree.map(put, batch[key]) for key in batch if key != "id"}
         if config.degrade_on == "device":
-            placed["lr"] = degrade_placed(placed["hr"], placed.pop("plan"))
-        return {**placed, "id": batch["id"]}
+            there["lr"] = degrade_there(there["hr"], there.pop("plan"))
+        return {**there, "id": batch["id"]}
 
     return grain.experimental.ThreadPrefetchIterDataset(
-        batches.map(place), prefetch_buffer_size=ahead
+        batches.map(put_all), prefetch_buffer_size=ahead
     )
 
 

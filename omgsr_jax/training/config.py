@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data import PRESETS, PipelineConfig
+from ..data import DataConfig
 from ..errors import InputError
 from ..losses import texture
 from ..losses.total import LossWeights
@@ -72,18 +72,6 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    sources: tuple[str, ...] = ()
-    resolution: int = 512
-    degradation: int = 512  # the published preset
-    batch_size: int = 8  # of an optimiser step, on all devices together
-    accumulation: int = 1  # micro-batches that a step's batch is divided into
-    degrade_on: str = "host"
-    workers: int = 8
-    damaged_limit: float = 0.01
-
-
-@dataclass(frozen=True)
 class ValidationConfig:
     sources: tuple[str, ...] = ()
     images: int = 16
@@ -121,7 +109,6 @@ class TrainConfig:
         _one_of("quirks", self.quirks, ("none", "published"))
         _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
-        _one_of("data.degradation", self.data.degradation, tuple(PRESETS))
         _one_of(
             "discriminator.backbone",
             self.discriminator.backbone,
@@ -145,19 +132,6 @@ class TrainConfig:
     @property
     def published(self) -> bool:
         return self.quirks == "published"
-
-    def pipeline(self) -> PipelineConfig:
-        data = self.data
-        return PipelineConfig(
-            sources=data.sources,
-            resolution=data.resolution,
-            batch_size=data.batch_size,
-            seed=self.seed,
-            degradation=PRESETS[data.degradation],
-            degrade_on=data.degrade_on,
-            workers=data.workers,
-            damaged_limit=data.damaged_limit,
-        )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

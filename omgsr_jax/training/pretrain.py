@@ -20,7 +20,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from .. import architectures, converted
-from ..data import make_pipeline, to_device
+from ..data import DataConfig, make_pipeline, to_device
 from ..generator import OMGSR, OMGSRConfig
 from ..losses.pixel import l1
 from ..losses.texture import texture
@@ -29,10 +29,8 @@ from ..models.vae import VAE
 from ..weights import below, fill, variables
 from .blueprint import Weights, shapes
 from .config import (
-    DataConfig,
     OptimizerConfig,
     RunConfig,
-    TrainConfig,
     ValidationConfig,
     require_room_for_textures,
 )
@@ -227,8 +225,8 @@ def _task(config: PretrainConfig, weights: Weights, loss: Loss, validate: Any) -
     mesh = data_mesh()
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
-    pipeline = TrainConfig(seed=config.seed, data=config.data).pipeline()
-    batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(mesh))
+    pipeline = make_pipeline(config.data, config.seed)
+    batches = to_device(pipeline, config.data, batch_sharding(mesh))
     state_shapes = jax.eval_shape(begin, weights)
     return Task(
         state=jax.jit(begin, out_shardings=everywhere)(weights),
@@ -295,4 +293,4 @@ def _reconstruction(config: PretrainConfig, fill: Callable[[Weights], VAE], psnr
 
 
 def fixed_images(config: PretrainConfig) -> np.ndarray:
-    return fixed_pairs(TrainConfig(data=config.data, validation=config.validation))[1]
+    return fixed_pairs(config.data, config.validation)[1]

@@ -94,8 +94,8 @@ class Run:
                 "ArrayRecord shards, such as --config.data.sources=\"('photos',)\""
             )
         check_batch(config.data.batch_size, config.data.accumulation, self.mesh)
-        pipeline = config.pipeline()
-        batches = to_device(make_pipeline(pipeline), pipeline, batch_sharding(self.mesh))
+        pipeline = make_pipeline(config.data, config.seed)
+        batches = to_device(pipeline, config.data, batch_sharding(self.mesh))
         frozen = self.frozen()
 
         def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:

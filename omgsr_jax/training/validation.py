@@ -8,10 +8,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from ..data import PRESETS, PipelineConfig, make_pipeline
+from ..data import DataConfig, make_pipeline
 from ..weights import fill
 from .blueprint import Blueprint, Weights
-from .config import TrainConfig
+from .config import ValidationConfig
 from .layout import Layout, batch_sharding, gathering, replicated
 from .state import TrainState
 
@@ -24,7 +24,7 @@ def make_validator(
 ) -> Callable[[TrainState], tuple[dict[str, float], dict[str, np.ndarray]]]:
     """A function of the state: the metrics' means, and a picture of input, output and original."""
     config = blueprint.config
-    lr, hr = fixed_pairs(config)
+    lr, hr = fixed_pairs(config.data, config.validation)
     generator, mesh = gathering(blueprint.generator, layout.weights), layout.mesh
     share = mesh.shape["data"] * mesh.shape["fsdp"]
     restore = jax.jit(
@@ -58,17 +58,16 @@ def make_validator(
     return validate
 
 
-def fixed_pairs(config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+def fixed_pairs(data: DataConfig, validation: ValidationConfig) -> tuple[np.ndarray, np.ndarray]:
     """The pairs that are validated on, the same in every process: b h w 3 in [-1, 1]."""
-    pipeline = PipelineConfig(
-        sources=config.validation.sources,
-        resolution=config.data.resolution,
-        batch_size=config.validation.images,
-        seed=0,
-        degradation=PRESETS[config.data.degradation],
-        shuffle=False,
+    pairs = DataConfig(
+        sources=validation.sources,
+        resolution=data.resolution,
+        degradation=data.degradation,
+        batch_size=validation.images,
+        workers=0,
     )
-    batch = next(iter(make_pipeline(pipeline, process_index=0, process_count=1)))
+    batch = next(iter(make_pipeline(pairs, shuffle=False, process_index=0, process_count=1)))
     return batch["lr"], batch["hr"]
 
 

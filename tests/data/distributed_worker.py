@@ -13,19 +13,18 @@ import numpy as np
 
 def main(port: str, index: int, count: int, folder: str, degrade_on: str, output: str) -> None:
     jax.distributed.initialize(f"localhost:{port}", count, index)
-    from omgsr_jax.data import DegradationConfig, PipelineConfig, make_pipeline, to_device
+    from omgsr_jax.data import DataConfig, make_pipeline, to_device
 
-    config = PipelineConfig(
+    config = DataConfig(
         (folder,),
         resolution=64,
         batch_size=4,
-        seed=5,
-        degradation=DegradationConfig(),
         degrade_on=degrade_on,
+        workers=0,
     )
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    batches = iter(to_device(make_pipeline(config), config, sharding))
+    batches = iter(to_device(make_pipeline(config, 5), config, sharding))
     parts = {}
     for step in range(3):
         batch = next(batches)

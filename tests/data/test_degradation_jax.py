@@ -10,10 +10,11 @@ from PIL import Image
 from scipy import stats
 
 from omgsr_jax.data import degradation, degradation_jax
+from omgsr_jax.data.config import DataConfig
 from omgsr_jax.data.degradation_jax import canvases, degrade_batch, degrade_one, plan_arrays
 from omgsr_jax.data.jpeg_jax import jpeg
 from omgsr_jax.data.kernels import Kernel, render
-from omgsr_jax.data.pipeline import PipelineConfig, make_pipeline, to_device
+from omgsr_jax.data.pipeline import make_pipeline, to_device
 from omgsr_jax.data.plan import (
     PRESETS,
     RESIZE_MODES,
@@ -198,7 +199,7 @@ def test_no_plan_outgrows_its_canvas():
 def test_the_pipeline_can_leave_the_degradation_to_the_device(tmp_path):
     for i in range(4):
         Image.fromarray(synthetic_photo(150, 150, i)).save(tmp_path / f"{i}.png")
-    host = PipelineConfig((str(tmp_path),), resolution=64, batch_size=4, degradation=CONFIG)
+    host = DataConfig((str(tmp_path),), resolution=64, batch_size=4, degradation=CONFIG, workers=0)
     device = dataclasses.replace(host, degrade_on="device")
     expected = next(iter(make_pipeline(host)))
     batch = next(iter(to_device(make_pipeline(device), device)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax.data import DegradationConfig, PipelineConfig, make_pipeline, to_device
+from omgsr_jax.data import DataConfig, make_pipeline, to_device
 from tests.data.photos import synthetic_photo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,15 +22,14 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 def test_two_jax_processes_hold_the_batches_of_one(tmp_path, degrade_on):
     for i in range(12):
         Image.fromarray(synthetic_photo(90, 80, i)).save(tmp_path / f"{i}.png")
-    config = PipelineConfig(
+    config = DataConfig(
         (str(tmp_path),),
         resolution=64,
         batch_size=4,
-        seed=5,
-        degradation=DegradationConfig(),
         degrade_on=degrade_on,
+        workers=0,
     )
-    batches = iter(to_device(make_pipeline(config, 0, 1), config))
+    batches = iter(to_device(make_pipeline(config, 5, process_index=0, process_count=1), config))
     parts = run_two_processes(tmp_path, degrade_on)
     for step in range(3):
         batch = next(batches)

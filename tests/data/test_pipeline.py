@@ -9,15 +9,14 @@ import pytest
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 from PIL import Image
 
+from omgsr_jax.data.config import DataConfig
 from omgsr_jax.data.pipeline import (
     DamagedImageWarning,
-    PipelineConfig,
     TooManyDamagedError,
     make_pipeline,
     prepare,
     to_device,
 )
-from omgsr_jax.data.plan import DegradationConfig
 from omgsr_jax.data.sources import pack
 from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
@@ -35,10 +34,14 @@ def photos(tmp_path_factory):
 
 
 def config(source, **changes):
-    plain = PipelineConfig(
-        (str(source),), resolution=64, batch_size=4, seed=5, degradation=DegradationConfig()
-    )
+    plain = DataConfig((str(source),), resolution=64, batch_size=4, workers=0)
     return dataclasses.replace(plain, **changes)
+
+
+def pipeline(config, process_index=None, process_count=None, *, seed=5, shuffle=True):
+    return make_pipeline(
+        config, seed, shuffle=shuffle, process_index=process_index, process_count=process_count
+    )
 
 
 def take(batches, count):
@@ -56,11 +59,11 @@ def take(batches, count):
 @pytest.fixture(scope="module")
 def expected(photos):
     """Two epochs and a bit, in one process without workers."""
-    return take(iter(make_pipeline(config(photos))), 7)
+    return take(iter(pipeline(config(photos))), 7)
 
 
 def test_batches_are_nhwc_float_in_minus_one_to_one(photos):
-    batch = next(iter(make_pipeline(config(photos))))
+    batch = next(iter(pipeline(config(photos))))
     for key in ("lr", "hr"):
         assert batch[key].shape == (4, 64, 64, 3)
         assert batch[key].dtype == np.float32
@@ -73,7 +76,7 @@ def test_batches_are_nhwc_float_in_minus_one_to_one(photos):
 
 
 def test_low_quality_images_show_what_the_high_quality_ones_show(photos):
-    batch = next(iter(make_pipeline(config(photos, batch_size=12))))
+    batch = next(iter(pipeline(config(photos, batch_size=12))))
     lr, hr = (batch[key].mean(axis=3).reshape(12, -1) for key in ("lr", "hr"))
     match = np.corrcoef(lr, hr)[:12, 12:]
     assert (match.argmax(axis=1) == np.arange(12)).all()
@@ -82,7 +85,7 @@ def test_low_quality_images_show_what_the_high_quality_ones_show(photos):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_workers_change_nothing(photos, expected, workers):
-    batches = iter(make_pipeline(config(photos, workers=workers)))
+    batches = iter(pipeline(config(photos, workers=workers)))
     try:
         assert take(batches, 7) == expected
     finally:
@@ -90,7 +93,7 @@ def test_workers_change_nothing(photos, expected, workers):
 
 
 def test_two_processes_share_the_batches_of_one(photos, expected):
-    streams = [iter(make_pipeline(config(photos), i, 2)) for i in range(2)]
+    streams = [iter(pipeline(config(photos), i, 2)) for i in range(2)]
     for step in range(7):
         both = [pair for stream in streams for pair in take(stream, 1)]
         assert len(both) == 4
@@ -101,7 +104,7 @@ def test_two_processes_share_the_batches_of_one(photos, expected):
 def test_an_epoch_holds_every_image_once_over_all_processes(photos, processes):
     names = []
     for index in range(processes):
-        batches = iter(make_pipeline(config(photos, batch_size=processes), index, processes))
+        batches = iter(pipeline(config(photos, batch_size=processes), index, processes))
         names += [pair[0] for pair in take(batches, COUNT // processes)]
     assert len(names) == len(set(names)) == COUNT
 
@@ -114,56 +117,56 @@ def test_epochs_differ_in_order_crop_and_degradation(expected):
 
 
 def test_the_seed_decides(photos, expected):
-    assert take(iter(make_pipeline(config(photos))), 1) == expected[:4]
-    assert take(iter(make_pipeline(config(photos, seed=6))), 1) != expected[:4]
-    unshuffled = take(iter(make_pipeline(config(photos, shuffle=False))), 3)
+    assert take(iter(pipeline(config(photos))), 1) == expected[:4]
+    assert take(iter(pipeline(config(photos), seed=6)), 1) != expected[:4]
+    unshuffled = take(iter(pipeline(config(photos), shuffle=False)), 3)
     assert [pair[0] for pair in unshuffled] == sorted(pair[0] for pair in unshuffled)
 
 
 def test_shards_give_what_the_folder_gives(photos, expected, tmp_path):
     pack([str(photos)], tmp_path / "packed", shard_bytes=100_000)
-    pairs = take(iter(make_pipeline(config(tmp_path / "packed"))), 7)
+    pairs = take(iter(pipeline(config(tmp_path / "packed"))), 7)
     assert [pair[1:] for pair in pairs] == [pair[1:] for pair in expected]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (0, 2)])
 def test_a_saved_iterator_resumes_in_mid_epoch_with_any_workers(photos, expected, before, after):
-    batches = iter(make_pipeline(config(photos, workers=before)))
+    batches = iter(pipeline(config(photos, workers=before)))
     take(batches, 2)
     state = json.loads(json.dumps(batches.get_state()))
     take(batches, 1)  # what was read ahead after saving does not count
     batches.close()
-    resumed = iter(make_pipeline(config(photos, workers=after)))
+    resumed = iter(pipeline(config(photos, workers=after)))
     resumed.set_state(state)
     assert take(resumed, 5) == expected[8:]
     resumed.close()
 
 
 def test_orbax_saves_and_restores_the_iterator(photos, expected, tmp_path):
-    batches = iter(to_device(make_pipeline(config(photos)), config(photos)))
+    batches = iter(to_device(pipeline(config(photos)), config(photos)))
     take(batches, 2)
     with ocp.CheckpointManager(tmp_path / "run") as manager:
         manager.save(2, args=ocp.args.Composite(data=CheckpointSave(batches)))
         manager.wait_until_finished()
-        resumed = iter(to_device(make_pipeline(config(photos)), config(photos)))
+        resumed = iter(to_device(pipeline(config(photos)), config(photos)))
         manager.restore(2, args=ocp.args.Composite(data=CheckpointRestore(resumed)))
     assert take(resumed, 5) == expected[8:]
 
 
 def test_other_data_cannot_be_resumed(photos, tmp_path):
-    state = iter(make_pipeline(config(photos))).get_state()
+    state = iter(pipeline(config(photos))).get_state()
     for i in range(3):
         Image.fromarray(synthetic_photo(70, 70, i)).save(tmp_path / f"{i}.png")
     with pytest.raises(InputError, match="examples = 12, this one has 3"):
-        iter(make_pipeline(config(tmp_path))).set_state(state)
+        iter(pipeline(config(tmp_path))).set_state(state)
     with pytest.raises(InputError, match="process_count = 1, this one has 2"):
-        iter(make_pipeline(config(photos), 0, 2)).set_state(state)
+        iter(pipeline(config(photos), 0, 2)).set_state(state)
 
 
 def test_batches_reach_the_devices_divided_as_asked(photos, expected):
     mesh = jax.make_mesh((len(jax.devices()),), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    batches = iter(to_device(make_pipeline(config(photos)), config(photos), sharding))
+    batches = iter(to_device(pipeline(config(photos)), config(photos), sharding))
     batch = next(batches)
     assert batch["lr"].sharding == batch["hr"].sharding == sharding
     assert batch["id"] == [pair[0] for pair in expected[:4]]
@@ -183,7 +186,7 @@ def mostly_good(photos, tmp_path):
 
 def test_a_damaged_image_is_left_out_with_a_warning_that_names_it(mostly_good):
     tolerant = config(mostly_good, batch_size=1, damaged_limit=0.1)
-    batches = iter(make_pipeline(tolerant))
+    batches = iter(pipeline(tolerant))
     with pytest.warns(DamagedImageWarning, match=r"left out: .*cut\.png is damaged"):
         names = [pair[0] for pair in take(batches, COUNT)]
     assert len(set(names)) == COUNT
@@ -196,15 +199,15 @@ def test_a_damaged_image_is_left_out_with_a_warning_that_names_it(mostly_good):
 def test_a_damaged_image_shifts_nothing_between_workers(mostly_good):
     tolerant = config(mostly_good, damaged_limit=0.1)
     with pytest.warns(DamagedImageWarning):
-        alone = take(iter(make_pipeline(tolerant)), 4)
-    batches = iter(make_pipeline(dataclasses.replace(tolerant, workers=2)))
+        alone = take(iter(pipeline(tolerant)), 4)
+    batches = iter(pipeline(dataclasses.replace(tolerant, workers=2)))
     with pytest.warns(DamagedImageWarning):
         assert take(batches, 4) == alone
     batches.close()
 
 
 def test_too_many_damaged_images_stop_the_run(mostly_good):
-    batches = iter(make_pipeline(config(mostly_good)))  # 1 of 13 is more than 1%
+    batches = iter(pipeline(config(mostly_good)))  # 1 of 13 is more than 1%
     with (
         pytest.warns(DamagedImageWarning),
         pytest.raises(TooManyDamagedError, match=r"1 damaged .* more than 1\.0% of .* 13; .*cut"),
@@ -255,7 +258,7 @@ def test_ffhq_faces_are_resized_as_a_whole():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resolution": 256, "degradation": None}, "no published degradation for 256 px"),
+        ({"degradation": 256}, "degradation is 256, expected one of 512, 1024"),
         ({"resolution": 66}, "not a multiple of the degradation's scale 4"),
         ({"degrade_on": "gpu"}, '"host" or "device", not \'gpu\''),
     ],
@@ -267,4 +270,4 @@ def test_impossible_configs_are_refused(photos, change, message):
 
 def test_a_batch_must_divide_among_the_processes(photos):
     with pytest.raises(InputError, match="batch of 4 cannot be divided among 3"):
-        make_pipeline(config(photos), 0, 3)
+        pipeline(config(photos), 0, 3)

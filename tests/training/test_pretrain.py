@@ -11,6 +11,7 @@ from PIL import Image
 
 from omgsr_jax import converted
 from omgsr_jax.architectures import ARCHITECTURES
+from omgsr_jax.data import DataConfig
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr
 from omgsr_jax.generator import OMGSR
@@ -18,7 +19,7 @@ from omgsr_jax.losses.texture import texture
 from omgsr_jax.models.vae import VAE, Posterior
 from omgsr_jax.timestep import optimum as timestep
 from omgsr_jax.training import loop, pretrain
-from omgsr_jax.training.config import DataConfig, OptimizerConfig, RunConfig, ValidationConfig
+from omgsr_jax.training.config import OptimizerConfig, RunConfig, ValidationConfig
 from omgsr_jax.weights import fill, variables
 from tests.helpers import relative_error
 

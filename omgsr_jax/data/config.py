@@ -1,0 +1,40 @@
+"""What is read for training, and how it is degraded."""
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .plan import PRESETS, DegradationConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The settings `config.data` of a run."""
+
+    sources: tuple[str, ...] = ()  # folders, .txt lists or ArrayRecord shards
+    resolution: int = 512
+    degradation: int | DegradationConfig = 512  # a published preset, or one of your own
+    batch_size: int = 8  # of an optimiser step, on all devices of all processes together
+    accumulation: int = 1  # micro-batches that a step's batch is divided into
+    # host: OpenCV in the workers; device: batches carry plans, `to_device` carries them out in JAX
+    degrade_on: str = "host"
+    workers: int = 8
+    damaged_limit: float = 0.01  # a larger share of damaged images stops the run
+
+    def __post_init__(self) -> None:
+        if self.degrade_on not in ("host", "device"):
+            raise InputError(f'data.degrade_on must be "host" or "device", not {self.degrade_on!r}')
+        if isinstance(self.degradation, int) and self.degradation not in PRESETS:
+            raise InputError(
+                f"data.degradation is {self.degradation}, expected one of "
+                f"{', '.join(map(str, PRESETS))}"
+            )
+        if self.resolution % self.degradation_config.scale:
+            raise InputError(
+                f"data.resolution {self.resolution} is not a multiple of the degradation's scale "
+                f"{self.degradation_config.scale}"
+            )
+
+    @property
+    def degradation_config(self) -> DegradationConfig:
+        given = self.degradation
+        return PRESETS[given] if isinstance(given, int) else given
