@@ -12,7 +12,7 @@ from PIL import Image
 
 from conversion.convert import convert
 from omgsr_jax import converted
-from omgsr_jax.data import PRESETS, degrade, draw_plan, example_rng
+from omgsr_jax.data import PRESETS, degrade, example_rng, sampled_plan
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.vae import VAE, VAEConfig
 from omgsr_jax.process import DDPM, FlowMatching
@@ -209,7 +209,7 @@ def tiny_encoder(photos):
 
 def degraded(photos, seed=0):
     for index, hr in enumerate(photos):
-        plan = draw_plan(PRESETS[512], example_rng(seed, 0, index))
+        plan = sampled_plan(PRESETS[512], example_rng(seed, 0, index))
         yield tuple(np.float32(x)[None] / 127.5 - 1 for x in (degrade(hr, plan, 4), hr))
 
 

@@ -161,7 +161,7 @@ def random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray],
     step_key = jax.random.fold_in(jax.random.key(config.seed), number)
     *latents, key = step._keys(step_key, jnp.arange(b))
     noise = [np.asarray(normal(one, latent)) for one in latents]
-    return noise, [augment.draw(one, b, size, size) for one in adversarial._keys(key)]
+    return noise, [augment.sample(one, b, size, size) for one in adversarial._keys(key)]
 
 
 def write_adapters(

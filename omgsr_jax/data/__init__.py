@@ -17,7 +17,7 @@ from .pipeline import (
     make_pipeline,
     to_device,
 )
-from .plan import PRESETS, DegradationConfig, Plan, StageConfig, draw_plan, example_rng
+from .plan import PRESETS, DegradationConfig, Plan, StageConfig, example_rng, sampled_plan
 from .sources import open_sources, pack
 
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
     "TooManyDamagedError",
     "degrade",
     "degrade_folder",
-    "draw_plan",
     "example_rng",
     "list_images",
     "make_pipeline",
     "open_sources",
     "pack",
     "read_image",
+    "sampled_plan",
     "to_device",
     "write_image",
 ]

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import InputError
 from . import images
 from .kernels import Kernel, gaussian_1d, render, trimmed
-from .plan import PRESETS, DegradationConfig, Plan, Stage, draw_plan, example_rng, stage_sizes
+from .plan import PRESETS, DegradationConfig, Plan, Stage, example_rng, sampled_plan, stage_sizes
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
@@ -203,7 +203,7 @@ def degrade_folder(
             failed.append((path, str(error)))
         else:
             index = zlib.crc32(Path(path).name.encode())
-            plan = draw_plan(config, example_rng(seed, 0, index))
+            plan = sampled_plan(config, example_rng(seed, 0, index))
             images.write_image(output / "hr" / name, hr)
             images.write_image(output / "lr" / name, degrade(hr, plan, config.scale, resize_back))
             record = {"file": name, "source": path, "seed": seed, "plan": dataclasses.asdict(plan)}

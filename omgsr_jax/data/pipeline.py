@@ -22,7 +22,7 @@ from ..errors import InputError
 from .config import DataConfig
 from .degradation import degrade
 from .images import DamagedImageError, decode_image
-from .plan import draw_plan, example_rng
+from .plan import example_rng, sampled_plan
 from .sources import Source, open_sources
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Examples:
 
     def _degraded(self, hr: np.ndarray, rng: np.random.Generator) -> Example:
         degradation = self.config.degradation_config
-        plan = draw_plan(degradation, rng)
+        plan = sampled_plan(degradation, rng)
         if self.config.degrade_on == "host":
             return {"lr": degrade(hr, plan, degradation.scale)}
         from .degradation_jax import plan_arrays

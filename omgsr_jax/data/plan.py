@@ -1,4 +1,4 @@
-"""What is done to an image: the parameters of the degradation, and the plan drawn from them.
+"""What is done to an image: the parameters of the degradation, and the plan sampled from them.
 
 A plan is a frozen record of plain numbers. The host and the JAX implementation both carry out
 plans, so the random choices are shared and the two can be compared image by image.
@@ -125,7 +125,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One round as drawn. `noise` is a sigma in grey levels, or the scale of Poisson noise."""
+    """One round as sampled. `noise` is a sigma in grey levels, or the scale of Poisson noise."""
 
     kernel: Kernel | None
     resize: float
@@ -156,14 +156,14 @@ def example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng((seed, epoch, index))
 
 
-def draw_plan(config: DegradationConfig, rng: np.random.Generator) -> Plan:
+def sampled_plan(config: DegradationConfig, rng: np.random.Generator) -> Plan:
     return Plan(
-        first=_draw_stage(config, config.first, rng),
-        second=_draw_stage(config, config.second, rng),
-        final_sinc=_draw_final_sinc(config, rng),
+        first=_sampled_stage(config, config.first, rng),
+        second=_sampled_stage(config, config.second, rng),
+        final_sinc=_sampled_final_sinc(config, rng),
         jpeg_last=_happens(rng, 0.5),
-        lr_mode=_draw_mode(rng),
-        resize_back_mode=_draw_mode(rng),
+        lr_mode=_sampled_mode(rng),
+        resize_back_mode=_sampled_mode(rng),
         noise_seed=int(rng.integers(2**32)),
     )
 
@@ -180,11 +180,13 @@ def stage_sizes(plan: Plan, size: tuple[int, int], scale: int) -> tuple[tuple[in
     )
 
 
-def _draw_stage(config: DegradationConfig, stage: StageConfig, rng: np.random.Generator) -> Stage:
-    kernel = _draw_kernel(config, stage, rng) if _happens(rng, stage.blur_probability) else None
+def _sampled_stage(
+    config: DegradationConfig, stage: StageConfig, rng: np.random.Generator
+) -> Stage:
+    kernel = _sampled_kernel(config, stage, rng) if _happens(rng, stage.blur_probability) else None
     direction = rng.choice(3, p=stage.resize_probabilities)
     low, high = ((1.0, stage.resize_range[1]), (stage.resize_range[0], 1.0), (1.0, 1.0))[direction]
-    resize, mode = float(rng.uniform(low, high)), _draw_mode(rng)
+    resize, mode = float(rng.uniform(low, high)), _sampled_mode(rng)
     poisson = not _happens(rng, stage.gaussian_probability)
     noise = float(rng.uniform(*(stage.poisson_scale if poisson else stage.gaussian_sigma)))
     grey = _happens(rng, stage.grey_noise_probability)
@@ -192,8 +194,10 @@ def _draw_stage(config: DegradationConfig, stage: StageConfig, rng: np.random.Ge
     return Stage(kernel, resize, mode, poisson, noise, grey, quality)
 
 
-def _draw_kernel(config: DegradationConfig, stage: StageConfig, rng: np.random.Generator) -> Kernel:
-    size = _draw_kernel_size(config, rng)
+def _sampled_kernel(
+    config: DegradationConfig, stage: StageConfig, rng: np.random.Generator
+) -> Kernel:
+    size = _sampled_kernel_size(config, rng)
     if _happens(rng, stage.sinc_probability):
         lowest = math.pi / 3 if size < config.small_kernel else math.pi / 5
         return Kernel("sinc", size, cutoff=float(rng.uniform(lowest, math.pi)))
@@ -206,30 +210,30 @@ def _draw_kernel(config: DegradationConfig, stage: StageConfig, rng: np.random.G
         sigma, theta = (sigma_u, sigma_u), 0.0
     beta = 1.0
     if kind.startswith("generalized"):
-        beta = _draw_beta(stage.generalized_beta, rng)
+        beta = _sampled_beta(stage.generalized_beta, rng)
     elif kind.startswith("plateau"):
-        beta = _draw_beta(stage.plateau_beta, rng)
+        beta = _sampled_beta(stage.plateau_beta, rng)
     return Kernel(kind, size, sigma, theta, beta)
 
 
-def _draw_final_sinc(config: DegradationConfig, rng: np.random.Generator) -> Kernel | None:
+def _sampled_final_sinc(config: DegradationConfig, rng: np.random.Generator) -> Kernel | None:
     if not _happens(rng, config.final_sinc_probability):
         return None
-    size = _draw_kernel_size(config, rng)
+    size = _sampled_kernel_size(config, rng)
     return Kernel("sinc", size, cutoff=float(rng.uniform(math.pi / 3, math.pi)))
 
 
-def _draw_kernel_size(config: DegradationConfig, rng: np.random.Generator) -> int:
+def _sampled_kernel_size(config: DegradationConfig, rng: np.random.Generator) -> int:
     low, high = config.kernel_size
     return int(rng.integers(low // 2, high // 2, endpoint=True)) * 2 + 1
 
 
-def _draw_beta(limits: Range, rng: np.random.Generator) -> float:
+def _sampled_beta(limits: Range, rng: np.random.Generator) -> float:
     """Half of the kernels flatter than a Gaussian, half more peaked."""
     return float(rng.uniform(limits[0], 1.0) if _happens(rng, 0.5) else rng.uniform(1.0, limits[1]))
 
 
-def _draw_mode(rng: np.random.Generator) -> str:
+def _sampled_mode(rng: np.random.Generator) -> str:
     return RESIZE_MODES[rng.integers(len(RESIZE_MODES))]
 
 

@@ -88,7 +88,7 @@ def _judge(
     """The logits of augmented images, and the spectral norms' state after this forward."""
     if chunk is not None:
         x = chunks(x, chunk)
-    x = augment.augment(x, augment.draw(key, *x.shape[:3]))
+    x = augment.augment(x, augment.sample(key, *x.shape[:3]))
     discriminator = parts.merge()
     logits = discriminator(x, train=train)
     return logits, nnx.state(discriminator, SpectralVector)

@@ -25,14 +25,14 @@ class Augmentation(NamedTuple):
     hole: Array  # b 2, the centre of the cut-out
 
 
-def draw(key: Array, b: int, h: int, w: int) -> Augmentation:
+def sample(key: Array, b: int, h: int, w: int) -> Augmentation:
     """The augmentation of b images of h x w pixels.
 
-    With one key for every image or group of windows, a group's draws depend on its own key alone.
+    With one key for every image or group of windows, a group depends on its own key alone.
     """
     if key.ndim:
-        groups = jax.vmap(lambda one: draw(one, b // len(key), h, w))(key)
-        return Augmentation(*(drawn.reshape(b, *drawn.shape[2:]) for drawn in groups))
+        groups = jax.vmap(lambda one: sample(one, b // len(key), h, w))(key)
+        return Augmentation(*(sampled.reshape(b, *sampled.shape[2:]) for sampled in groups))
     colour, *keys = jax.random.split(key, 5)
     brightness, saturation, contrast = jax.random.uniform(colour, (3, b))
 
@@ -54,14 +54,16 @@ def draw(key: Array, b: int, h: int, w: int) -> Augmentation:
     )
 
 
-def augment(x: Array, drawn: Augmentation) -> Array:
+def augment(x: Array, sampled: Augmentation) -> Array:
     """Images (b h w 3) under their augmentation, fp32."""
-    x = x.astype(jnp.float32) + _per_image(drawn.brightness)
+    x = x.astype(jnp.float32) + _per_image(sampled.brightness)
     grey = x.mean(-1, keepdims=True)
-    x = (x - grey) * _per_image(drawn.saturation) + grey
+    x = (x - grey) * _per_image(sampled.saturation) + grey
     grey = x.mean((1, 2, 3), keepdims=True)
-    x = (x - grey) * _per_image(drawn.contrast) + grey
-    return jax.vmap(_translated)(x, drawn.shift) * _hole_mask(x.shape[1], x.shape[2], drawn.hole)
+    x = (x - grey) * _per_image(sampled.contrast) + grey
+    return jax.vmap(_translated)(x, sampled.shift) * _hole_mask(
+        x.shape[1], x.shape[2], sampled.hole
+    )
 
 
 def _translated(x: Array, shift: Array) -> Array:

@@ -11,7 +11,7 @@ from scipy import stats
 from omgsr_jax.data import degradation
 from omgsr_jax.data.degradation import add_noise, blur, degrade, degrade_folder, jpeg, resize
 from omgsr_jax.data.kernels import Kernel, render
-from omgsr_jax.data.plan import PRESETS, Stage, draw_plan, example_rng
+from omgsr_jax.data.plan import PRESETS, Stage, example_rng, sampled_plan
 from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 
@@ -113,7 +113,7 @@ def test_jpeg_is_that_of_another_encoder(quality):
 
 
 def test_low_quality_images_have_the_promised_sizes_and_type():
-    plan = draw_plan(PRESETS[512], example_rng(0, 0, 0))
+    plan = sampled_plan(PRESETS[512], example_rng(0, 0, 0))
     small, restored = degrade(PHOTO, plan, 4, resize_back=False), degrade(PHOTO, plan, 4)
     assert small.shape == (32, 40, 3)
     assert restored.shape == PHOTO.shape
@@ -121,7 +121,7 @@ def test_low_quality_images_have_the_promised_sizes_and_type():
 
 
 def test_the_same_plan_gives_the_same_image_and_another_another():
-    plans = [draw_plan(PRESETS[512], example_rng(0, 0, i)) for i in (0, 0, 1)]
+    plans = [sampled_plan(PRESETS[512], example_rng(0, 0, i)) for i in (0, 0, 1)]
     first, again, other = (degrade(PHOTO, plan, 4) for plan in plans)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -130,7 +130,7 @@ def test_the_same_plan_gives_the_same_image_and_another_another():
 
 
 def test_the_order_of_jpeg_and_final_filter_matters():
-    plan = draw_plan(PRESETS[512], example_rng(0, 0, 0))
+    plan = sampled_plan(PRESETS[512], example_rng(0, 0, 0))
     plan = dataclasses.replace(plan, final_sinc=Kernel("sinc", 21, cutoff=1.2))
     last, first = (
         degrade(PHOTO, dataclasses.replace(plan, jpeg_last=order), 4) for order in (True, False)
@@ -143,7 +143,7 @@ def test_a_harmless_plan_is_bicubic_downsampling_and_up_again():
     """Everything off but the resizes: what stays is what torch's interpolation gives."""
     quiet = stage(quality=100)
     plan = dataclasses.replace(
-        draw_plan(PRESETS[512], example_rng(0, 0, 0)),
+        sampled_plan(PRESETS[512], example_rng(0, 0, 0)),
         first=quiet,
         second=dataclasses.replace(quiet, mode="bicubic"),
         final_sinc=None,
@@ -159,7 +159,7 @@ def test_a_harmless_plan_is_bicubic_downsampling_and_up_again():
 
 
 def test_what_is_not_an_rgb_image_is_refused():
-    plan = draw_plan(PRESETS[512], example_rng(0, 0, 0))
+    plan = sampled_plan(PRESETS[512], example_rng(0, 0, 0))
     for image in (PHOTO[..., 0], PHOTO / 255.0, PHOTO[:3]):
         with pytest.raises(ValueError, match="h w 3 uint8, of at least 4 px a side"):
             degrade(image, plan, 4)

@@ -19,8 +19,8 @@ from omgsr_jax.data.plan import (
     PRESETS,
     RESIZE_MODES,
     DegradationConfig,
-    draw_plan,
     example_rng,
+    sampled_plan,
     stage_sizes,
 )
 from tests.data.photos import synthetic_photo
@@ -31,7 +31,7 @@ CONFIG = DegradationConfig()
 
 
 def draw(index):
-    return draw_plan(CONFIG, example_rng(11, 0, index))
+    return sampled_plan(CONFIG, example_rng(11, 0, index))
 
 
 def stacked(plans):
@@ -189,7 +189,7 @@ def test_no_plan_outgrows_its_canvas():
         assert all(n % 16 == 0 for shape in shapes for n in shape)
         for index in range(300):
             sizes = stage_sizes(
-                draw_plan(config, example_rng(0, 0, index)), (resolution,) * 2, config.scale
+                sampled_plan(config, example_rng(0, 0, index)), (resolution,) * 2, config.scale
             )
             for size, shape in zip(sizes, shapes, strict=True):
                 assert size[0] <= shape[0]

@@ -9,8 +9,8 @@ from omgsr_jax.data.plan import (
     PRESETS,
     PUBLISHED_FIRST,
     DegradationConfig,
-    draw_plan,
     example_rng,
+    sampled_plan,
     stage_sizes,
 )
 from omgsr_jax.errors import InputError
@@ -20,7 +20,7 @@ DRAWS = 3000
 
 @pytest.fixture(scope="module")
 def plans():
-    return [draw_plan(PRESETS[512], example_rng(7, 0, i)) for i in range(DRAWS)]
+    return [sampled_plan(PRESETS[512], example_rng(7, 0, i)) for i in range(DRAWS)]
 
 
 def assert_share(happened, probability):
@@ -32,7 +32,7 @@ def assert_share(happened, probability):
 
 def test_a_plan_depends_on_seed_epoch_and_index_alone():
     def draw(*key):
-        return draw_plan(PRESETS[512], example_rng(*key))
+        return sampled_plan(PRESETS[512], example_rng(*key))
 
     assert draw(1, 2, 3) == draw(1, 2, 3)
     others = [draw(1, 2, 4), draw(1, 3, 3), draw(2, 2, 3), draw(3, 2, 1)]
@@ -86,7 +86,7 @@ def test_strong_low_pass_needs_a_large_kernel(plans):
 
 
 def test_sizes_follow_the_scale():
-    plan = draw_plan(PRESETS[1024], example_rng(0, 0, 0))
+    plan = sampled_plan(PRESETS[1024], example_rng(0, 0, 0))
     plan = dataclasses.replace(
         plan,
         first=dataclasses.replace(plan.first, resize=0.51),
@@ -96,7 +96,9 @@ def test_sizes_follow_the_scale():
 
 
 def test_the_1024_preset_has_wider_kernels_and_a_larger_scale():
-    sizes = {draw_plan(PRESETS[1024], example_rng(0, 0, i)).first.kernel.size for i in range(400)}
+    sizes = {
+        sampled_plan(PRESETS[1024], example_rng(0, 0, i)).first.kernel.size for i in range(400)
+    }
     assert sizes == set(range(11, 42, 2))
     assert PRESETS[1024].scale == 8
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from omgsr_jax.data import PRESETS, degrade, draw_plan, example_rng
+from omgsr_jax.data import PRESETS, degrade, example_rng, sampled_plan
 from omgsr_jax.data.degradation_jax import degrade_batch, plan_arrays
 from tests.data.photos import TEST_DATA, kodak_crops
 
@@ -36,7 +36,7 @@ def crops():
 
 @pytest.fixture(scope="module")
 def plans():
-    return [draw_plan(CONFIG, example_rng(0, 0, i)) for i in range(SAMPLES)]
+    return [sampled_plan(CONFIG, example_rng(0, 0, i)) for i in range(SAMPLES)]
 
 
 def psnr(lr, hr):

@@ -10,7 +10,7 @@ from flax import nnx
 from conversion.parity.inference import relative_error, to_nchw
 from omgsr_jax.losses import adversarial
 from omgsr_jax.losses.adversarial import bce
-from omgsr_jax.losses.augment import augment, draw
+from omgsr_jax.losses.augment import augment, sample
 from omgsr_jax.losses.total import LossWeights, Networks, Restoration, total
 from omgsr_jax.models.discriminator import Discriminator, TokenHeadsConfig, take_apart
 from omgsr_jax.models.spectral_norm import SpectralVector
@@ -78,7 +78,7 @@ def test_losses_are_the_labels_of_the_paper_on_what_the_discriminator_says(parts
         discriminator = parts.merge()
 
         def logits(x, key):
-            return discriminator(augment(x, draw(key, *x.shape[:3])), train=True)
+            return discriminator(augment(x, sample(key, *x.shape[:3])), train=True)
 
         # In this order: every forward advances the power iteration.
         by_generator = bce(logits(x_p, keys[0]), 0.8)
@@ -151,7 +151,7 @@ def test_oc_gan_judges_every_window_by_itself(parts):
 @pytest.mark.parametrize("size", [(24, 24), (17, 26)], ids=str)
 def test_augmentation_follows_the_published_rules(size):
     x = images(4, 6, *size, 3)
-    drawn = draw(jax.random.key(3), 6, *size)
+    drawn = sample(jax.random.key(3), 6, *size)
     given = to_nchw(x).double().requires_grad_()
     expected = references.augmented(given, drawn)
     weight = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
@@ -164,7 +164,7 @@ def test_augmentation_follows_the_published_rules(size):
 
 @pytest.mark.parametrize(("h", "w"), [(24, 18), (17, 26)])
 def test_augmentation_is_drawn_from_the_published_ranges(h, w):
-    drawn = jax.tree.map(np.asarray, draw(jax.random.key(0), 20_000, h, w))
+    drawn = jax.tree.map(np.asarray, sample(jax.random.key(0), 20_000, h, w))
     for values, low, high in (
         (drawn.brightness, -0.5, 0.5),
         (drawn.saturation, 0.0, 2.0),
@@ -182,7 +182,7 @@ def test_every_look_at_the_discriminator_is_augmented_differently_and_repeatably
     _, x_p = pair
     same = [float(generator_loss(parts, x_p, key)[0]) for key in (_KEY, _KEY, jax.random.key(9))]
     assert same[0] == same[1] != same[2]
-    drawn = [draw(key, 2, 28, 28) for key in jax.random.split(_KEY, 3)]
+    drawn = [sample(key, 2, 28, 28) for key in jax.random.split(_KEY, 3)]
     assert len({float(d.brightness[0]) for d in drawn}) == 3
 
 

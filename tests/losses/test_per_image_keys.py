@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from omgsr_jax.losses.augment import draw
+from omgsr_jax.losses.augment import sample
 from omgsr_jax.losses.lpips import feature_distance
 from omgsr_jax.models.layers import normal
 from tests.helpers import images
@@ -18,7 +18,7 @@ class _TwoMaps:
 
 def test_an_images_augmentation_depends_on_its_own_key():
     keys = jax.random.split(jax.random.key(0), 3)
-    drawn = jax.jit(draw, static_argnums=(1, 2, 3))
+    drawn = jax.jit(sample, static_argnums=(1, 2, 3))
     together, alone = drawn(keys, 6, 20, 24), drawn(keys[1], 2, 20, 24)  # two windows of each image
     for ours, expected in zip(together, alone, strict=True):
         np.testing.assert_array_equal(ours[2:4], expected)
