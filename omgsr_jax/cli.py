@@ -113,9 +113,8 @@ def _print_info(directory: str) -> None:
 
 
 def _timestep(args: argparse.Namespace) -> Sequence[str]:
-    from . import converted
+    from . import converted, timestep
     from .data import DamagedImageWarning
-    from .timestep import optimum as timestep
 
     model = assets.model_directory(args.model)
     card = converted.read_card(model)

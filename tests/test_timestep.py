@@ -11,12 +11,11 @@ from flax import nnx
 from PIL import Image
 
 from conversion.convert import convert
-from omgsr_jax import converted
+from omgsr_jax import converted, timestep
 from omgsr_jax.data import PRESETS, degrade, example_rng, sampled_plan
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.vae import VAE, VAEConfig
 from omgsr_jax.process import DDPM, FlowMatching
-from omgsr_jax.timestep import optimum as timestep
 from omgsr_jax.weights import variables
 from tests.data.photos import TEST_DATA, synthetic_photo
 

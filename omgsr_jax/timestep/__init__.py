@@ -3,3 +3,7 @@
 optimum.py   three criteria, as means over images, and where each is smallest
 picture.py   their curves as one SVG
 """
+
+from .optimum import CRITERIA, Search, encoder, search, write
+
+__all__ = ["CRITERIA", "Search", "encoder", "search", "write"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax import converted
+from omgsr_jax import converted, timestep
 from omgsr_jax.architectures import ARCHITECTURES
 from omgsr_jax.data import DataConfig
 from omgsr_jax.errors import InputError
@@ -17,7 +17,6 @@ from omgsr_jax.evaluation.fidelity import psnr
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.losses.texture import texture
 from omgsr_jax.models.vae import VAE, Posterior
-from omgsr_jax.timestep import optimum as timestep
 from omgsr_jax.training import loop, pretrain
 from omgsr_jax.training.config import OptimizerConfig, RunConfig, ValidationConfig
 from omgsr_jax.weights import fill, variables
