@@ -1,0 +1,92 @@
+"""What every stage hands to the loop: a state, data, and a step for any loss of weights."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+from jax.sharding import Mesh
+
+from ...data import make_pipeline, to_device
+from ...weights import variables
+from ..blueprint import Weights, shapes
+from ..layout import batch_sharding, data_mesh, replicated, rows_by_process
+from ..loop import Metrics, Task
+from ..state import optimizer, random_weights
+from .config import PretrainConfig
+
+Loss = Callable[[Weights, Array, Array], tuple[Array, Metrics]]  # weights, images, key
+
+
+class PretrainState(NamedTuple):
+    """All of a stage that changes."""
+
+    step: Array  # optimiser steps done
+    weights: Weights
+    optimizer: Any
+    ema: Weights  # the average that the next stage takes
+
+
+def make_task(config: PretrainConfig, weights: Weights, loss: Loss, validate: Any) -> Task:
+    mesh = data_mesh()
+    everywhere = replicated(mesh)
+    begin = partial(_begin, config)
+    pipeline = make_pipeline(config.data, config.seed)
+    batches = to_device(pipeline, config.data, batch_sharding(mesh))
+    state_shapes = jax.eval_shape(begin, weights)
+    return Task(
+        state=jax.jit(begin, out_shardings=everywhere)(weights),
+        shapes=state_shapes,
+        shardings=jax.tree.map(lambda _: everywhere, state_shapes),
+        step=_compile_ready(config, loss, mesh),
+        batches=iter(batches),
+        images=config.data.batch_size,
+        rows=rows_by_process(config.data.batch_size, mesh)[jax.process_index()],
+        validate=validate,
+        validate_every=config.validation.every,
+    )
+
+
+def initial(config: PretrainConfig, network: nnx.Module) -> Weights:
+    sizes = shapes(variables(network))
+    everywhere = replicated(data_mesh())
+    return random_weights(sizes, dict.fromkeys(sizes, everywhere), config.seed)
+
+
+def _begin(config: PretrainConfig, weights: Weights) -> PretrainState:
+    return PretrainState(
+        step=jnp.zeros((), jnp.int32),
+        weights=weights,
+        optimizer=optimizer(config.optimizer, published=False).init(weights),
+        ema=jax.tree.map(jnp.copy, weights),
+    )
+
+
+def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
+    adam = optimizer(config.optimizer, published=False)
+
+    def step(state: PretrainState, images: Array) -> tuple[PretrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.weights, images, key
+        )
+        update, opt = adam.update(gradient, state.optimizer, state.weights)
+        weights = optax.apply_updates(state.weights, update)
+        # Young averages forget faster: the first weights are random.
+        decay = jnp.minimum(config.optimizer.ema, (1 + state.step) / (10 + state.step))
+        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, weights)
+        new = PretrainState(state.step + 1, weights, opt, ema)
+        return new, {**terms, "loss": value, "gradient": optax.global_norm(gradient)}
+
+    everywhere = replicated(mesh)
+    compiled = jax.jit(
+        step,
+        in_shardings=(everywhere, batch_sharding(mesh)),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+    return lambda state, batch: compiled(state, batch["hr"])
