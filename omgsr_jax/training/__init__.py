@@ -1,1 +1,14 @@
-"""Training OMGSR: a sharded state, one compiled step, and a loop that can be resumed exactly."""
+"""Training OMGSR: a sharded state, one compiled step, and a loop that can be resumed exactly.
+
+run.py          begin here: a run put together from its config
+config.py       what a run is; config_dict.py reads it from files and the command line
+blueprint.py    its networks, with shapes in place of arrays
+layout.py       where its arrays lie on its devices
+state.py        what it trains and remembers, and the weights that it does not
+step.py         one optimiser step, a pure function
+loop.py         the loop around a step: data, logs, validation, checkpoints, every way to stop
+validation.py   a fixed set of pairs, restored now and then
+checkpoints.py  what is written for the run itself; log.py: for people
+distributed.py  several processes; host_memory.py: one on a CPU
+pretrain/       a base from nothing
+"""
