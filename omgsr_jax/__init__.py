@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .inference.upscaler import Upscaler, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Upscaler", "__version__", "load"]
 
 

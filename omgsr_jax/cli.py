@@ -69,8 +69,7 @@ def _upscale(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from conversion.convert import convert
-    from conversion.perceptual import convert_perceptual
+    from .converters import convert, convert_perceptual
 
     if args.perceptual:
         card = convert_perceptual(args.perceptual, args.out, allow_pickle=args.allow_pickle)
@@ -90,7 +89,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from conversion.convert import export
+    from .converters import export
 
     export(assets.model_directory(args.model), args.out)
     print(f"{args.out}: diffusers folders, adapters and the prompt's embeddings")
@@ -192,7 +191,7 @@ def _eval(args: argparse.Namespace) -> Sequence[str]:
 
     inception = None
     if args.inception:
-        from conversion.inception import read_inception
+        from .converters import read_inception
 
         inception = read_inception(args.inception, allow_pickle=args.allow_pickle)
     with _outputs(args) as folders:

@@ -29,7 +29,7 @@ class Settings:
     crop_border: int = 0  # pixels left out on each side, for all but networks and the grid
     grid_period: int = 16  # px: 16 for FLUX (2x2 latents of 8 px), 8 for what a VAE alone does
     niqe_params: str | Path | None = None
-    inception: Inception | None = None  # as conversion.inception.read_inception gives it
+    inception: Inception | None = None  # as omgsr_jax.converters.read_inception gives it
     perceptual: str | Path | None = None  # what `omgsr convert --perceptual` wrote
 
 
