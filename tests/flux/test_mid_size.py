@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 _WRITE = """
 import sys
 from pathlib import Path
-from conversion import random_checkpoints
+from conversion.parity import random_checkpoints
 preset = random_checkpoints.PRESETS["flux-mid"]
 base, adapter = map(Path, sys.argv[1:])
 random_checkpoints.write_base(base, preset, dtype="bfloat16")
