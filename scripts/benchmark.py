@@ -39,10 +39,9 @@ import numpy as np
 
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
-from conversion.parity import benchmark as train_benchmark
-from conversion.parity import inference as parity
 from conversion.parity import random_checkpoints
-from conversion.parity.benchmark import Case
+from conversion.parity.benchmark import TrainingCase, time_training_steps
+from conversion.parity.inference import TorchPipeline, psnr, to_nchw, to_nhwc
 from omgsr_jax import converted
 from omgsr_jax.inference.engine import Engine
 from omgsr_jax.inference.upscaler import Upscaler, load
@@ -84,8 +83,10 @@ def _training(args: argparse.Namespace) -> int:
     if not args.preset:
         raise SystemExit("training is measured on random weights: give --preset")
     rows = [
-        train_benchmark.measure(
-            Case(args.preset, pixels, batch, precision, paper_losses=args.losses == "paper"),
+        time_training_steps(
+            TrainingCase(
+                args.preset, pixels, batch, precision, paper_losses=args.losses == "paper"
+            ),
             args.runs,
         )
         for precision in args.precision
@@ -140,7 +141,7 @@ def _measure(
     print(f"comparing outputs: {precision}, {pixels} px, batch {batch}", flush=True)
     reference = next(iter(pipelines.values())).stages(x_l)["decode"]
     ours, _ = upscaler.engine.restore(list(x_l))
-    agreement = parity.psnr(np.stack(ours), reference)
+    agreement = psnr(np.stack(ours), reference)
     times: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
     for name, run in _turns(list(systems), args.runs + 1):
         seconds = systems[name]()
@@ -203,7 +204,7 @@ def _ours(upscaler: Upscaler, x_l: np.ndarray) -> Timed:
 
 def _pytorch(
     base: Path, adapter: Path | None, model: Path, precision: str
-) -> dict[str, parity.TorchPipeline]:
+) -> dict[str, TorchPipeline]:
     """The published pipeline, and on a GPU its compiled form."""
     import torch
 
@@ -211,8 +212,8 @@ def _pytorch(
     prompt = converted.read_prompt(model)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
-    def build() -> parity.TorchPipeline:
-        pipeline = parity.TorchPipeline(base, adapter, card.generator.mid_timestep, prompt)
+    def build() -> TorchPipeline:
+        pipeline = TorchPipeline(base, adapter, card.generator.mid_timestep, prompt)
         return pipeline.cast(dtype)
 
     pipelines = {"PyTorch": build()}
@@ -230,7 +231,7 @@ def _pytorch(
     return pipelines
 
 
-def _theirs(pipeline: parity.TorchPipeline, x_l: np.ndarray) -> Timed:
+def _theirs(pipeline: TorchPipeline, x_l: np.ndarray) -> Timed:
     import torch
 
     device, dtype = pipeline.vae.device, pipeline.vae.dtype
@@ -243,12 +244,12 @@ def _theirs(pipeline: parity.TorchPipeline, x_l: np.ndarray) -> Timed:
     @torch.no_grad()
     def timed() -> dict[str, float]:
         ticks = [clock()]
-        x = parity.to_nchw(x_l).to(device, dtype)
+        x = to_nchw(x_l).to(device, dtype)
         z_l = pipeline.encode(x)
         ticks.append(clock())
         z_p = pipeline.predictor.clean(z_l, pipeline.predict(z_l))
         ticks.append(clock())
-        parity.to_nhwc(pipeline.decode(z_p.to(dtype)))
+        to_nhwc(pipeline.decode(z_p.to(dtype)))
         ticks.append(clock())
         spans = [after - before for before, after in pairwise(ticks)]
         return dict(zip(STAGES, spans, strict=True)) | {"total": ticks[-1] - ticks[0]}

@@ -36,9 +36,20 @@ from PIL import Image
 
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
-from conversion.parity import inference as parity
 from conversion.parity import random_checkpoints
-from conversion.parity import training as train_parity
+from conversion.parity.inference import (
+    STAGES,
+    BlockError,
+    StageResults,
+    TorchPipeline,
+    block_outputs,
+    compare_blocks,
+    compare_stages,
+    first_divergent,
+    in_own_process,
+    to_nchw,
+)
+from conversion.parity.training import compare_training, small_training_config
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import converted
 from omgsr_jax.inference.prepare import for_inference
@@ -62,7 +73,7 @@ def main() -> int:
     with _checkpoint(args) as (base, adapter, model_folder):
         x_l = _input(args, model_folder)
         print(f"comparing on {x_l.shape[1]} x {x_l.shape[2]} px", flush=True)
-        found = parity.compare_stages(base, adapter, model_folder, x_l)
+        found = compare_stages(base, adapter, model_folder, x_l)
         blocks = _compare_blocks(base, adapter, model_folder, x_l) if args.blocks else {}
     report = {
         "weights": args.preset or args.base,
@@ -100,10 +111,10 @@ def _train(args: argparse.Namespace) -> int:
         convert_perceptual(source, perceptual)
         for losses, quirks in itertools.product(("own", "paper"), ("none", "published")):
             networks = (source, str(perceptual)) if losses == "paper" else (None, "")
-            config = train_parity.small_config(
+            config = small_training_config(
                 str(model_folder), quirks=quirks, perceptual=networks[1], steps=args.steps
             )
-            found = train_parity.compare(base, config, networks[0])
+            found = compare_training(base, config, networks[0])
             report[f"{losses}, {quirks}"] = {
                 "worst_relative_error": found.worst,
                 "cosine": found.cosines,
@@ -132,13 +143,14 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
             preset = random_checkpoints.PRESETS[args.preset]
             base, adapter = Path(scratch) / "base", Path(scratch) / "adapter"
             print(f"writing a random checkpoint of the {args.preset} architecture", flush=True)
-            own = parity.in_own_process
-            own(random_checkpoints.write_base, base, preset, seed=args.seed)
-            own(random_checkpoints.write_adapters, adapter, base, preset, seed=args.seed + 1)
+            in_own_process(random_checkpoints.write_base, base, preset, seed=args.seed)
+            in_own_process(
+                random_checkpoints.write_adapters, adapter, base, preset, seed=args.seed + 1
+            )
         else:
             base, adapter = DiffusersFolder(args.base).path, args.adapter
         print("converting", flush=True)
-        parity.in_own_process(
+        in_own_process(
             convert,
             str(base),
             model_folder,
@@ -161,7 +173,7 @@ def _input(args: argparse.Namespace, model_folder: Path) -> np.ndarray:
 
 def _compare_blocks(
     base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray
-) -> dict[str, list[parity.BlockError]]:
+) -> dict[str, list[BlockError]]:
     """Every module of the three networks in fp32, each network fed with PyTorch's own input."""
     import torch
 
@@ -171,7 +183,7 @@ def _compare_blocks(
         model = for_inference(converted.read(model_folder), "fp32")
         # A stack of blocks shows none of them.
         apart = unstacked(model.backbone)
-        torch_side = parity.TorchPipeline(base, adapter, generator.mid_timestep, prompt)
+        torch_side = TorchPipeline(base, adapter, generator.mid_timestep, prompt)
         stages = torch_side.stages(x_l)
         z_l, z_p = (torch.tensor(stages[name].transpose(0, 3, 1, 2)) for name in ("encode", "z_P"))
         time = generator.process.conditioning(generator.mid_timestep)
@@ -179,7 +191,7 @@ def _compare_blocks(
         comparisons = {
             "encoder": (
                 model.vae, lambda m, x: m.encode(x).mean, x_l,
-                torch_side.vae, lambda: torch_side.encode(parity.to_nchw(x_l)),
+                torch_side.vae, lambda: torch_side.encode(to_nchw(x_l)),
             ),
             "backbone": (
                 apart, lambda m, z: m(z, time, **batch), stages["encode"],
@@ -192,16 +204,16 @@ def _compare_blocks(
         }  # fmt: skip
         errors = {}
         for part, (ours, run_ours, value, theirs, run_theirs) in comparisons.items():
-            _, outputs = parity.block_outputs(ours, run_ours, value)
-            errors[part] = parity.compare_blocks(outputs, theirs, run_theirs)
+            _, outputs = block_outputs(ours, run_ours, value)
+            errors[part] = compare_blocks(outputs, theirs, run_theirs)
     return errors
 
 
 def _first_divergent(
-    blocks: dict[str, list[parity.BlockError]], tolerance: float
+    blocks: dict[str, list[BlockError]], tolerance: float
 ) -> dict[str, Any] | None:
     for part, errors in blocks.items():
-        block = parity.first_divergent(errors, tolerance)
+        block = first_divergent(errors, tolerance)
         if block:
             return {"network": part, **vars(block)}
     return None
@@ -209,9 +221,9 @@ def _first_divergent(
 
 def _print_table(report: dict[str, Any]) -> None:
     print("\nrelative error")
-    print(f"{'':<30}" + "".join(f"{stage:>11}" for stage in parity.STAGES) + f"{'image PSNR':>13}")
+    print(f"{'':<30}" + "".join(f"{stage:>11}" for stage in STAGES) + f"{'image PSNR':>13}")
     for label, errors in report["relative_errors"].items():
-        cells = "".join(f"{errors[stage]:>11.2e}" for stage in parity.STAGES)
+        cells = "".join(f"{errors[stage]:>11.2e}" for stage in STAGES)
         print(f"{label:<30}{cells}{report['psnr_db'][label]:>10.1f} dB")
     for part, errors in report["blocks"].items():
         worst = max(errors, key=lambda block: block["error"])
@@ -223,7 +235,7 @@ def _print_table(report: dict[str, Any]) -> None:
     print(f"{report['minutes']} minutes, peak memory {report['peak_gb']} GB")
 
 
-def _html(report: dict[str, Any], found: parity.Parity, x_l: np.ndarray) -> str:
+def _html(report: dict[str, Any], found: StageResults, x_l: np.ndarray) -> str:
     reference, ours = (found.results[who]["decode"][0] for who in ("torch_fp32", "fp32"))
     difference = np.abs(ours - reference).max(-1, keepdims=True)
     peak = max(float(difference.max()), 1e-12)
@@ -239,7 +251,7 @@ def _html(report: dict[str, Any], found: parity.Parity, x_l: np.ndarray) -> str:
     )
     rows = "".join(
         f"<tr><th>{label}</th>"
-        + "".join(f"<td>{errors[stage]:.2e}</td>" for stage in parity.STAGES)
+        + "".join(f"<td>{errors[stage]:.2e}</td>" for stage in STAGES)
         + f"<td>{report['psnr_db'][label]:.1f} dB</td></tr>"
         for label, errors in report["relative_errors"].items()
     )
@@ -253,7 +265,7 @@ def _html(report: dict[str, Any], found: parity.Parity, x_l: np.ndarray) -> str:
     )
     return _PAGE.format(
         title=html.escape(f"Parity: {report['weights']}"),
-        head="".join(f"<th>{stage}</th>" for stage in (*parity.STAGES, "image PSNR")),
+        head="".join(f"<th>{stage}</th>" for stage in (*STAGES, "image PSNR")),
         rows=rows,
         figures=figures,
         blocks=blocks,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import omgsr_jax
-from conversion.parity import inference as parity
-from conversion.parity import training as train_parity
+from conversion.parity.inference import jax_stages, psnr
+from conversion.parity.training import small_training_config
 from omgsr_jax import converted
 from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.ops import attention as backends
@@ -53,7 +53,7 @@ def test_every_stage_of_a_restoration_is_the_cpus(tiny_model):
     for platform in ("gpu", "cpu"):
         with jax.default_device(jax.local_devices(backend=platform)[0]):
             model = for_inference(converted.read(tiny_model), "fp32")
-            stages.append(parity.jax_stages(model, x_l))
+            stages.append(jax_stages(model, x_l))
     for name, ours in stages[0].items():
         assert relative_error(ours, stages[1][name]) <= 1e-5, name
 
@@ -65,11 +65,11 @@ def test_bf16_images_are_near_fp32_ones(tiny_model):
         for p in ("fp32", "bf16")
     )
     assert fp32.shape == (128, 128, 3)
-    assert parity.psnr(bf16, fp32, peak=255) >= 35
+    assert psnr(bf16, fp32, peak=255) >= 35
 
 
 def test_train_steps_are_the_cpus(tiny_model):
-    config = train_parity.small_config(str(tiny_model), quirks="none")
+    config = small_training_config(str(tiny_model), quirks="none")
     batch = {name: images(seed, 2, 32, 32, 3) for seed, name in enumerate(("lr", "hr"))}
     found = []
     for platform in ("gpu", "cpu"):

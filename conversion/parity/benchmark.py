@@ -29,10 +29,10 @@ from omgsr_jax.training.run import Run
 
 from ..convert import convert
 from ..perceptual import convert_perceptual
-from . import inference as parity
 from . import random_checkpoints
-from . import training as train_parity
+from .inference import in_own_process
 from .torch_training import TorchTraining
+from .training import random_numbers_of_step, small_training_config
 
 OURS = "omgsr-jax"
 AS_PUBLISHED = "PyTorch"
@@ -40,12 +40,12 @@ IN_BF16 = "PyTorch, all in bf16"
 
 
 @dataclass(frozen=True)
-class Case:
+class TrainingCase:
     preset: str
     pixels: int
     batch: int
     precision: str = "fp32"
-    # The paper's, through VGG16 and DINOv2, or those of `train_parity`'s runs.
+    # The paper's, through VGG16 and DINOv2, or those of `small_training_config`.
     paper_losses: bool = False
 
     @property
@@ -66,7 +66,7 @@ class _Measured(NamedTuple):
     facts: dict[str, Any]
 
 
-def measure(case: Case, runs: int) -> dict[str, Any]:
+def time_training_steps(case: TrainingCase, runs: int) -> dict[str, Any]:
     """Medians of `runs` steps of every system; the first step of each is left out."""
     import torch
 
@@ -74,14 +74,16 @@ def measure(case: Case, runs: int) -> dict[str, Any]:
     groups = [[name] for name in case.systems] if one_by_one else [list(case.systems)]
     found: dict[str, _Measured] = {}
     with tempfile.TemporaryDirectory(prefix="omgsr-benchmark-") as scratch:
-        parity.in_own_process(_prepare, case, Path(scratch))
+        in_own_process(_prepare, case, Path(scratch))
         for names in groups:
             found |= _in_turns(names, case, Path(scratch), runs)
             _require_agreement({name: one.facts for name, one in found.items()})
     return _row(case, found)
 
 
-def _in_turns(names: list[str], case: Case, folder: Path, runs: int) -> dict[str, _Measured]:
+def _in_turns(
+    names: list[str], case: TrainingCase, folder: Path, runs: int
+) -> dict[str, _Measured]:
     with ExitStack() as stack:
         workers = {name: stack.enter_context(_worker(name, case, folder)) for name in names}
         found = {name: _Measured([], _received(worker, name)) for name, worker in workers.items()}
@@ -112,7 +114,7 @@ def _require_agreement(facts: dict[str, dict[str, Any]]) -> None:
             raise SystemExit(f"the systems do not compute the same {term}: {values}")
 
 
-def _row(case: Case, found: dict[str, _Measured]) -> dict[str, Any]:
+def _row(case: TrainingCase, found: dict[str, _Measured]) -> dict[str, Any]:
     medians = {name: statistics.median(measured.seconds) for name, measured in found.items()}
     return {
         **dataclasses.asdict(case),
@@ -125,7 +127,7 @@ def _row(case: Case, found: dict[str, _Measured]) -> dict[str, Any]:
 
 
 @contextmanager
-def _worker(name: str, case: Case, folder: Path) -> Iterator[Connection]:
+def _worker(name: str, case: TrainingCase, folder: Path) -> Iterator[Connection]:
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(name, case, folder, there), daemon=True)
@@ -146,7 +148,7 @@ def _received(worker: Connection, name: str) -> Any:
         raise SystemExit(f"the process of {name} ended; its error is above") from None
 
 
-def _serve(name: str, case: Case, folder: Path, parent: Connection) -> None:
+def _serve(name: str, case: TrainingCase, folder: Path, parent: Connection) -> None:
     """The life of a system's process: it gets ready, then makes a step whenever it is asked to."""
     config = _config(case, folder)
     in_bf16 = name == IN_BF16
@@ -166,7 +168,7 @@ def _new_pages() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def _prepare(case: Case, folder: Path) -> None:
+def _prepare(case: TrainingCase, folder: Path) -> None:
     """Random weights in PyTorch's formats, and converted. Both sides train on the same adapters."""
     jax.config.update("jax_platforms", "cpu")
     preset = random_checkpoints.PRESETS[case.preset]
@@ -178,10 +180,10 @@ def _prepare(case: Case, folder: Path) -> None:
         convert_perceptual(folder / "networks", folder / "perceptual")
 
 
-def _config(case: Case, folder: Path) -> TrainConfig:
+def _config(case: TrainingCase, folder: Path) -> TrainConfig:
     preset = random_checkpoints.PRESETS[case.preset]
     perceptual = str(folder / "perceptual") if case.paper_losses else ""
-    config = train_parity.small_config(str(folder / "model"), quirks="none", perceptual=perceptual)
+    config = small_training_config(str(folder / "model"), quirks="none", perceptual=perceptual)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
@@ -232,7 +234,7 @@ def _pytorch(config: TrainConfig, folder: Path, *, everywhere: bool) -> _Timed:
         perceptual=folder / "networks" if config.model.perceptual else None,
         everywhere=everywhere,
     )
-    images, sampled = _images(config), train_parity.random_numbers(blueprint, 0)
+    images, sampled = _images(config), random_numbers_of_step(blueprint, 0)
     return _Timed(
         lambda: training.step(images, *sampled),
         lambda: torch.cuda.max_memory_allocated() if on_gpu else None,

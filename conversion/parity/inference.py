@@ -270,7 +270,7 @@ def jax_stages(model: OMGSR, x_l: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Parity:
+class StageResults:
     """Every stage's result by who computed it: torch_fp64, torch_fp32, fp32 (JAX), and in bf16."""
 
     results: dict[str, dict[str, np.ndarray]]
@@ -285,7 +285,9 @@ class Parity:
         return psnr(self.results[who]["decode"], self.results[reference]["decode"])
 
 
-def compare_stages(base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray) -> Parity:
+def compare_stages(
+    base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray
+) -> StageResults:
     """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3).
 
     PyTorch runs in fp64 too: only that can tell which of two fp32 results is the better one.
@@ -297,7 +299,7 @@ def compare_stages(base: Path, adapter: Path | None, model_folder: Path, x_l: np
             results[precision] = jax_stages(model, x_l)
         del model
         gc.collect()
-    return Parity(results)
+    return StageResults(results)
 
 
 def in_own_process(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

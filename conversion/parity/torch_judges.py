@@ -17,7 +17,7 @@ _VGG_DEPTHS = (2, 2, 3, 3, 3)
 _SLOPE = 0.2
 
 
-def judges(vae: Any, config: TrainConfig, perceptual: Path | None) -> Any:
+def make_judges(vae: Any, config: TrainConfig, perceptual: Path | None) -> Any:
     """What a config asks for; `perceptual` has the paper's networks before conversion."""
     if perceptual is None:
         return OwnEncoder(vae, config)

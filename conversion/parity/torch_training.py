@@ -10,7 +10,7 @@ from omgsr_jax.losses.augment import Augmentation
 from omgsr_jax.training.config import TrainConfig
 
 from .inference import to_nchw
-from .torch_judges import judges
+from .torch_judges import make_judges
 
 _REAL, _FAKE = 0.8, 0.0
 
@@ -60,7 +60,7 @@ class TorchTraining:
         )
         unet = UNet2DConditionModel.from_pretrained(base / "unet").requires_grad_(False)
         self.unet = PeftModel.from_pretrained(unet, str(backbone), is_trainable=True)
-        self.judges = judges(self.vae, config, perceptual)
+        self.judges = make_judges(self.vae, config, perceptual)
         scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
         self.alpha_bar = float(scheduler.alphas_cumprod[mid_timestep])
         self.t_m = mid_timestep

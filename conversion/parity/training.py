@@ -30,7 +30,9 @@ from .. import peft_adapters
 from .torch_training import TorchTraining
 
 
-def small_config(model: str, *, quirks: str, perceptual: str = "", steps: int = 20) -> TrainConfig:
+def small_training_config(
+    model: str, *, quirks: str, perceptual: str = "", steps: int = 20
+) -> TrainConfig:
     """A run on small images, with the paper's losses through converted `perceptual` networks.
 
     Without them the VAE's own encoder stands in for both.
@@ -51,12 +53,12 @@ def small_config(model: str, *, quirks: str, perceptual: str = "", steps: int = 
             "optimizer": {"learning_rate": 3e-4 if perceptual else 1e-3, "warmup": 10},
             "data": {"resolution": 32, "batch_size": 2},
             "run": {"steps": steps},
-            **(_paper(perceptual) if perceptual else _own_encoder()),
+            **(_through_paper_networks(perceptual) if perceptual else _through_own_encoder()),
         }
     )
 
 
-def _paper(perceptual: str) -> dict[str, Any]:
+def _through_paper_networks(perceptual: str) -> dict[str, Any]:
     dinov2 = perceptual_networks.configs(perceptual, ["dinov2"])["dinov2"]
     depth = dinov2.num_hidden_layers
     return {
@@ -68,7 +70,7 @@ def _paper(perceptual: str) -> dict[str, Any]:
     }
 
 
-def _own_encoder() -> dict[str, Any]:
+def _through_own_encoder() -> dict[str, Any]:
     return {
         "losses": {"ldr": 5, "mse": 2, "features": 1, "gan": 0.5},
         "discriminator": {
@@ -82,7 +84,7 @@ def _own_encoder() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class TrainParity:
+class TrainingComparison:
     """Every loss at every step on both sides, and how well the final weights agree."""
 
     ours: list[dict[str, float]]
@@ -101,7 +103,9 @@ class TrainParity:
         }
 
 
-def compare(base: Path, config: TrainConfig, perceptual: Path | None = None) -> TrainParity:
+def compare_training(
+    base: Path, config: TrainConfig, perceptual: Path | None = None
+) -> TrainingComparison:
     """Trains on both sides.
 
     `config.model.path` is the converted `base`, `config.model.perceptual` is `perceptual`.
@@ -109,11 +113,11 @@ def compare(base: Path, config: TrainConfig, perceptual: Path | None = None) -> 
     run = Run.of(config, jax.devices()[:1])
     blueprint, frozen, start = run.blueprint, run.frozen(), run.start()
     with tempfile.TemporaryDirectory(prefix="omgsr-train-parity-") as scratch:
-        folders = write_adapters(blueprint, frozen, start.generator, Path(scratch))
+        folders = _write_initial_adapters(blueprint, frozen, start.generator, Path(scratch))
         t_m = blueprint.generator_config.mid_timestep
         theirs = TorchTraining(base, *folders, config, t_m, perceptual=perceptual)
     heads, spectral = theirs.heads()
-    now = start._replace(discriminator=_as_jax(heads), spectral=_as_jax(spectral))
+    now = start._replace(discriminator=_on_device(heads), spectral=_on_device(spectral))
     adapters_before, _ = _snapshot(now)
 
     losses: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
@@ -121,17 +125,17 @@ def compare(base: Path, config: TrainConfig, perceptual: Path | None = None) -> 
     with jax.default_matmul_precision("highest"), jax.set_mesh(run.mesh):
         compiled = run.lower().compile()
         for number, batch in zip(range(config.run.steps), _batches(config), strict=False):
-            sampled = random_numbers(blueprint, number)
+            sampled = random_numbers_of_step(blueprint, number)
             now, metrics = compiled(now, frozen, jax.device_put(batch))
             losses["theirs"].append(theirs.step(batch, *sampled))
             losses["ours"].append({term: float(metrics[term]) for term in losses["theirs"][-1]})
     ours_after, heads_after = _snapshot(now)
-    theirs_after = _theirs(theirs, blueprint)
+    theirs_after = _adapters_of_pytorch(theirs, blueprint)
     pairs = {
         "adapters": (ours_after, theirs_after, adapters_before),
         "heads": (heads_after, theirs.heads()[0], heads),
     }
-    return TrainParity(
+    return TrainingComparison(
         **losses,
         cosines={name: _cosine(a, b) for name, (a, b, _) in pairs.items()},
         update_cosines={
@@ -152,7 +156,7 @@ def _batches(config: TrainConfig) -> Iterator[dict[str, np.ndarray]]:
         yield {"lr": lr, "hr": hr + 0.05 * rng.standard_normal(hr.shape).astype(np.float32)}
 
 
-def random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray], list[Any]]:
+def random_numbers_of_step(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray], list[Any]]:
     """The noise (z_L, z_H, eps) and the augmentations (G, real, fake) of a step of ours."""
     config = blueprint.config
     b, size = config.data.batch_size, config.data.resolution
@@ -164,7 +168,7 @@ def random_numbers(blueprint: Blueprint, number: int) -> tuple[list[np.ndarray],
     return noise, [augment.sample(one, b, size, size) for one in adversarial._keys(key)]
 
 
-def write_adapters(
+def _write_initial_adapters(
     blueprint: Blueprint, frozen: Weights, adapters: Weights, folder: Path
 ) -> tuple[Path, Path]:
     model = fill(blueprint.generator, frozen | adapters)
@@ -176,10 +180,12 @@ def write_adapters(
     return folder / "encoder", folder / "backbone"
 
 
-def _theirs(torch_side: TorchTraining, blueprint: Blueprint) -> Mapping[str, np.ndarray]:
+def _adapters_of_pytorch(
+    torch_side: TorchTraining, blueprint: Blueprint
+) -> Mapping[str, np.ndarray]:
     """PyTorch's adapters, saved by peft and read by our converter."""
     found: dict[str, np.ndarray] = {}
-    with tempfile.TemporaryDirectory(prefix="omgsr-train-parity-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
         encoder, backbone = torch_side.save_adapters(Path(scratch))
         for prefix, path, module in (
             ("vae.encoder", encoder, blueprint.generator.vae.encoder),
@@ -194,7 +200,7 @@ def _snapshot(now: TrainState) -> tuple[dict[str, np.ndarray], dict[str, np.ndar
     return copy.deepcopy(jax.device_get((now.generator, now.discriminator)))
 
 
-def _as_jax(arrays: Mapping[str, np.ndarray]) -> Weights:
+def _on_device(arrays: Mapping[str, np.ndarray]) -> Weights:
     return {name: jnp.array(array) for name, array in arrays.items()}
 
 

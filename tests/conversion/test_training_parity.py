@@ -4,7 +4,7 @@ import pytest
 
 from conversion.convert import convert
 from conversion.parity import random_checkpoints
-from conversion.parity import training as train_parity
+from conversion.parity.training import compare_training, small_training_config
 from conversion.perceptual import convert_perceptual
 
 
@@ -19,11 +19,11 @@ def test_training_agrees_with_pytorch(losses, quirks, tiny_base, tmp_path):
     if losses == "paper":
         random_checkpoints.write_perceptual(source, random_checkpoints.PRESETS["tiny"])
         convert_perceptual(source, perceptual)
-        config = train_parity.small_config(str(model), quirks=quirks, perceptual=str(perceptual))
-        found = train_parity.compare(tiny_base, config, source)
+        config = small_training_config(str(model), quirks=quirks, perceptual=str(perceptual))
+        found = compare_training(tiny_base, config, source)
     else:
-        config = train_parity.small_config(str(model), quirks=quirks)
-        found = train_parity.compare(tiny_base, config)
+        config = small_training_config(str(model), quirks=quirks)
+        found = compare_training(tiny_base, config)
     print(losses, quirks, found.worst, found.cosines, found.update_cosines)
     assert len(found.ours) == len(found.theirs) == 20
     assert max(found.worst.values()) <= 1e-3
