@@ -40,8 +40,9 @@ import numpy as np
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
 from conversion.parity import random_checkpoints
+from conversion.parity.arrays import psnr, to_nchw, to_nhwc
 from conversion.parity.benchmark import TrainingCase, time_training_steps
-from conversion.parity.inference import TorchPipeline, psnr, to_nchw, to_nhwc
+from conversion.parity.inference import TorchPipeline
 from omgsr_jax import converted
 from omgsr_jax.inference.engine import Engine
 from omgsr_jax.inference.upscaler import Upscaler, load

@@ -37,18 +37,10 @@ from PIL import Image
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
 from conversion.parity import random_checkpoints
-from conversion.parity.inference import (
-    STAGES,
-    BlockError,
-    StageResults,
-    TorchPipeline,
-    block_outputs,
-    compare_blocks,
-    compare_stages,
-    first_divergent,
-    in_own_process,
-    to_nchw,
-)
+from conversion.parity.arrays import to_nchw
+from conversion.parity.blocks import BlockError, block_outputs, compare_blocks, first_divergent
+from conversion.parity.inference import STAGES, StageResults, TorchPipeline, compare_stages
+from conversion.parity.processes import in_own_process
 from conversion.parity.training import compare_training, small_training_config
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import converted

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import omgsr_jax
-from conversion.parity.inference import jax_stages, psnr
+from conversion.parity.arrays import psnr
+from conversion.parity.inference import jax_stages
 from conversion.parity.training import small_training_config
 from omgsr_jax import converted
 from omgsr_jax.inference.prepare import for_inference

@@ -1,8 +1,11 @@
 """Everything that compares this project with PyTorch. It may import all, and is not in the wheel.
 
 inference.py           whole pipelines, stage by stage
+blocks.py              networks, block by block
 training.py            optimiser steps with injected random numbers
 benchmark.py           both training steps, timed beside each other
 torch_*.py             the PyTorch side: backbones, judges, the training loop
 random_checkpoints.py  small and full-size checkpoints of random weights, in the published formats
+arrays.py              errors, and the order of axes
+processes.py           a function in a process of its own, for its memory
 """

@@ -30,7 +30,7 @@ from omgsr_jax.training.run import Run
 from ..convert import convert
 from ..perceptual import convert_perceptual
 from . import random_checkpoints
-from .inference import in_own_process
+from .processes import in_own_process
 from .torch_training import TorchTraining
 from .training import random_numbers_of_step, small_training_config
 

@@ -1,15 +1,9 @@
-"""Comparing networks with their PyTorch counterparts, block by block and stage by stage.
-
-Modules have the same names on both sides, so every module's output can be compared with its
-namesake's, in the order in which PyTorch computes them; the first one that differs is the culprit.
-"""
+"""Comparing the whole of inference with the published pipeline, stage by stage."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,128 +15,13 @@ from flax import nnx
 from omgsr_jax import converted
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.inference.prepare import for_inference
-from omgsr_jax.weights import weight_name
 
 from .. import peft_adapters
 from . import torch_backbones
+from .arrays import psnr, relative_error, to_nchw, to_nhwc
+from .processes import in_own_process
 
 STAGES = ("encode", "backbone", "z_P", "decode")
-
-
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """||ours - theirs|| / ||theirs||, in float64."""
-    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    return float(np.linalg.norm(difference) / np.linalg.norm(np.asarray(theirs, np.float64)))
-
-
-def psnr(ours: np.ndarray, theirs: np.ndarray, peak: float = 2.0) -> float:
-    """Peak signal-to-noise ratio in dB; images in [-1, 1] have a peak of 2."""
-    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    return float(20 * np.log10(peak) - 10 * np.log10(np.mean(difference**2) + 1e-30))
-
-
-@dataclass(frozen=True)
-class BlockError:
-    name: str
-    error: float
-
-
-def block_outputs(
-    model: nnx.Module, run: Callable[..., Any], *args: Any
-) -> tuple[Any, dict[str, np.ndarray]]:
-    """`run(model, *args)`, jitted, and what each module of `model` put out on the way."""
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def traced(state: nnx.State, *args: Any) -> tuple[Any, dict[str, jax.Array]]:
-        merged = nnx.merge(graph, state)
-        with _recording(merged) as outputs:
-            result = run(merged, *args)
-        return result, outputs
-
-    result, outputs = traced(state, *args)
-    return result, {name: np.asarray(value) for name, value in outputs.items()}
-
-
-@contextmanager
-def _recording(model: nnx.Module) -> Iterator[dict[str, jax.Array]]:
-    """Notes the output of every module of `model` that puts out one array."""
-    names = {id(module): weight_name(path) for path, module in nnx.iter_modules(model)}
-    kinds = {type(module) for _, module in nnx.iter_modules(model)}
-    originals = {kind: kind.__call__ for kind in kinds if "__call__" in vars(kind)}
-    outputs: dict[str, jax.Array] = {}
-
-    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(module: nnx.Module, *args: Any, **kwargs: Any) -> Any:
-            output = original(module, *args, **kwargs)
-            # In PyTorch a norm and the SiLU behind it are two modules: the norm alone is noted.
-            noted = original(module, *args) if kwargs.get("silu") else output
-            if isinstance(noted, jax.Array) and id(module) in names:
-                outputs[names[id(module)]] = noted
-            return output
-
-        return call
-
-    try:
-        for kind, original in originals.items():
-            setattr(kind, "__call__", watched(original))  # noqa: B010
-        yield outputs
-    finally:
-        for kind, original in originals.items():
-            setattr(kind, "__call__", original)  # noqa: B010
-
-
-def compare_blocks(
-    ours: dict[str, np.ndarray], module: Any, run: Callable[[], Any], *, prefix: str = ""
-) -> list[BlockError]:
-    """The error of each block of ours against a torch module's, in the order of computation."""
-    import torch
-
-    errors: list[BlockError] = []
-
-    def hook(name: str) -> Callable[[Any, Any, Any], None]:
-        def compare(child: Any, _: Any, output: Any) -> None:
-            if name in ours and isinstance(output, torch.Tensor):
-                by_head = isinstance(child, torch.nn.RMSNorm)  # b n k d
-                channels_first = isinstance(child, torch.nn.GroupNorm) or (
-                    output.ndim == 4 and not by_head
-                )
-                channels_last = output.movedim(1, -1) if channels_first else output
-                theirs = channels_last.float().numpy().reshape(ours[name].shape)
-                errors.append(BlockError(name, relative_error(ours[name], theirs)))
-
-        return compare
-
-    handles = [
-        child.register_forward_hook(hook(name.removeprefix(prefix)))
-        for name, child in module.named_modules()
-    ]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return errors
-
-
-def first_divergent(errors: list[BlockError], tolerance: float) -> BlockError | None:
-    return next((block for block in errors if not block.error <= tolerance), None)
-
-
-def to_nhwc(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    if tensor.element_size() < 4:  # NumPy has no bf16 of its own
-        tensor = tensor.float()
-    return tensor.numpy().transpose(0, 2, 3, 1)
-
-
-def to_nchw(array: Any) -> Any:
-    import torch
-
-    # In PyTorch's own layout: its group norm loses digits on channels-last tensors.
-    nchw = np.asarray(array, np.float32).transpose(0, 3, 1, 2)
-    return torch.from_numpy(nchw.copy(order="C"))
 
 
 class TorchPipeline:
@@ -300,12 +179,6 @@ def compare_stages(
         del model
         gc.collect()
     return StageResults(results)
-
-
-def in_own_process(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What the function returns; with its process, all its memory goes back to the system."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args, **kwargs).result()
 
 
 def _torch_results(

@@ -9,7 +9,7 @@ import numpy as np
 from omgsr_jax.losses.augment import Augmentation
 from omgsr_jax.training.config import TrainConfig
 
-from .inference import to_nchw
+from .arrays import to_nchw
 from .torch_judges import make_judges
 
 _REAL, _FAKE = 0.8, 0.0

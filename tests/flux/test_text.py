@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from conversion import prompts
 from conversion.diffusers_folder import DiffusersFolder
-from conversion.parity.inference import block_outputs, compare_blocks
+from conversion.parity.blocks import block_outputs, compare_blocks
 from omgsr_jax.models.t5 import distance_bucket
 from tests.helpers import assert_blocks_agree, read_network, relative_error
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from flax import nnx
 
-from conversion.parity.inference import block_outputs, compare_blocks
+from conversion.parity.blocks import block_outputs, compare_blocks
 from omgsr_jax.models import flux
 from omgsr_jax.models.flux import Flux, FluxConfig
 from tests.helpers import assert_blocks_agree, read_network, relative_error

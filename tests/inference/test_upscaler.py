@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import omgsr_jax
-from conversion.parity.inference import TorchPipeline, psnr
+from conversion.parity.arrays import psnr
+from conversion.parity.inference import TorchPipeline
 from omgsr_jax import converted
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import vae_tiles

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from conversion.parity.inference import TorchPipeline, to_nchw, to_nhwc
+from conversion.parity.arrays import to_nchw, to_nhwc
+from conversion.parity.inference import TorchPipeline
 
 
 def torch_tiled(pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: float):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from conversion.parity.inference import relative_error, to_nchw
+from conversion.parity.arrays import relative_error, to_nchw
 from omgsr_jax.losses import adversarial
 from omgsr_jax.losses.adversarial import bce
 from omgsr_jax.losses.augment import augment, sample

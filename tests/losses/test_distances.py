@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from conversion.parity.inference import relative_error, to_nchw
+from conversion.parity.arrays import relative_error, to_nchw
 from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import perceptual

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from conversion.parity.inference import block_outputs, compare_blocks
+from conversion.parity.blocks import block_outputs, compare_blocks
 from conversion.parity.random_checkpoints import PRESETS, enliven
 from tests.helpers import assert_blocks_agree, read_network, relative_error
 

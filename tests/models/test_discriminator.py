@@ -9,7 +9,7 @@ from flax import nnx
 from torch import nn
 from torch.nn.utils import spectral_norm
 
-from conversion.parity.inference import relative_error, to_nchw
+from conversion.parity.arrays import relative_error, to_nchw
 from omgsr_jax.models.discriminator import (
     Discriminator,
     PatchHeads,

@@ -10,7 +10,7 @@ from flax import nnx
 from peft import LoraConfig, PeftModel
 
 from conversion import peft_adapters
-from conversion.parity.inference import to_nchw, to_nhwc
+from conversion.parity.arrays import to_nchw, to_nhwc
 from conversion.parity.random_checkpoints import PRESETS
 from omgsr_jax.models import lora
 from omgsr_jax.models.lora import SD_TARGETS, LoRASpec

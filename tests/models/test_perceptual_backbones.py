@@ -12,7 +12,7 @@ from flax import nnx
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model, DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from conversion.parity.inference import relative_error, to_nchw, to_nhwc
+from conversion.parity.arrays import relative_error, to_nchw, to_nhwc
 from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import perceptual

@@ -5,7 +5,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from conversion.parity.inference import block_outputs, compare_blocks, to_nchw, to_nhwc
+from conversion.parity.arrays import to_nchw, to_nhwc
+from conversion.parity.blocks import block_outputs, compare_blocks
 from conversion.parity.random_checkpoints import PRESETS, enliven
 from tests.helpers import assert_blocks_agree, images, read_network, relative_error
 
