@@ -17,7 +17,7 @@ _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
 _CORE = _NETWORKS | {"generator", "architectures", "storage", "converted"}
 FLOORS = {
     "errors": set(),
-    "files": {"errors"},
+    "files": {"errors", "files"},
     "assets": _GROUND,
     "models.ops": {"models.ops"},
     "models": {"models", "models.ops"},

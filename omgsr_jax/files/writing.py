@@ -1,0 +1,108 @@
+"""Files and folders that appear under their names only when they are whole."""
+
+import io
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from ..errors import InputError
+
+_QUIET_SECONDS = 2.0
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends well, and else disappears.
+
+    The folder is made if need be. A file that has the name already stays until then.
+    """
+    goal = epath.Path(path)
+    # A short name, as that of `path` may be as long as names can be; and one that is known before
+    # the file exists, so that no interruption leaves it behind.
+    partial = goal.parent / f".omgsr-{secrets.token_hex(8)}.partial"
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with _create(partial) as file:
+            yield file
+        partial.replace(goal)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    with atomic(path) as file:
+        file.write(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """In UTF-8. The bytes of a file's name that are none are written as they are shown: \\xff."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_image(path: str | os.PathLike[str], image: np.ndarray, **options: Any) -> None:
+    """Writes h w 3 or h w, uint8, in the format of the path's suffix; `options` are Pillow's."""
+    suffix = Path(path).suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind not in Image.SAVE:
+        raise InputError(f"{path}: cannot write {suffix or 'a name without a suffix'}; try .png")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    write_bytes(path, buffer.getvalue())
+
+
+def require_new(directory: str | os.PathLike[str]) -> None:
+    if os.path.lexists(directory):
+        raise InputError(f"{directory} exists already; remove it or choose another name")
+
+
+@contextmanager
+def new_directory(directory: str | os.PathLike[str], *, bytes_needed: int = 0) -> Iterator[Path]:
+    """A directory to fill, which gets its name when the block ends well, and else disappears."""
+    require_new(directory)
+    directory = Path(directory).absolute()
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        free = shutil.disk_usage(partial).free
+        if free < bytes_needed:
+            raise InputError(
+                f"{directory} needs {bytes_needed / 1e9:.1f} GB of disk space, "
+                f"{free / 1e9:.1f} GB are free"
+            )
+        yield partial
+        partial.rename(directory)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+        raise InputError(f"{directory} could not be written: {error}") from error
+    finally:
+        _remove_for_good(partial)
+
+
+def _create(path: epath.Path) -> IO[bytes]:
+    if "://" in str(path):
+        return path.open("wb")
+    return open(path, "xb")
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Removes a folder, even if Orbax's threads write on for a moment after one has failed."""
+    quiet_since = time.monotonic() if folder.exists() else -math.inf
+    while time.monotonic() - quiet_since < _QUIET_SECONDS:
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            quiet_since = time.monotonic()
+        time.sleep(0.05)
