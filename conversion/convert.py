@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import converted, storage
+from omgsr_jax import converted, files
 from omgsr_jax.converted import ModelCard
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
@@ -52,7 +52,7 @@ def convert(
         precision: "fp32" or "bf16" for the base's weights; by default they are stored as they are.
         allow_pickle: open pickled weights with torch.load(weights_only=True).
     """
-    storage.require_new(out)
+    files.require_new(out)
     folder = DiffusersFolder(base, allow_pickle=allow_pickle)
     kind = backbones.of_folder(folder)
     adapters = _Adapters(adapter, allow_pickle)
@@ -116,7 +116,7 @@ def export(model_directory: str | Path, out: str | Path) -> None:
     generator = card.generator
     kind = backbones.of_config(generator.backbone)
     size = sum(leaf.nbytes for leaf in variables(model).values())
-    with storage.new_directory(out, bytes_needed=size) as folder:
+    with files.new_directory(out, bytes_needed=size) as folder:
         _write_part(folder / "vae", configs.vae_json(generator.vae), model.vae)
         _write_part(folder / kind.folder, kind.write_config(generator.backbone), model.backbone)
         _write_json(

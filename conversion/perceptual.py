@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from omgsr_jax import perceptual, storage
+from omgsr_jax import perceptual
 from omgsr_jax.errors import InputError
+from omgsr_jax.files import require_new
 from omgsr_jax.losses.dists import DISTSConfig
 from omgsr_jax.losses.lpips import LPIPSConfig
 from omgsr_jax.models.alexnet import AlexNetConfig
@@ -68,7 +69,7 @@ def convert_perceptual(
         out: the converted networks; must not exist yet. `omgsr_jax.perceptual.read` reads them.
         allow_pickle: open pickled weights with torch.load(weights_only=True).
     """
-    storage.require_new(out)
+    require_new(out)
     folder = Path(directory).expanduser()
     if not folder.is_dir():
         raise InputError(f"{directory} is not a folder; expected one with perceptual networks")

@@ -18,6 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from omgsr_jax import files
 from omgsr_jax.errors import InputError
 
 DTYPES: dict[str, np.dtype] = {
@@ -223,12 +224,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for tensor in tensors.values():
-                file.write(np.ascontiguousarray(tensor).view(np.uint8).reshape(-1).data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.atomic(path) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor).view(np.uint8).reshape(-1).data)

@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Sharding
 
+from . import files
 from .errors import InputError
 from .generator import OMGSR, OMGSRConfig
 from .models.flux import FluxConfig
@@ -155,9 +156,7 @@ def set_mid_timestep(directory: str | Path, mid_timestep: int) -> None:
     card = require_untrained(directory)
     generator = dataclasses.replace(card.generator, mid_timestep=mid_timestep)
     content = dataclasses.replace(card, generator=generator).to_json()
-    partial = epath.Path(directory) / f".{CARD}.partial"
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(epath.Path(directory) / CARD)
+    files.write_text(epath.Path(directory) / CARD, json.dumps(content, indent=2) + "\n")
 
 
 def require_untrained(directory: str | Path) -> ModelCard:

@@ -8,10 +8,7 @@ memory of its largest weight.
 import asyncio
 import json
 import math
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -24,13 +21,13 @@ from jax.sharding import Sharding
 from orbax.checkpoint import type_handlers
 
 from .errors import InputError
+from .files import new_directory, write_text
 
 FORMAT = 1  # of the descriptions beside the weights
 PARAMS = "params"
 
 Card = TypeVar("Card")
 
-_QUIET_SECONDS = 2.0
 # A device that reads its part of a sharded weight reads these whole.
 _CHUNK_BYTES = 2**25
 # A data file is held in memory until it is full; the default of 2 GB doubles what writing needs.
@@ -113,45 +110,7 @@ def write_directory(
                 # Orbax notes the path on the machine that wrote it, which is nobody's business.
                 for marker in (partial / path).glob("commit_success.txt"):
                     marker.write_text("Checkpoint commit was successful\n")
-        (partial / card_name).write_text(json.dumps(card, indent=2) + "\n")
-
-
-def require_new(directory: str | Path) -> None:
-    if Path(directory).exists():
-        raise InputError(f"{directory} exists already; remove it or choose another name")
-
-
-@contextmanager
-def new_directory(directory: str | Path, *, bytes_needed: int) -> Iterator[Path]:
-    """A directory to fill, which gets its name when the block ends well, and else disappears."""
-    require_new(directory)
-    directory = Path(directory).absolute()
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        free = shutil.disk_usage(partial).free
-        if free < bytes_needed:
-            raise InputError(
-                f"{directory} needs {bytes_needed / 1e9:.1f} GB of disk space, "
-                f"{free / 1e9:.1f} GB are free"
-            )
-        yield partial
-        partial.rename(directory)
-    except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
-        raise InputError(f"{directory} could not be written: {error}") from error
-    finally:
-        _remove_for_good(partial)
-
-
-def _remove_for_good(folder: Path) -> None:
-    """Removes a folder, even if Orbax's threads write on for a moment after one has failed."""
-    quiet_since = time.monotonic() if folder.exists() else -math.inf
-    while time.monotonic() - quiet_since < _QUIET_SECONDS:
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            quiet_since = time.monotonic()
-        time.sleep(0.05)
+        write_text(partial / card_name, json.dumps(card, indent=2) + "\n")
 
 
 def tree_shapes(tree: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:

@@ -43,7 +43,7 @@ from conversion.parity import random_checkpoints
 from conversion.parity.arrays import psnr, to_nchw, to_nhwc
 from conversion.parity.benchmark import TrainingCase, time_training_steps
 from conversion.parity.inference import TorchPipeline
-from omgsr_jax import converted
+from omgsr_jax import converted, files
 from omgsr_jax.inference.engine import Engine
 from omgsr_jax.inference.upscaler import Upscaler, load
 
@@ -73,8 +73,8 @@ def main() -> int:
         "machine": _machine(),
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n")
-    (args.out / "benchmark.md").write_text(_markdown(report))
+    files.write_text(args.out / "benchmark.json", json.dumps(report, indent=2) + "\n")
+    files.write_text(args.out / "benchmark.md", _markdown(report))
     print(_markdown(report))
     return 0 if all(row["agreement_db"] >= args.agreement for row in rows if _is_fp32(row)) else 1
 
@@ -96,7 +96,7 @@ def _training(args: argparse.Namespace) -> int:
     ]
     report = {"rows": rows, "machine": _machine()}
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+    files.write_text(args.out / "training.json", json.dumps(report, indent=2) + "\n")
     for row in rows:
         print(f"{row['precision']}, {row['pixels']} px, batch {row['batch']}: seconds "
               f"{row['seconds']}, our speed over theirs {row['speed_over']}")  # fmt: skip

@@ -43,7 +43,7 @@ from conversion.parity.inference import STAGES, StageResults, TorchPipeline, com
 from conversion.parity.processes import in_own_process
 from conversion.parity.training import compare_training, small_training_config
 from conversion.perceptual import convert_perceptual
-from omgsr_jax import converted
+from omgsr_jax import converted, files
 from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.stack import unstacked
 
@@ -79,8 +79,8 @@ def main() -> int:
         "versions": _versions(),
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "parity.json").write_text(json.dumps(report, indent=2) + "\n")
-    (args.out / "parity.html").write_text(_html(report, found, x_l))
+    files.write_text(args.out / "parity.json", json.dumps(report, indent=2) + "\n")
+    files.write_text(args.out / "parity.html", _html(report, found, x_l))
     _print_table(report)
     print(f"wrote {args.out / 'parity.json'} and {args.out / 'parity.html'}")
     return 0 if max(found.errors("fp32", "torch_fp64").values()) <= args.tolerance else 1
@@ -121,7 +121,7 @@ def _train(args: argparse.Namespace) -> int:
                 print(f"  {part:<14} 1 - cosine {1 - cosine:.1e}, of updates {1 - update:.1e}")
             agreed &= max(found.worst.values()) <= 1e-3 and min(found.cosines.values()) >= 0.9999
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "train_parity.json").write_text(json.dumps(report, indent=2) + "\n")
+    files.write_text(args.out / "train_parity.json", json.dumps(report, indent=2) + "\n")
     print(f"wrote {args.out / 'train_parity.json'}")
     return 0 if agreed else 1
 
@@ -156,7 +156,8 @@ def _input(args: argparse.Namespace, model_folder: Path) -> np.ndarray:
     """The image to compare on, b h w 3 in [-1, 1]: the user's, or blurred noise."""
     size = args.size or (64 if "tiny" in (args.preset or "") else 512)
     if args.image:
-        image = Image.open(args.image).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+        with files.open_image(args.image) as opened:
+            image = opened.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(image, np.float32)[None] / 127.5 - 1
     coarse = np.random.default_rng(args.seed).integers(0, 256, (size // 8, size // 8, 3), np.uint8)
     image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)

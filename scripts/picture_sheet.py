@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import omgsr_jax
+from omgsr_jax import files
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import images, labels
 from omgsr_jax.inference.pictures import Picture, from_array
@@ -29,7 +29,7 @@ def main() -> int:
     except (OSError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Image.fromarray(sheet).save(args.out, quality=92)
+    files.write_image(args.out, sheet, quality=92)
     print(args.out)
     return 0
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omgsr_jax import files
 from omgsr_jax.training import log
 
 PANEL, HEIGHT, COLUMNS = 300, 190, 3  # px
@@ -41,7 +42,7 @@ def main() -> int:
         raise SystemExit(
             f"the runs lie in {len(groups)} folders, and there are {len(COLOURS)} colours"
         )
-    args.out.write_text(draw(panels, dict(zip(groups, COLOURS, strict=False))))
+    files.write_text(args.out, draw(panels, dict(zip(groups, COLOURS, strict=False))))
     return 0
 
 

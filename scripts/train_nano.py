@@ -17,9 +17,8 @@ Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to 
 """
 
 import dataclasses
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
-from omgsr_jax import timestep
+from omgsr_jax import files, timestep
 from omgsr_jax.cost.flops import utilisation
 from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
@@ -152,24 +151,26 @@ def _config(kind: type, settings: ConfigDict, tiles: Path, **more: Mapping[str, 
 def cut(photos: str, tiles: Path) -> None:
     """Cuts photographs into tiles, saved without compression."""
     paths = list_images(photos)
-    partial = tiles.with_name(f"{tiles.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     count = 0
-    for path in paths:
-        whole = Image.fromarray(read_image(path))
-        for scale in _SCALES:
-            size = [round(side * scale) for side in whole.size]
-            pixels = np.asarray(whole.resize(size, Image.Resampling.LANCZOS))  # h w 3
-            for top in range(0, size[1] - _TILE + 1, _STRIDE):
-                for left in range(0, size[0] - _TILE + 1, _STRIDE):
-                    tile = pixels[top : top + _TILE, left : left + _TILE]
-                    if tile.std() > _FLAT:
-                        name = f"{Path(path).stem}_{scale}_{top}_{left}.bmp"
-                        Image.fromarray(tile).save(partial / name)
-                        count += 1
-    partial.rename(tiles)
+    with files.new_directory(tiles) as folder:
+        for path in paths:
+            for name, tile in _tiles(path):
+                Image.fromarray(tile).save(folder / name)
+                count += 1
     print(f"{tiles}: {count} tiles of {len(paths)} photographs", flush=True)
+
+
+def _tiles(path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Those of a photograph that show something, each with a file name."""
+    whole = Image.fromarray(read_image(path))
+    for scale in _SCALES:
+        size = [round(side * scale) for side in whole.size]
+        pixels = np.asarray(whole.resize(size, Image.Resampling.LANCZOS))  # h w 3
+        for top in range(0, size[1] - _TILE + 1, _STRIDE):
+            for left in range(0, size[0] - _TILE + 1, _STRIDE):
+                tile = pixels[top : top + _TILE, left : left + _TILE]
+                if tile.std() > _FLAT:
+                    yield f"{Path(path).stem}_{scale}_{top}_{left}.bmp", tile
 
 
 if __name__ == "__main__":

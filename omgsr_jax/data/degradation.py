@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .. import files
 from ..errors import InputError
 from . import images
 from .kernels import Kernel, gaussian_1d, render, trimmed
@@ -202,7 +204,7 @@ def degrade_folder(
         except InputError as error:
             failed.append((path, str(error)))
         else:
-            index = zlib.crc32(Path(path).name.encode())
+            index = zlib.crc32(os.fsencode(Path(path).name))
             plan = sampled_plan(config, example_rng(seed, 0, index))
             images.write_image(output / "hr" / name, hr)
             images.write_image(output / "lr" / name, degrade(hr, plan, config.scale, resize_back))
@@ -211,7 +213,7 @@ def degrade_folder(
         if progress:
             progress(done, len(paths))
     if lines:
-        images.write_atomically(output / "pairs.jsonl", ("\n".join(lines) + "\n").encode())
+        files.write_text(output / "pairs.jsonl", "\n".join(lines) + "\n")
     return FolderSummary(len(lines), tuple(failed))
 
 

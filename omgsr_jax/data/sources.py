@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from ..errors import InputError
+from ..files import read_bytes
 from .images import DamagedImageError, decode_image, list_images
 
 SHARD_SUFFIX = ".array_record"
@@ -40,10 +41,7 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> tuple[str, bytes]:
         path = self._paths[index]
-        try:
-            return path, epath.Path(path).read_bytes()
-        except OSError as error:
-            raise DamagedImageError(f"{path} cannot be read: {error.strerror or error}") from error
+        return path, read_bytes(path)
 
 
 class ArrayRecords:
@@ -152,7 +150,7 @@ def pack(
             try:
                 _, data = ImageFiles([path])[0]
                 decode_image(data, path)
-                shards.write("/".join(Path(path).parts[-2:]).encode() + b"\0" + data)
+                shards.write(os.fsencode("/".join(Path(path).parts[-2:])) + b"\0" + data)
             except DamagedImageError as error:
                 damaged.append(str(error))
             if progress:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
+from .. import files
+from ..files import DamagedImageError
 from .errors import PairError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SHOWN = 5  # of each kind of problem; the rest is counted
 
 
@@ -82,39 +81,37 @@ def list_images(folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise PairError(f"{folder} is not a folder.")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in files:
+    found: dict[str, Path] = {}
+    for path in map(Path, files.images_in(folder, recursive=False).images):
+        if path.stem in found:
             raise PairError(
-                f"{folder} has both {files[path.stem].name} and {path.name}: images are paired by "
+                f"{folder} has both {found[path.stem].name} and {path.name}: images are paired by "
                 "name without suffix, so only one may stay."
             )
-        files[path.stem] = path
-    if not files:
-        raise PairError(f"{folder} holds no images ({' '.join(SUFFIXES)}).")
-    return files
+        found[path.stem] = path
+    if not found:
+        raise PairError(f"{folder} holds no images ({' '.join(files.SUFFIXES)}).")
+    return found
 
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 RGB `h w 3`, turned the way its EXIF orientation says."""
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
+        with files.open_image(path) as image:
+            upright = files.upright(image)
             if (
                 upright.has_transparency_data
                 and np.asarray(upright.convert("RGBA"))[..., 3].min() < 255
             ):
                 raise PairError(f"{path} has transparent pixels: put it on a background first.")
             return np.asarray(upright.convert("RGB"))
-    except OSError as error:
-        raise PairError(f"{path} cannot be read: {error}") from error
+    except DamagedImageError as error:
+        raise PairError(str(error)) from error
 
 
 def size_of(path: Path) -> tuple[int, int]:
     """Height and width of an image as displayed, from its header."""
-    return _header(path)[0]
+    return _header(path).size
 
 
 def in_batches(pairs: Iterable[Pair], batch_size: int) -> Iterator[list[Pair]]:
@@ -135,14 +132,19 @@ def in_batches(pairs: Iterable[Pair], batch_size: int) -> Iterator[list[Pair]]:
 def _check(sr: Path, hr: Path, lr: Path | None) -> tuple[tuple[int, int], str]:
     """The common size, and what is wrong with this pair ("" if nothing)."""
     try:
-        (sr_size, sr_bits), (hr_size, hr_bits) = _header(sr), _header(hr)
-        lr_size = _header(lr)[0] if lr is not None else None
+        output, reference = _header(sr), _header(hr)
+        lr_size = _header(lr).size if lr is not None else None
     except PairError as error:
         return (0, 0), str(error)
-    if sr_bits != hr_bits:
-        return hr_size, f"the output has {sr_bits} bits per channel, the reference {hr_bits}"
-    if hr_bits != 8:
-        return hr_size, f"{hr_bits} bits per channel; the metrics are defined on 8-bit images"
+    sr_size, hr_size = output.size, reference.size
+    if output.bits != reference.bits:
+        return hr_size, (
+            f"the output has {output.bits} bits per channel, the reference {reference.bits}"
+        )
+    if reference.bits != 8:
+        return hr_size, (
+            f"{reference.bits} bits per channel; the metrics are defined on 8-bit images"
+        )
     if sr_size != hr_size:
         return hr_size, f"the output is {_wxh(sr_size)}, the reference {_wxh(hr_size)}"
     if lr_size and (lr_size[0] * hr_size[1] != lr_size[1] * hr_size[0] or lr_size > hr_size):
@@ -150,26 +152,11 @@ def _check(sr: Path, hr: Path, lr: Path | None) -> tuple[tuple[int, int], str]:
     return hr_size, ""
 
 
-def _header(path: Path) -> tuple[tuple[int, int], int]:
-    """(height, width) as displayed and bits per channel, without decoding the pixels."""
+def _header(path: Path) -> files.Header:
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # orientation: lying on its side
-                width, height = height, width
-            # Pillow opens a 16-bit RGB PNG as if it had 8 bits, so the file itself must be asked.
-            if image.format == "PNG":
-                with path.open("rb") as file:
-                    bits = file.read(25)[
-                        24
-                    ]  # of IHDR, after signature, chunk header, width, height
-            elif isinstance(image, TiffImageFile):
-                bits = max(image.tag_v2.get(258, (8,)))
-            else:
-                bits = 8
-    except (OSError, UnidentifiedImageError) as error:
-        raise PairError(f"{path} is not readable as an image ({error})") from error
-    return (height, width), max(bits, 8)
+        return files.header(path)
+    except DamagedImageError as error:
+        raise PairError(str(error)) from error
 
 
 def _wxh(size: Sequence[int]) -> str:

@@ -5,11 +5,10 @@ import dataclasses
 import io
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, files
 from . import statistics
 from .metrics import BY_KEY, METRICS, Metric
 from .papers import IMAGES, paper_rows
@@ -22,7 +21,6 @@ WEIGHT_SETTINGS = ("niqe_params", "inception")  # where from, not what was measu
 
 def write(evaluation: Evaluation, folder: Path) -> None:
     """All four files, each complete or absent."""
-    folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(evaluation)
     texts = {
         "images.csv": images_csv(evaluation),
@@ -31,9 +29,7 @@ def write(evaluation: Evaluation, folder: Path) -> None:
         "report.html": render(evaluation, summary),
     }
     for name, text in texts.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        files.write_text(folder / name, text)
 
 
 def images_csv(evaluation: Evaluation) -> str:

@@ -92,8 +92,25 @@ def header(path: str | os.PathLike[str]) -> Header:
     """What a file says of itself, without decoding it."""
     with open_image(path) as image:
         width, height = image.size
-        lying = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return Header((width, height) if lying else (height, width), bits_of(image))
+        bits = bits_of(image)  # first: asking for EXIF may decode
+        lying = _may_have_exif(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return Header((width, height) if lying else (height, width), bits)
+
+
+def _may_have_exif(image: Image.Image) -> bool:
+    """Pillow decodes a PNG to see whether EXIF follows its pixels: its chunks say that, too."""
+    if image.format != "PNG" or "exif" in image.info:
+        return True
+    stream = image.fp  # type: ignore[attr-defined]
+    before, position, kind = stream.tell(), 8, b""
+    while kind != b"eXIf":
+        stream.seek(position)
+        length, kind = stream.read(4), stream.read(4)
+        if len(kind) < 4 or kind == b"IEND":
+            break
+        position += 12 + int.from_bytes(length, "big")
+    stream.seek(before)
+    return kind == b"eXIf"
 
 
 def bits_of(image: Image.Image) -> int:

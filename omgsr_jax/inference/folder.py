@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from PIL import Image
 
+from .. import files
 from ..errors import InputError
 from . import images, labels
 from .files import Job
@@ -87,10 +87,8 @@ def upscale_files(
 def _peek(path: Path) -> Size | None:
     """An image's size (height, width) from its header, upright, or None if that cannot be read."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return image.size if turned else image.size[::-1]
-    except Exception:  # whatever is wrong is reported when the file is read
+        return files.header(path).size
+    except InputError:  # whatever is wrong is reported when the file is read
         return None
 
 

@@ -1,16 +1,16 @@
 """Image files: reading all that they hold, and writing it whole or not at all."""
 
+import functools
 import io
 import os
-import tempfile
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
 
+from .. import files
 from ..errors import InputError
 from . import deep_files
 from .pictures import Picture, from_array
@@ -31,23 +31,14 @@ _SAVING: dict[str, tuple[str, dict]] = {
 }
 _OPAQUE = ("JPEG", "BMP")
 _DEEP = ("PNG", "TIFF")
-_TIFF_BITS = 258
 _ORIENTED = (ExifTags.Base.Orientation, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
 
 
-def suffixes() -> list[str]:
+@functools.cache
+def suffixes() -> tuple[str, ...]:
     """The suffixes of files that can be read and written here."""
-    _register_heif()
-    Image.init()
-    return [suffix for suffix, (name, _) in _SAVING.items() if name in Image.SAVE]
-
-
-def _register_heif() -> None:
-    try:
-        import pillow_heif
-    except ImportError:
-        return
-    pillow_heif.register_heif_opener()
+    readable = files.formats()
+    return tuple(s for s, (name, _) in _SAVING.items() if name in readable and name in Image.SAVE)
 
 
 def require_suffix(path: str | os.PathLike[str]) -> str:
@@ -62,43 +53,17 @@ def require_suffix(path: str | os.PathLike[str]) -> str:
 
 def read(path: str | os.PathLike[str]) -> Picture:
     """The picture in a file, upright."""
-    try:
-        data = Path(path).read_bytes()
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a directory, not an image") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    return decode(data, str(path))
+    with files.open_image(path, most_pixels=MOST_PIXELS) as image:
+        return _picture(image, os.fspath(path))
 
 
 def decode(data: bytes, name: str = "the image") -> Picture:
     """The picture in a file's bytes; `name` is for messages."""
-    if not data:
-        raise InputError(f"{name} is empty")
-    _register_heif()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                _require_usable(image, name)
-                image.load()
-                return _picture(image, data, name)
-    except InputError:
-        raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image that can be read here") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name} is too large to be opened safely: {error}") from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        raise InputError(f"{name} is damaged: {error}") from error
+    with files.open_image(data, name, most_pixels=MOST_PIXELS) as image:
+        return _picture(image, name)
 
 
 def _require_usable(image: Image.Image, name: str) -> None:
-    if image.width * image.height > MOST_PIXELS:
-        raise InputError(
-            f"{name} has {image.width} x {image.height} px; the limit is "
-            f"{MOST_PIXELS / 1e6:.0f} megapixels"
-        )
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones' JPEGs carry a second image for depth
         raise InputError(f"{name} has {frames} frames; only still images can be upscaled")
@@ -109,7 +74,7 @@ def _require_usable(image: Image.Image, name: str) -> None:
 def from_pil(image: Image.Image) -> Picture:
     """An image that PIL has opened or made, upright."""
     _require_usable(image, "the image")
-    if _bits(image, b"") == 16:
+    if files.bits_of(image) == 16:
         return from_array(np.asarray(image).astype(np.uint16))
     buffer = io.BytesIO()
     image = image.convert("RGB") if image.mode in ("HSV", "LAB", "YCbCr", "CMYK") else image
@@ -118,27 +83,21 @@ def from_pil(image: Image.Image) -> Picture:
     return decode(buffer.getvalue())
 
 
-def _picture(image: Image.Image, data: bytes, name: str) -> Picture:
+def _picture(image: Image.Image, name: str) -> Picture:
+    _require_usable(image, name)
+    deep = files.bits_of(image) == 16
+    data = files.content(image) if deep and not image.mode.startswith("I") else b""
+    image.load()
     icc, exif = image.info.get("icc_profile"), image.getexif()
-    if _bits(image, data) == 16:
+    if deep:
         picture = _deep(image, data, exif.get(ExifTags.Base.Orientation, 1), name)
     else:
         if image.mode in ("CMYK", "YCCK"):
             image, icc = _from_cmyk(image, icc), None
-        picture = from_array(_plain(ImageOps.exif_transpose(image)))
+        picture = from_array(_plain(files.upright(image)))
     for tag in _ORIENTED:
         exif.pop(tag, None)
     return replace(picture, icc=icc, exif=exif.tobytes() if len(exif) else None)
-
-
-def _bits(image: Image.Image, data: bytes) -> int:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return 16
-    if image.format == "PNG":
-        return 16 if data[24] == 16 else 8  # the header chunk's bit depth
-    if image.format == "TIFF":
-        return 16 if 16 in image.tag_v2.get(_TIFF_BITS, ()) else 8  # type: ignore[attr-defined]
-    return 8
 
 
 def _plain(image: Image.Image) -> np.ndarray:
@@ -192,7 +151,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def write(path: str | os.PathLike[str], picture: Picture) -> None:
     """Writes in the format of the path's suffix, with all of the picture that it can hold."""
-    write_atomically(path, encode(picture, require_suffix(path)))
+    files.write_bytes(path, encode(picture, require_suffix(path)))
 
 
 def encode(picture: Picture, suffix: str) -> bytes:
@@ -216,24 +175,3 @@ def encode(picture: Picture, suffix: str) -> bytes:
             f"{image.width} x {image.height} px cannot be written as {name}: {error}"
         ) from error
     return buffer.getvalue()
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes to a temporary name beside `path` and renames; makes the folder if need be."""
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".omgsr-", suffix=".partial")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)

@@ -7,7 +7,6 @@ the search draws no noise, and after encoding, 1000 timesteps cost next to nothi
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .. import files
 from ..errors import InputError
 from ..models.vae import VAE
 from ..process import Process
@@ -209,7 +209,6 @@ def _accumulate(process: Process, chunks: Moments, weights: Array) -> Array:
 def write(found: Search, folder: str | Path, *, chosen: str) -> None:
     """timestep.json and timestep.svg in `folder`, each complete or absent."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "timestep.json": json.dumps(found.to_json() | {"chosen": chosen}, indent=1) + "\n",
         "timestep.svg": draw(
@@ -221,6 +220,4 @@ def write(found: Search, folder: str | Path, *, chosen: str) -> None:
         ),
     }
     for name, text in texts.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        files.write_text(folder / name, text)

@@ -17,6 +17,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
+from .. import files
 from ..errors import InputError
 
 CONFIG = "config.json"
@@ -133,10 +134,7 @@ def claim(workdir: str | Path, config: Mapping[str, Any]) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("every process has looked at the work directory")
     if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{CONFIG}.partial")
-        partial.write_text(json.dumps(config, indent=2) + "\n")
-        partial.replace(path)
+        files.write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from PIL import Image
 
+from .. import files
+
 METRICS = "metrics.jsonl"
 
 
@@ -55,8 +57,7 @@ class Log:
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "png")
         path = self.folder / "images" / f"{name}-{step:07d}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(buffer.getvalue())
+        files.write_bytes(path, buffer.getvalue())
         h, w, channels = picture.shape
         image = _integer(1, h) + _integer(2, w) + _integer(3, channels)
         image += _field(4, buffer.getvalue())

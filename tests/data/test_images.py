@@ -11,10 +11,10 @@ from omgsr_jax.data.images import (
     decode_image,
     list_images,
     read_image,
-    write_atomically,
     write_image,
 )
 from omgsr_jax.errors import InputError
+from omgsr_jax.files import write_bytes
 from tests.data.photos import synthetic_photo
 
 PHOTO = synthetic_photo(24, 32)
@@ -105,25 +105,16 @@ def test_what_is_no_image_is_named(tmp_path):
         decode_image(hdr)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    write_atomically(tmp_path / "f", b"old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "f", b"new")
-    assert (tmp_path / "f").read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
-
-
 def test_a_folder_is_listed_with_its_subfolders_in_order(tmp_path):
     for name in ("b.PNG", "sub/a.jpg", "a.webp", "notes.md", ".hidden/c.png"):
-        write_atomically(tmp_path / name, b"")
+        write_bytes(tmp_path / name, b"")
     names = [path.removeprefix(f"{tmp_path}/") for path in list_images(tmp_path)]
     assert names == ["a.webp", "b.PNG", "sub/a.jpg"]
 
 
 def test_a_list_names_its_images(tmp_path):
     for name in ("a.png", "sub/b.png"):
-        write_atomically(tmp_path / name, b"")
+        write_bytes(tmp_path / name, b"")
     (tmp_path / "list.txt").write_text(f"sub/b.png\n\n{tmp_path}/a.png\ngs://bucket/c.png\n")
     expected = [f"{tmp_path}/sub/b.png", f"{tmp_path}/a.png", "gs://bucket/c.png"]
     assert list_images(tmp_path / "list.txt") == expected

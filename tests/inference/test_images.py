@@ -141,10 +141,10 @@ def test_phones_jpegs_with_a_second_image_are_read(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    def full(descriptor, mode):
+    def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.os, "fdopen", full)
+    monkeypatch.setattr("omgsr_jax.files.writing._create", full)
     with pytest.raises(InputError, match="No space left"):
         images.write(tmp_path / "a.png", from_array(photo()))
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from omgsr_jax.cli import main
-from omgsr_jax.inference import folder, images
+from omgsr_jax.inference import folder
 
 from .conftest import photo
 
@@ -190,14 +190,14 @@ def test_permissions_that_refuse_reading(run, tmp_path, monkeypatch):
     """The same for root, who may read everything: the system's refusal is simulated."""
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png")
-    read_bytes = Path.read_bytes
+    stat = os.stat
 
-    def refuse(path):
-        if path.name == "a.png":
+    def refuse(path, *args, **options):
+        if str(path).endswith("in/a.png"):
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return stat(path, *args, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("omgsr_jax.files.opening.os.stat", refuse)
     status, _, stderr = run(tmp_path / "in", "-o", tmp_path / "out")
     assert status == 1
     assert "a.png cannot be read: Permission denied" in stderr
@@ -224,14 +224,13 @@ def test_a_path_that_vanishes_midway(run, tmp_path, monkeypatch):
 def test_a_full_disk_fails_the_file_and_leaves_nothing(run, tmp_path):
     """/dev/full refuses every byte, as a full disk does."""
     source = save(tmp_path / "in" / "a.png")
-    opened = os.fdopen
 
-    def full(descriptor, mode):
-        os.close(descriptor)
-        return opened(os.open("/dev/full", os.O_WRONLY), mode)
+    def full(path):
+        Path(path).touch()
+        return open("/dev/full", "wb", buffering=0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images.os, "fdopen", full)
+        patch.setattr("omgsr_jax.files.writing._create", full)
         status, _, stderr = run(source, "-o", tmp_path / "out")
     assert status == 1
     assert "No space left" in stderr
