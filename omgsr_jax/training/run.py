@@ -24,11 +24,13 @@ from .validation import Metric, make_validator
 
 @dataclass(frozen=True)
 class Run:
-    """What a config asks for, on devices. Nothing is read or allocated until it is asked for.
+    """What a config asks for, on devices.
 
-    run = Run.of(config)
-    state, frozen = run.start(), run.frozen()
-    state, metrics = run.step(state, frozen, batch)
+        run = Run.of(config)
+        state, frozen = run.start(), run.frozen()
+        state, metrics = run.step(state, frozen, batch)
+
+    Nothing is read or allocated until it is asked for.
     """
 
     blueprint: Blueprint
