@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 
 from .layers import Conv, GroupNorm, Identity, LayerNorm, Linear, Rngs
-from .ops import cpu_convolution
 from .ops.attention import attention
+from .ops.convolution import doubled
 
 
 class ResnetBlock(nnx.Module):
@@ -178,49 +178,6 @@ class Upsample(nnx.Module):
     def __call__(self, x: Array, size: tuple[int, int] | None = None) -> Array:
         """`size` is 2h x 2w, or one less where the map to be met has an odd side."""
         _, h, w, _ = x.shape
-        conv, repeated = self.conv, _repeated(x)
-        if size not in (None, (2 * h, 2 * w)):
-            return conv(repeated[:, : size[0], : size[1]])
-        if not isinstance(conv, Conv):
-            return conv(repeated)
-        kernel = conv.kernel[...]
-        if cpu_convolution.takes(repeated, kernel) and cpu_convolution.faster(repeated, kernel):
-            return conv(repeated)
-        y = lax.platform_dependent(
-            x.astype(kernel.dtype),
-            kernel,
-            cpu=_by_phases,
-            default=lambda x, kernel: conv.convolve(_repeated(x), kernel),
-        )
-        return y if conv.bias is None else y + conv.bias[...]
-
-
-def _repeated(x: Array) -> Array:  # b h w c -> b 2h 2w c
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
-
-
-def _by_phases(x: Array, kernel: Array) -> Array:
-    """A 3 x 3 convolution of `_repeated(x)` with 4/9 of its products, for CPUs.
-
-    A 3 x 3 window over repeated pixels sees 2 x 2 different ones. Which, and with which sums of
-    weights, depends on whether the output's row and column are even or odd.
-    """
-    rows = [
-        [
-            cpu_convolution.direct(x, folded.astype(x.dtype), ((1 - i, i), (1 - j, j)))
-            for j, folded in enumerate(_fold(half, axis=1))
-        ]
-        for i, half in enumerate(_fold(kernel.astype(jnp.float32), axis=0))
-    ]
-    return cpu_convolution.interleaved(rows)
-
-
-def _fold(kernel: Array, axis: int) -> tuple[Array, Array]:
-    """Three weights over repeated pixels to two over the pixels: for even and for odd outputs."""
-    first, middle, last = jnp.split(kernel, 3, axis)
-    return (
-        jnp.concatenate([first, middle + last], axis),
-        jnp.concatenate([first + middle, last], axis),
-    )
+        if size in (None, (2 * h, 2 * w)):
+            return self.conv.of_doubled(x)
+        return self.conv(doubled(x)[:, : size[0], : size[1]])

@@ -6,7 +6,6 @@ with `rngs=None` a network is built with shapes in place of large arrays, to be 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from .ops import cpu_convolution
+from .ops.convolution import convolve, convolve_doubled
 from .ops.group_norm import group_norm
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -96,33 +95,18 @@ class Conv(nnx.Module):
         self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
 
     def __call__(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
-        y = self.convolve(x, self.kernel[...])
-        return y if self.bias is None else y + self.bias[...]
+        return self._biased(self.convolve(x, self.kernel[...]))
+
+    def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
+        """The output for `x` with every pixel doubled, where the kernel is 3 x 3 and padded by 1."""
+        return self._biased(convolve_doubled(x, self.kernel[...]))
 
     def convolve(self, x: Array, kernel: Array) -> Array:
         """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
-        x = x.astype(kernel.dtype)
-        direct = partial(
-            lax.conv_general_dilated,
-            window_strides=(self.stride, self.stride),
-            padding=self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1] // kernel.shape[2],
-        )
-        on_cpu = self._faster_on_cpus(x, kernel)
-        if on_cpu is None:
-            return direct(x, kernel)
-        return lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
+        return convolve(x, kernel, stride=self.stride, padding=self.padding)
 
-    def _faster_on_cpus(self, x: Array, kernel: Array) -> Callable[[Array, Array], Array] | None:
-        (before, after), columns = self.padding
-        if (before, after) != columns or after != 1 or not cpu_convolution.takes(x, kernel):
-            return None
-        if (self.stride, before) == (1, 1):
-            return cpu_convolution.convolve
-        if self.stride == 2 and before <= 1 and not any(n % 2 for n in x.shape[1:3]):
-            return partial(cpu_convolution.halve, before)
-        return None
+    def _biased(self, y: Array) -> Array:
+        return y if self.bias is None else y + self.bias[...]
 
 
 class GroupNorm(nnx.Module):

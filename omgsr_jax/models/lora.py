@@ -16,6 +16,8 @@ from jax.typing import DTypeLike
 
 from . import stack
 from .layers import Conv, Linear, Rngs, draw
+from .ops.convolution import doubled
+from .ops.product import narrow_product
 from .paths import get, modules, replace
 
 # The published targets in the VAE encoder and in the UNet.
@@ -92,33 +94,17 @@ class LoRA(nnx.Module):
         dtype = base.kernel.dtype
         x = x.astype(dtype)
         a, b = (factor.kernel[...].astype(dtype) for factor in (self.lora_A, self.lora_B))
-        reduced = _narrow_product(x, a) if isinstance(base, Linear) else base.convolve(x, a)
-        adapted = _narrow_product(reduced, b.reshape(b.shape[-2:]))  # ... r -> ... c_out
+        reduced = narrow_product(x, a) if isinstance(base, Linear) else base.convolve(x, a)
+        adapted = narrow_product(reduced, b.reshape(b.shape[-2:]))  # ... r -> ... c_out
         return base(x) + self.scaling * adapted
+
+    def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
+        """The output for `x` with every pixel doubled: see `Conv.of_doubled`."""
+        return self(doubled(x))
 
     def delta(self) -> Array:
         """What the adapter adds to the base layer's kernel."""
         return self.scaling * (self.lora_A.kernel[...] @ self.lora_B.kernel[...])
-
-
-@jax.custom_vjp
-def _narrow_product(x: Array, factor: Array) -> Array:  # ... c, c o -> ... o; one of c, o is r
-    """`x @ factor`, whose gradients never transpose more than the rank's few columns.
-
-    XLA on CPUs transposes the left side of a product over rows, however wide it is.
-    """
-    return x @ factor
-
-
-def _narrow_backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
-    x, factor = kept
-    rows, d_rows = (y.reshape(-1, y.shape[-1]) for y in (x, d_out))
-    x_is_narrow = factor.shape[0] < factor.shape[1]
-    d_factor = rows.T @ d_rows if x_is_narrow else (d_rows.T @ rows).T
-    return d_out @ factor.T, d_factor
-
-
-_narrow_product.defvjp(lambda x, factor: (x @ factor, (x, factor)), _narrow_backward)
 
 
 def targeted(model: nnx.Module, spec: LoRASpec) -> list[str]:

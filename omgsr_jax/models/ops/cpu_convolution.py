@@ -5,13 +5,13 @@ Which way pays was measured on two x86 cores; see docs/benchmarks.md.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from . import winograd
+from . import direct, winograd
+from .direct import Padding
 
 Convolution = Callable[[Array, Array], Array]  # b h w c, 3 3 c o -> b h w o
 
@@ -21,10 +21,33 @@ _PATCHES_PIXELS, _PATCHES_CHANNELS = 16 * 16, 512  # up to here; from here on
 _NARROW_CHANNELS = 32  # up to here a kernel's gradient is one matrix product: an adapter's A
 
 
+def way(x: Array, kernel: Array, padding: Padding, stride: int) -> Convolution | None:
+    """A function that convolves like this, with faster gradients than XLA's, if any."""
+    (before, after), columns = padding
+    if (before, after) != columns or after != 1 or not takes(x, kernel):
+        return None
+    if (stride, before) == (1, 1):
+        return convolve
+    if stride == 2 and before <= 1 and not any(n % 2 for n in x.shape[1:3]):
+        return partial(halve, before)
+    return None
+
+
+def beats_xla(x: Array, kernel: Array) -> bool:
+    """Is the forward pass of `convolve` faster than XLA's?"""
+    return takes(x, kernel) and faster(x, kernel) is not None
+
+
+def takes(x: Array, kernel: Array) -> bool:
+    """Are `x` (b h w c) and `kernel` (h w c o) what `convolve` and `halve` are for?"""
+    whole = kernel.shape[:3] == (3, 3, x.shape[-1])
+    return whole and x.dtype == kernel.dtype == jnp.float32
+
+
 @jax.custom_vjp
 def convolve(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
     """`x` (fp32) under `kernel` with padding 1, and both gradients, in the fastest way."""
-    return (faster(x, kernel) or direct)(x, kernel)
+    return (faster(x, kernel) or direct.convolve)(x, kernel)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -38,7 +61,7 @@ def _backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     d_x = convolve(d_out, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     if kernel.shape[-1] <= _NARROW_CHANNELS:
         return d_x, _gradient_of_narrow_kernel(x, d_out)
-    _, pull_back = jax.vjp(lambda kernel: direct(x, kernel), kernel)
+    _, pull_back = jax.vjp(lambda kernel: direct.convolve(x, kernel), kernel)
     return d_x, *pull_back(d_out)
 
 
@@ -52,7 +75,7 @@ def halve(before: int, x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o ->
     The padding is `before` (0 or 1) above and left, and 1 below and right. XLA's gradient by `x`
     multiplies with the zeros between the output's pixels.
     """
-    return direct(x, kernel, ((before, 1),) * 2, stride=2)
+    return direct.convolve(x, kernel, ((before, 1),) * 2, stride=2)
 
 
 def _forward_halve(before: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -63,10 +86,10 @@ def _backward_halve(before: int, kept: tuple[Array, Array], d_out: Array) -> tup
     x, kernel = kept
     turned = kernel.swapaxes(2, 3)
     taps, paddings = zip(*(_taps_that_meet(parity, before) for parity in (0, 1)), strict=True)
-    d_x = interleaved(
+    d_x = _interleaved(
         [
             [
-                direct(d_out, turned[jnp.array(rows)][:, jnp.array(columns)], (top, left))
+                direct.convolve(d_out, turned[jnp.array(rows)][:, jnp.array(columns)], (top, left))
                 for columns, left in zip(taps, paddings, strict=True)
             ]
             for rows, top in zip(taps, paddings, strict=True)
@@ -75,7 +98,9 @@ def _backward_halve(before: int, kept: tuple[Array, Array], d_out: Array) -> tup
     if kernel.shape[-1] <= _NARROW_CHANNELS:
         apart = lax.pad(d_out, 0.0, ((0, 0, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0)))
         return d_x, _gradient_of_narrow_kernel(x, apart, before)
-    _, pull_back = jax.vjp(lambda kernel: direct(x, kernel, ((before, 1),) * 2, stride=2), kernel)
+    _, pull_back = jax.vjp(
+        lambda kernel: direct.convolve(x, kernel, ((before, 1),) * 2, stride=2), kernel
+    )
     return d_x, *pull_back(d_out)
 
 
@@ -94,17 +119,36 @@ def _taps_that_meet(parity: int, before: int) -> tuple[list[int], tuple[int, int
 halve.defvjp(_forward_halve, _backward_halve)
 
 
-def interleaved(phases: list[list[Array]]) -> Array:  # 2 2 of b h w c -> b 2h 2w c
+def convolve_doubled(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b 2h 2w o
+    """A 3 x 3 convolution of `x` with every pixel doubled, with 4/9 of its products.
+
+    A 3 x 3 window over repeated pixels sees 2 x 2 different ones. Which, and with which sums of
+    weights, depends on whether the output's row and column are even or odd.
+    """
+    rows = [
+        [
+            direct.convolve(x, folded.astype(x.dtype), ((1 - i, i), (1 - j, j)))
+            for j, folded in enumerate(_fold(half, axis=1))
+        ]
+        for i, half in enumerate(_fold(kernel.astype(jnp.float32), axis=0))
+    ]
+    return _interleaved(rows)
+
+
+def _fold(kernel: Array, axis: int) -> tuple[Array, Array]:
+    """Three weights over repeated pixels to two over the pixels: for even and for odd outputs."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    return (
+        jnp.concatenate([first, middle + last], axis),
+        jnp.concatenate([first + middle, last], axis),
+    )
+
+
+def _interleaved(phases: list[list[Array]]) -> Array:  # 2 2 of b h w c -> b 2h 2w c
     """One image from what stands in its even and odd rows, and there in even and odd columns."""
     y = jnp.stack([jnp.stack(columns, axis=3) for columns in phases], axis=2)  # b h 2 w 2 c
     b, h, _, w, _, c = y.shape
     return y.reshape(b, 2 * h, 2 * w, c)
-
-
-def takes(x: Array, kernel: Array) -> bool:
-    """Are `x` (b h w c) and `kernel` (h w c o) what `convolve` and `halve` are for?"""
-    whole = kernel.shape[:3] == (3, 3, x.shape[-1])
-    return whole and x.dtype == kernel.dtype == jnp.float32
 
 
 def faster(x: Array, kernel: Array) -> Convolution | None:
@@ -118,13 +162,6 @@ def faster(x: Array, kernel: Array) -> Convolution | None:
     if pixels >= _WINOGRAD_PIXELS and channels >= _WINOGRAD_CHANNELS and not exact:
         return winograd.convolve if winograd.fits(h, w) else None
     return None
-
-
-def direct(x: Array, kernel: Array, padding: Any = "SAME", stride: int = 1) -> Array:
-    """XLA's own convolution of `x` (b h w c) with `kernel` (h w c o)."""
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 def through_patches(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
