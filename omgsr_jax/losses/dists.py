@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 
 from ..models.features import filtered, l2_pool
-from ..models.layers import Rngs, draw
+from ..models.layers import Rngs, initial
 from ..models.vgg import VGG
 from .chunks import chunks
 from .lpips import WINDOW
@@ -31,8 +31,8 @@ class DISTSWeights(nnx.Module):
     """What the texture (alpha) and the structure (beta) of every channel count."""
 
     def __init__(self, config: DISTSConfig, *, rngs: Rngs):
-        self.alpha = nnx.Param(draw(_init, rngs, config.channels))
-        self.beta = nnx.Param(draw(_init, rngs, config.channels))
+        self.alpha = nnx.Param(initial(_init, rngs, config.channels))
+        self.beta = nnx.Param(initial(_init, rngs, config.channels))
 
     def normalized(self) -> tuple[Array, Array]:
         """Both, summing to 1 together."""

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from ..models.features import FeatureBackbone
-from ..models.layers import Rngs, draw
+from ..models.layers import Rngs, initial
 from .chunks import chunks
 
 WINDOW = 224  # what VGG16 was trained on
@@ -24,7 +24,7 @@ class LPIPSHeads(nnx.Module):
     """The weight of every channel at every level."""
 
     def __init__(self, config: LPIPSConfig, *, rngs: Rngs):
-        self.lin = nnx.List(nnx.Param(draw(_init, rngs, c)) for c in config.channels)
+        self.lin = nnx.List(nnx.Param(initial(_init, rngs, c)) for c in config.channels)
 
 
 def lpips(x: Array, y: Array, backbone: FeatureBackbone, heads: LPIPSHeads) -> Array:

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from .features import IMAGENET_MEAN, Colour, normalized
-from .layers import ACTIVATIONS, Conv, LayerNorm, Linear, Rngs, draw, remat
+from .layers import ACTIVATIONS, Conv, LayerNorm, Linear, Rngs, initial, remat
 from .ops.attention import attention
 from .ops.resize import resize_bicubic
 
@@ -53,8 +53,10 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: DINOv2Config, *, rngs: Rngs):
         width = config.hidden_size
-        self.cls_token = nnx.Param(draw(_init_token, rngs, 1, 1, width))
-        self.position_embeddings = nnx.Param(draw(_init_token, rngs, 1, 1 + config.grid**2, width))
+        self.cls_token = nnx.Param(initial(_init_token, rngs, 1, 1, width))
+        self.position_embeddings = nnx.Param(
+            initial(_init_token, rngs, 1, 1 + config.grid**2, width)
+        )
         self.patch_embeddings = PatchEmbeddings(config, rngs=rngs)
         self.config = config
 

@@ -24,8 +24,8 @@ _init_kernel = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _init_embedding = jax.nn.initializers.normal(0.02)
 
 
-def draw(init: Initializer, rngs: Rngs, *shape: int) -> Any:
-    """Initial values, or only their shape where there is nothing to draw them from."""
+def initial(init: Initializer, rngs: Rngs, *shape: int) -> Any:
+    """Initial values, or only their shape where there is no source of randomness."""
     if rngs is None:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
     return init(rngs.params(), shape, jnp.float32)
@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 class Linear(nnx.Module):
     def __init__(self, c_in: int, c_out: int, *, bias: bool = True, rngs: Rngs):
-        self.kernel = nnx.Param(draw(_init_kernel, rngs, c_in, c_out))
+        self.kernel = nnx.Param(initial(_init_kernel, rngs, c_in, c_out))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
 
     def __call__(self, x: Array) -> Array:
@@ -89,7 +89,7 @@ class Conv(nnx.Module):
         rngs: Rngs,
     ):
         size = (kernel, kernel) if isinstance(kernel, int) else kernel
-        self.kernel = nnx.Param(draw(_init_kernel, rngs, *size, c_in // groups, c_out))
+        self.kernel = nnx.Param(initial(_init_kernel, rngs, *size, c_in // groups, c_out))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
         self.stride = stride
         self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
@@ -98,7 +98,7 @@ class Conv(nnx.Module):
         return self._biased(self.convolve(x, self.kernel[...]))
 
     def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
-        """The output for `x` with every pixel doubled, where the kernel is 3 x 3 and padded by 1."""
+        """The output for `x` with every pixel doubled; of a 3 x 3 kernel with padding 1 only."""
         return self._biased(convolve_doubled(x, self.kernel[...]))
 
     def convolve(self, x: Array, kernel: Array) -> Array:
@@ -155,7 +155,7 @@ class RMSNorm(nnx.Module):
 
 class Embedding(nnx.Module):
     def __init__(self, count: int, channels: int, *, rngs: Rngs):
-        self.embedding = nnx.Param(draw(_init_embedding, rngs, count, channels))
+        self.embedding = nnx.Param(initial(_init_embedding, rngs, count, channels))
 
     def __call__(self, ids: Array) -> Array:  # ... -> ... c
         return jnp.take(self.embedding[...], ids, axis=0)

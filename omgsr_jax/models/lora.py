@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from . import stack
-from .layers import Conv, Linear, Rngs, draw
+from .layers import Conv, Linear, Rngs, initial
 from .ops.convolution import doubled
 from .ops.product import narrow_product
 from .paths import get, modules, replace
@@ -84,7 +84,7 @@ class LoRA(nnx.Module):
         *first, c_in, c_out = base_layer.kernel.get_value().shape
         gaussian = jax.nn.initializers.normal(1 / spec.rank)
         self.base_layer = base_layer
-        self.lora_A = LoRAFactor(draw(gaussian, rngs, *first, c_in, spec.rank))
+        self.lora_A = LoRAFactor(initial(gaussian, rngs, *first, c_in, spec.rank))
         first = [1 for _ in first] if isinstance(base_layer, Conv) else first
         self.lora_B = LoRAFactor(jnp.zeros((*first, spec.rank, c_out), jnp.float32))
         self.scaling = spec.scaling

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from .layers import Conv, Linear, Rngs, draw
+from .layers import Conv, Linear, Rngs, initial
 
 
 class SpectralVector(nnx.Variable):
@@ -28,8 +28,8 @@ class SpectralNorm(nnx.Module):
     def __init__(self, base_layer: Linear | Conv, *, rngs: Rngs):
         *fan_in, c_out = base_layer.kernel.shape
         self.base_layer = base_layer
-        self.u = SpectralVector(draw(_init_unit, rngs, c_out))
-        self.v = SpectralVector(draw(_init_unit, rngs, math.prod(fan_in)))
+        self.u = SpectralVector(initial(_init_unit, rngs, c_out))
+        self.v = SpectralVector(initial(_init_unit, rngs, math.prod(fan_in)))
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """The normalised layer's output; `train` advances the power iteration first."""
