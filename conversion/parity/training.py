@@ -18,7 +18,7 @@ import numpy as np
 
 from omgsr_jax import perceptual as perceptual_networks
 from omgsr_jax.losses import adversarial, augment
-from omgsr_jax.models.layers import normal
+from omgsr_jax.models.sampling import sampled_normal
 from omgsr_jax.training import step
 from omgsr_jax.training.blueprint import Blueprint, Weights
 from omgsr_jax.training.config import TrainConfig, from_dict
@@ -164,7 +164,7 @@ def random_numbers_of_step(blueprint: Blueprint, number: int) -> tuple[list[np.n
     latent = (b, size // vae.downsampling, size // vae.downsampling, vae.latent_channels)
     step_key = jax.random.fold_in(jax.random.key(config.seed), number)
     *latents, key = step._keys(step_key, jnp.arange(b))
-    noise = [np.asarray(normal(one, latent)) for one in latents]
+    noise = [np.asarray(sampled_normal(one, latent)) for one in latents]
     return noise, [augment.sample(one, b, size, size) for one in adversarial._keys(key)]
 
 

@@ -31,13 +31,6 @@ def initial(init: Initializer, rngs: Rngs, *shape: int) -> Any:
     return init(rngs.params(), shape, jnp.float32)
 
 
-def normal(key: Array, shape: tuple[int, ...]) -> Array:
-    """Gaussian noise, fp32: with one key for all examples, or with one for each."""
-    if key.ndim:
-        return jax.vmap(lambda one: normal(one, shape[1:]))(key)
-    return jax.random.normal(key, shape, jnp.float32)
-
-
 def abstract(model: Module) -> Module:
     """`model` with shapes in place of all arrays."""
     graph, state = nnx.split(model)

@@ -8,7 +8,8 @@ from flax import nnx
 from jax import Array
 
 from .blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
-from .layers import Conv, GroupNorm, Rngs, normal, remat
+from .layers import Conv, GroupNorm, Rngs, remat
+from .sampling import sampled_normal
 
 _EPS = 1e-6
 
@@ -43,8 +44,8 @@ class Posterior(NamedTuple):
         return self.mean
 
     def sample(self, key: Array) -> Array:
-        """A draw with one key for all examples, or with one for each (b)."""
-        noise = normal(key, self.mean.shape)
+        """Sampled with one key for all examples, or with one for each (b)."""
+        noise = sampled_normal(key, self.mean.shape)
         return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
 

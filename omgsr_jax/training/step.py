@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..losses.adversarial import discriminator_loss, generator_loss
 from ..losses.total import Restoration, total
-from ..models.layers import normal
+from ..models.sampling import sampled_normal
 from ..weights import below, fill
 from .blueprint import Blueprint, Shapes, Weights, values
 from .layout import (
@@ -196,7 +196,7 @@ def _restore(
     z_h = lax.stop_gradient(vae.scale(vae.encode(micro["hr"]).sample(for_z_h)))
     z_l = generator.encode(micro["lr"], for_z_l)
     x_p = generator.decode(generator.one_step(z_l))
-    return Restoration(x_p, micro["hr"], z_l, z_h, normal(for_eps, z_h.shape))
+    return Restoration(x_p, micro["hr"], z_l, z_h, sampled_normal(for_eps, z_h.shape))
 
 
 def _term_names(blueprint: Blueprint) -> list[str]:

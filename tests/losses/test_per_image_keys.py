@@ -7,7 +7,7 @@ import torch
 
 from omgsr_jax.losses.augment import sample
 from omgsr_jax.losses.lpips import feature_distance
-from omgsr_jax.models.layers import normal
+from omgsr_jax.models.sampling import sampled_normal
 from tests.helpers import images
 
 
@@ -27,8 +27,8 @@ def test_an_images_augmentation_depends_on_its_own_key():
 
 def test_an_images_noise_depends_on_its_own_key():
     keys = jax.random.split(jax.random.key(0), 3)
-    together = normal(keys, (3, 4, 2))
-    np.testing.assert_array_equal(together[1], normal(keys[1], (4, 2)))
+    together = sampled_normal(keys, (3, 4, 2))
+    np.testing.assert_array_equal(together[1], sampled_normal(keys[1], (4, 2)))
 
 
 def test_feature_distance_is_torchs_and_has_a_gradient_where_there_are_no_features():

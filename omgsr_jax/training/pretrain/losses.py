@@ -7,7 +7,7 @@ from jax import Array
 from ...generator import OMGSR
 from ...losses.pixel import l1
 from ...losses.texture import texture
-from ...models.layers import normal
+from ...models.sampling import sampled_normal
 from ...models.vae import VAE
 from ..loop import Metrics
 
@@ -62,7 +62,7 @@ def denoising_loss(generator: OMGSR, images: Array, key: Array) -> tuple[Array, 
     """The error of the predicted noise at random timesteps (Eq. 2)."""
     for_z, for_t, for_eps = jax.random.split(key, 3)
     z = jax.lax.stop_gradient(generator.encode(images, for_z))
-    eps = normal(for_eps, z.shape)
+    eps = sampled_normal(for_eps, z.shape)
     t = jax.random.randint(for_t, z.shape[:1], 0, generator.process.timesteps)
     predicted = generator.predict(generator.process.noised(z, eps, t), t)
     error = jnp.square(predicted.astype(jnp.float32) - eps).mean()
