@@ -74,8 +74,7 @@ class OMGSR(nnx.Module):
 
         The posterior's mode is taken, or a sample of it where a random key is given.
         """
-        posterior = self.vae.encode(x_l)
-        return self.vae.scale(posterior.mode() if key is None else posterior.sample(key))
+        return self.vae.latents(x_l, key)
 
     def predict(self, z_t: Array, t: Array | None = None, *, published: bool = False) -> Array:
         """The network's prediction for a noisy latent at `t` (b), by default the mid-timestep.

@@ -168,6 +168,15 @@ class VAE(nnx.Module):
         mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return Posterior(mean, jnp.clip(logvar, -30.0, 20.0))
 
+    def latents(self, x: Array, key: Array | None = None) -> Array:
+        """Images in [-1, 1] to scaled latents, fp32.
+
+        The posterior's mode is taken, or a sample of it where there is a key: one for all images,
+        or one for each.
+        """
+        posterior = self.encode(x)
+        return self.scale(posterior.mode() if key is None else posterior.sample(key))
+
     def decode(self, z: Array) -> Array:
         """Unscaled latents to images around [-1, 1]."""
         if self.post_quant_conv is not None:

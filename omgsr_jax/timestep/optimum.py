@@ -112,8 +112,7 @@ def encoder(vae: VAE) -> Encode:
 
     @jax.jit
     def encode(state: nnx.State, images: Array) -> Array:
-        merged = nnx.merge(graph, state)
-        return merged.scale(merged.encode(images).mode())
+        return nnx.merge(graph, state).latents(images)
 
     return partial(encode, jax.device_put(state))
 

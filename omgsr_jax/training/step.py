@@ -193,7 +193,7 @@ def _restore(
     for_z_l, for_z_h, for_eps = keys
     generator = fill(blueprint.generator, frozen | adapters)
     vae = fill(blueprint.vae, below("vae.", frozen))
-    z_h = lax.stop_gradient(vae.scale(vae.encode(micro["hr"]).sample(for_z_h)))
+    z_h = lax.stop_gradient(vae.latents(micro["hr"], for_z_h))
     z_l = generator.encode(micro["lr"], for_z_l)
     x_p = generator.decode(generator.one_step(z_l))
     return Restoration(x_p, micro["hr"], z_l, z_h, sampled_normal(for_eps, z_h.shape))
