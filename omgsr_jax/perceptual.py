@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from .losses.total import Networks
 from .models.alexnet import AlexNet, AlexNetConfig
 from .models.dinov2 import DINOv2, DINOv2Config
 from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
-from .models.features import CLIP_MEAN
+from .models.features import CLIP_MEAN, Detail
+from .models.vae import VAE
 from .models.vgg import VGG, VGGConfig
 from .storage import FORMAT, PARAMS, from_json, read_description, restore, write_directory
 from .weights import PRECISIONS, fill, variables
@@ -32,19 +33,34 @@ from .weights import PRECISIONS, fill, variables
 CARD = "perceptual.json"
 _COMMAND = "omgsr convert --perceptual"
 
-# Every part of `Networks`: its config and its class.
-PARTS: dict[str, tuple[Any, Any]] = {
-    "vgg": (VGGConfig, VGG),
-    "lpips_vgg": (LPIPSConfig, LPIPSHeads),
-    "alexnet": (AlexNetConfig, AlexNet),
-    "lpips_alex": (LPIPSConfig, LPIPSHeads),
-    "dists": (DISTSConfig, DISTSWeights),
-    "dinov2": (DINOv2Config, DINOv2),
-    "dinov3_convnext": (DINOv3ConvNeXtConfig, DINOv3ConvNeXt),
+
+class Network(NamedTuple):
+    """A network that losses, discriminators or distances look through."""
+
+    build: Any
+    config: Any
+    takes_remat: bool = False
+    # The weights of a distance are small, and stay in fp32 whatever the networks compute in.
+    weighs: bool = False
+
+
+# A new network is a file in models/, a row here and one in conversion/perceptual.py.
+NETWORKS: dict[str, Network] = {
+    "vgg": Network(VGG, VGGConfig),
+    "lpips_vgg": Network(LPIPSHeads, LPIPSConfig, weighs=True),
+    "alexnet": Network(AlexNet, AlexNetConfig),
+    "lpips_alex": Network(LPIPSHeads, LPIPSConfig, weighs=True),
+    "dists": Network(DISTSWeights, DISTSConfig, weighs=True),
+    "dinov2": Network(DINOv2, DINOv2Config, takes_remat=True),
+    "dinov3_convnext": Network(DINOv3ConvNeXt, DINOv3ConvNeXtConfig, takes_remat=True),
 }
-# The weights of a distance are small and stay in fp32 whatever the networks compute in.
-_BACKBONES = (VGG, AlexNet, DINOv2, DINOv3ConvNeXt)
-_WITH_REMAT = (DINOv2, DINOv3ConvNeXt)
+# What is looked through and has no weights of its own on disk: it comes with the generator's VAE.
+OWN: dict[str, Callable[[VAE], nnx.Module]] = {
+    "vae_encoder": lambda vae: vae.encoder,
+    "detail": lambda vae: Detail(),
+}
+# What a discriminator can look through.
+BACKBONES = (*(name for name, row in NETWORKS.items() if not row.weighs), *OWN)
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,8 @@ class PerceptualCard:
     def from_json(cls, content: Mapping[str, Any]) -> "PerceptualCard":
         return cls(
             configs={
-                name: from_json(PARTS[name][0], config) for name, config in content["parts"].items()
+                name: from_json(NETWORKS[name].config, config)
+                for name, config in content["parts"].items()
             },
             sources=content["sources"],
         )
@@ -75,7 +92,7 @@ class PerceptualCard:
 def write(
     directory: str | Path, card: PerceptualCard, params: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
-    """Writes networks by their names in `PARTS`. The directory appears only when it is whole."""
+    """Writes networks by their names in `NETWORKS`. The directory appears only when it is whole."""
     trees = {f"{PARAMS}/{name}": tree for name, tree in params.items()}
     write_directory(directory, CARD, card.to_json(), trees)
 
@@ -98,13 +115,13 @@ def read(
 
     Args:
         directory: what `omgsr convert --perceptual` wrote, local or in a bucket (gs://...).
-        parts: names in `PARTS`.
+        parts: names in `NETWORKS`.
         precision: "fp32" or "bf16", what the networks compute in.
         sharding: where each weight goes, by its name with its part's in front of it.
         remat: recompute activations in the backward pass, where a network can.
         quirks: normalise DINOv2's input as the published code does.
     """
-    networks: dict[str, Any] = {}
+    networks = Networks()
     for name, config in configs(directory, parts, quirks=quirks).items():
         model = abstract(name, config, remat=remat)
         params = restore(
@@ -112,8 +129,8 @@ def read(
             set(variables(model)),
             _of_part(sharding, name),
         )
-        networks[name] = _on_device(fill(model, params), precision)
-    return Networks(**networks)
+        networks[name] = _on_device(fill(model, params), dtype_of(name, precision))
+    return networks
 
 
 def configs(
@@ -135,14 +152,15 @@ def configs(
 
 def abstract(name: str, config: Any, *, remat: bool = False) -> nnx.Module:
     """The network called `name`, with shapes in place of large arrays."""
-    network = PARTS[name][1]
-    options = {"remat": remat} if network in _WITH_REMAT else {}
-    return network(config, rngs=None, **options)
+    row = NETWORKS[name]
+    options = {"remat": remat} if row.takes_remat else {}
+    return row.build(config, rngs=None, **options)
 
 
-def is_backbone(network: nnx.Module) -> bool:
-    """Is it a network, not the weights of a distance, which stay in fp32?"""
-    return isinstance(network, _BACKBONES)
+def dtype_of(name: str, precision: str) -> jnp.dtype:
+    """What the weights of the network called `name` are kept in, where networks compute in
+    `precision`."""
+    return jnp.dtype("float32") if NETWORKS[name].weighs else jnp.dtype(PRECISIONS[precision])
 
 
 def _of_part(
@@ -151,7 +169,6 @@ def _of_part(
     return sharding and (lambda weight: sharding(f"{name}.{weight}"))
 
 
-def _on_device(model: nnx.Module, precision: str) -> nnx.Module:
-    dtype = PRECISIONS[precision] if is_backbone(model) else jnp.float32
+def _on_device(model: nnx.Module, dtype: jnp.dtype) -> nnx.Module:
     graph, state = nnx.split(model)
     return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(leaf.astype(dtype)), state))

@@ -16,7 +16,7 @@ from flax import nnx
 
 from ..generator import OMGSR
 from ..losses.chunks import chunks
-from ..losses.lpips import WINDOW
+from ..losses.total import LOSSES, Look
 from ..training.blueprint import Blueprint
 
 _KERNEL_TOKENS = 1024  # from here on TPUs compute attention in a kernel, which XLA does not count
@@ -91,17 +91,14 @@ def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
     decoder = forward(plain, lambda m, z: m.vae.decode(z), latent)
     total = total.plus(_forward_and_back(decoder, decoder, again))
 
-    for loss, part in (("oc_lpips", "vgg"), ("oc_dists", "vgg"), ("oc_ea_dists", "vgg")):
-        if loss in config.losses.active:
-            windows = jax.eval_shape(lambda x: chunks(x, WINDOW), _spec((1, *image))).shape
-            one = forward(blueprint.networks[part], _features, windows[1:])
-            looks = windows[0] * (2 if loss == "oc_ea_dists" else 1)
-            total = total.plus(_forward_and_back(one, one, 0), looks).plus(one, looks)
-    for loss, part in (("dv3cd", "dinov3_convnext"), ("features", "vae_encoder")):
-        if loss in config.losses.active:
-            network = blueprint.networks.get(part, blueprint.vae.encoder)
-            one = forward(network, _features, image)
-            total = total.plus(_forward_and_back(one, one, again)).plus(one)
+    for loss in config.losses.active:
+        if look := LOSSES[loss].look:
+            network = blueprint.networks.get(look.network, blueprint.vae.encoder)
+            looks, seen = _seen(look, image)
+            one = forward(network, _features, seen)
+            repeated = int(getattr(network, "remat", False))
+            # At the restored image, with a gradient by it, and at its original.
+            total = total.plus(_forward_and_back(one, one, repeated), looks).plus(one, looks)
     if blueprint.discriminator is not None:
         # The generator looks once, with a gradient by the image; the discriminator twice, with
         # gradients by the heads, which are small beside the backbone.
@@ -111,6 +108,15 @@ def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
     if loops_once:  # micro-batches are a loop too
         per_step //= config.data.accumulation
     return StepFlops((total.weights + total.attention) * per_step, total.kernels * per_step)
+
+
+def _seen(look: Look, image: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """How many pictures a network sees of an image, and their shape."""
+    if look.window is None:
+        return look.times, image
+    window = look.window
+    count, *shape = jax.eval_shape(lambda x: chunks(x, window), _spec((1, *image))).shape
+    return look.times * count, tuple(shape)
 
 
 def _forward_and_back(whole: Flops, base: Flops, again: int) -> Flops:

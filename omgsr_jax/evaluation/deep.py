@@ -23,7 +23,7 @@ from .errors import UnavailableError
 
 Distance = Callable[[Any, Array, Array], Array]  # networks, images in [-1, 1] (b h w 3) -> b
 
-# The parts of `perceptual.PARTS` that a distance looks through, and the distance.
+# The networks of `perceptual.NETWORKS` that a distance looks through, and the distance.
 DISTANCES: dict[str, tuple[tuple[str, ...], Distance]] = {
     "lpips": (("alexnet", "lpips_alex"), lambda n, x, y: lpips(x, y, n.alexnet, n.lpips_alex)),
     "lpips_vgg": (("vgg", "lpips_vgg"), lambda n, x, y: lpips(x, y, n.vgg, n.lpips_vgg)),

@@ -1,31 +1,108 @@
-"""The weighted total of the losses on restored images (Eq. 16)."""
+"""The weighted total of the losses on restored images (Eq. 16), and the table of all losses."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from ..models.alexnet import AlexNet
-from ..models.dinov2 import DINOv2
-from ..models.dinov3_convnext import DINOv3ConvNeXt
-from ..models.features import FeatureBackbone
-from ..models.vgg import VGG
 from ..process import Process
-from .dists import DISTSWeights, oc_dists, oc_ea_dists
+from .dists import oc_dists, oc_ea_dists
 from .dv3cd import dv3cd
 from .latent import ldr
-from .lpips import LPIPSHeads, feature_distance, oc_lpips
+from .lpips import WINDOW, feature_distance, oc_lpips
 from .pixel import l1, mse
 from .texture import texture
 
 
+class Networks(nnx.Dict[Any]):
+    """The frozen networks that losses look through, by their names in `perceptual`'s tables."""
+
+
+class Restoration(NamedTuple):
+    """What the losses compare."""
+
+    x_p: Array  # restored images, b h w 3
+    x_h: Array  # their HQ originals, b h w 3
+    z_l: Array  # the LQ images' latents, scaled, b h/8 w/8 c
+    z_h: Array  # the HQ images' latents, scaled
+    eps: Array  # noise, like z_h
+
+
+class Given(NamedTuple):
+    """All that a loss may be computed from: the arguments of `total`."""
+
+    x_p: Array
+    x_h: Array
+    z_l: Array
+    z_h: Array
+    eps: Array
+    n: Any  # Networks, whose members differ in type
+    process: Process
+    t_m: int
+    gan: Any  # Array where it is needed, as the key
+    key: Any
+    quirks: bool
+
+
+class Look(NamedTuple):
+    """How the restored images and their originals are looked at, for counting FLOPs."""
+
+    network: str
+    window: int | None = None  # px, of overlapping windows; None: whole images
+    times: int = 1
+
+
+class Loss(NamedTuple):
+    compute: Callable[[Given], Array]
+    needs: tuple[str, ...] = ()  # of networks
+    asks: tuple[str, ...] = ()  # of the arguments of `total` that may be left out
+    look: Look | None = None
+
+
+_VGG = Look("vgg", WINDOW)
+
+# A new loss is a function in this folder, a row here and a field of `LossWeights`.
+LOSSES: dict[str, Loss] = {
+    "ldr": Loss(lambda g: ldr(g.z_l, g.z_h, g.eps, g.process, g.t_m)),
+    "mse": Loss(lambda g: mse(g.x_p, g.x_h)),
+    "l1": Loss(lambda g: l1(g.x_p, g.x_h)),
+    "oc_lpips": Loss(
+        lambda g: oc_lpips(g.x_p, g.x_h, g.n.vgg, g.n.lpips_vgg, quirks=g.quirks),
+        needs=("vgg", "lpips_vgg"),
+        look=_VGG,
+    ),
+    "oc_dists": Loss(
+        lambda g: oc_dists(g.x_p, g.x_h, g.n.vgg, g.n.dists),
+        needs=("vgg", "dists"),
+        look=_VGG,
+    ),
+    "oc_ea_dists": Loss(
+        lambda g: oc_ea_dists(g.x_p, g.x_h, g.n.vgg, g.n.dists),
+        needs=("vgg", "dists"),
+        look=_VGG._replace(times=2),  # at the images and at their edges
+    ),
+    "dv3cd": Loss(
+        lambda g: dv3cd(g.x_p, g.x_h, g.n.dinov3_convnext),
+        needs=("dinov3_convnext",),
+        look=Look("dinov3_convnext"),
+    ),
+    "features": Loss(
+        lambda g: feature_distance(g.x_p, g.x_h, g.n.vae_encoder),
+        needs=("vae_encoder",),
+        look=Look("vae_encoder"),
+    ),
+    "texture": Loss(lambda g: texture(g.x_p, g.x_h, g.key), asks=("key",)),
+    "gan": Loss(lambda g: g.gan, asks=("gan",)),
+}
+
+
 @dataclass(frozen=True)
 class LossWeights:
-    """What each loss counts. A loss of weight 0 is not computed, and needs no network."""
+    """What each loss of `LOSSES` counts. One of weight 0 is not computed, and needs no network."""
 
     ldr: float = 0.0
     mse: float = 0.0
@@ -45,52 +122,8 @@ class LossWeights:
 
     @property
     def networks(self) -> set[str]:
-        """The parts of `Networks` that the active losses look through (the discriminator aside)."""
-        return {part for name in self.active for part in _NEEDS.get(name, ())}
-
-
-_NEEDS = {
-    "oc_lpips": ("vgg", "lpips_vgg"),
-    "oc_dists": ("vgg", "dists"),
-    "oc_ea_dists": ("vgg", "dists"),
-    "dv3cd": ("dinov3_convnext",),
-    "features": ("vae_encoder",),
-}
-
-
-class Networks(nnx.Module):
-    """The frozen networks that losses and discriminators look through, each one at most once."""
-
-    def __init__(
-        self,
-        *,
-        vgg: VGG | None = None,
-        lpips_vgg: LPIPSHeads | None = None,
-        alexnet: AlexNet | None = None,
-        lpips_alex: LPIPSHeads | None = None,
-        dists: DISTSWeights | None = None,
-        dinov2: DINOv2 | None = None,
-        dinov3_convnext: DINOv3ConvNeXt | None = None,
-        vae_encoder: FeatureBackbone | None = None,
-    ):
-        self.vgg = vgg
-        self.lpips_vgg = lpips_vgg
-        self.alexnet = alexnet
-        self.lpips_alex = lpips_alex
-        self.dists = dists
-        self.dinov2 = dinov2
-        self.dinov3_convnext = dinov3_convnext
-        self.vae_encoder = vae_encoder
-
-
-class Restoration(NamedTuple):
-    """What the losses compare."""
-
-    x_p: Array  # restored images, b h w 3
-    x_h: Array  # their HQ originals, b h w 3
-    z_l: Array  # the LQ images' latents, scaled, b h/8 w/8 c
-    z_h: Array  # the HQ images' latents, scaled
-    eps: Array  # noise, like z_h
+        """The networks that the active losses look through (the discriminator aside)."""
+        return {network for name in self.active for network in LOSSES[name].needs}
 
 
 def total(
@@ -118,24 +151,11 @@ def total(
     Returns:
         The total, and the losses in it by name, unweighted.
     """
-    absent = [part for part in sorted(weights.networks) if getattr(networks, part) is None]
-    absent += ["gan"] if weights.gan and gan is None else []
-    absent += ["key"] if weights.texture and key is None else []
+    given = Given(*restoration, networks, process, t_m, gan, key, quirks)
+    absent = sorted(weights.networks - set(networks))
+    for name in weights.active:
+        absent += [asked for asked in LOSSES[name].asks if getattr(given, asked) is None]
     if absent:
         raise ValueError(f"the weights {weights.active} need what is not given: {absent}")
-    x_p, x_h, z_l, z_h, eps = restoration
-    n: Any = networks
-    losses: Mapping[str, Callable[[], Any]] = {
-        "ldr": lambda: ldr(z_l, z_h, eps, process, t_m),
-        "mse": lambda: mse(x_p, x_h),
-        "l1": lambda: l1(x_p, x_h),
-        "oc_lpips": lambda: oc_lpips(x_p, x_h, n.vgg, n.lpips_vgg, quirks=quirks),
-        "oc_dists": lambda: oc_dists(x_p, x_h, n.vgg, n.dists),
-        "oc_ea_dists": lambda: oc_ea_dists(x_p, x_h, n.vgg, n.dists),
-        "dv3cd": lambda: dv3cd(x_p, x_h, n.dinov3_convnext),
-        "features": lambda: feature_distance(x_p, x_h, n.vae_encoder),
-        "texture": lambda: texture(x_p, x_h, cast(Array, key)),
-        "gan": lambda: gan,
-    }
-    found = {name: losses[name]() for name in weights.active}
+    found = {name: LOSSES[name].compute(given) for name in weights.active}
     return sum((weights.active[name] * loss for name, loss in found.items()), jnp.zeros(())), found

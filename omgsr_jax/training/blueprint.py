@@ -28,7 +28,6 @@ from ..models.discriminator import (
     TowerHeadsConfig,
     take_apart,
 )
-from ..models.features import Detail
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.vae import VAE
@@ -49,7 +48,7 @@ class Blueprint:
     generator_config: OMGSRConfig
     generator: OMGSR  # with adapters
     vae: VAE  # without
-    networks: dict[str, nnx.Module]  # by their names in `Networks`, the VAE's encoder aside
+    networks: dict[str, nnx.Module]  # by their names in `perceptual.NETWORKS`
     discriminator: Discriminator | None
 
     @classmethod
@@ -62,7 +61,7 @@ class Blueprint:
         if config.losses.gan:
             parts.add(config.discriminator.backbone)
         vae = VAE(generator_config.vae, remat=remat, rngs=None)
-        own = {_OWN_ENCODER: vae.encoder, "detail": Detail()}
+        own = {name: of(vae) for name, of in perceptual.OWN.items()}
         networks = _networks(config, parts - own.keys())
         backbones = {**networks, **own}
         discriminator = (
@@ -94,15 +93,15 @@ class Blueprint:
     @property
     def frozen(self) -> Shapes:
         """Everything that is not trained, in the precision to compute in."""
-        dtype = PRECISIONS[self.config.model.precision]
+        precision = self.config.model.precision
         generator = {
-            name: jax.ShapeDtypeStruct(leaf.shape, dtype)
+            name: jax.ShapeDtypeStruct(leaf.shape, PRECISIONS[precision])
             for name, leaf in variables(self.generator).items()
             if not _is_adapter(leaf)
         }
         looked_through = {
             f"{_NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
-                leaf.shape, dtype if perceptual.is_backbone(network) else jnp.float32
+                leaf.shape, perceptual.dtype_of(part, precision)
             )
             for part, network in self.networks.items()
             for name, leaf in variables(network).items()
@@ -111,13 +110,12 @@ class Blueprint:
 
     def assemble_networks(self, frozen: Mapping[str, Array]) -> Networks:
         """What the losses look through."""
-        found: dict[str, Any] = {
-            part: fill(network, below(f"{_NETWORKS}{part}.", frozen))
-            for part, network in self.networks.items()
-        }
+        found = Networks()
+        for part, network in self.networks.items():
+            found[part] = fill(network, below(f"{_NETWORKS}{part}.", frozen))
         if _OWN_ENCODER in self.config.losses.networks:
             found[_OWN_ENCODER] = fill(self.vae.encoder, below("vae.encoder.", frozen))
-        return Networks(**found)
+        return found
 
     def assemble_discriminator(
         self, frozen: Mapping[str, Array], heads: Weights, spectral: Weights
@@ -185,7 +183,7 @@ def _networks(config: TrainConfig, parts: set[str]) -> dict[str, nnx.Module]:
     if directory:
         configs = perceptual.configs(directory, parts, quirks=config.published)
     elif config.model.architecture or not parts:
-        configs = {part: perceptual.PARTS[part][0]() for part in parts}
+        configs = {part: perceptual.NETWORKS[part].config() for part in parts}
     else:
         raise InputError(
             f"the losses need {', '.join(sorted(parts))}: set config.model.perceptual to a "

@@ -12,6 +12,7 @@ from ..data import DataConfig
 from ..errors import InputError
 from ..losses import texture
 from ..losses.total import LossWeights
+from ..perceptual import BACKBONES
 from ..weights import Rule
 
 # Linear and convolution kernels both end in (in, out), so one rule fits them.
@@ -41,7 +42,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder, detail
+    backbone: str = "dinov2"  # or another one of perceptual.BACKBONES
     heads: str = "token"  # or tower, patch
     levels: tuple[int, ...] = (-8, -4, -1)
     width: int = 128  # of token and patch heads
@@ -109,11 +110,7 @@ class TrainConfig:
         _one_of("quirks", self.quirks, ("none", "published"))
         _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
-        _one_of(
-            "discriminator.backbone",
-            self.discriminator.backbone,
-            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder", "detail"),
-        )
+        _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
         counts = {
             "data.batch_size": self.data.batch_size,
             "data.accumulation": self.data.accumulation,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conversion.perceptual import convert_perceptual
+from conversion.perceptual import NETWORKS, convert_perceptual
 from conversion.tensor_files import write_safetensors
 from omgsr_jax import perceptual
 from omgsr_jax.errors import InputError
@@ -34,13 +34,17 @@ def source(tmp_path):
     return folder
 
 
+def test_every_network_has_a_converter():
+    assert list(NETWORKS) == list(perceptual.NETWORKS)
+
+
 def test_what_is_converted_is_read_back_and_described(source, tmp_path):
     card = convert_perceptual(source, tmp_path / "out")
     assert perceptual.read_card(tmp_path / "out") == card
     assert card.configs["alexnet"] == AlexNetConfig(_WIDTHS)
     assert set(card.sources) == {"alexnet.safetensors", "lpips/alex.safetensors"}
     networks = perceptual.read(tmp_path / "out", ["lpips_alex"], precision="bf16")
-    assert networks.alexnet is None
+    assert set(networks) == {"lpips_alex"}
     for i, weight in enumerate(networks.lpips_alex.lin):
         np.testing.assert_array_equal(weight[...], np.full(_WIDTHS[i], i, np.float32))
 
