@@ -51,7 +51,7 @@ from omgsr_jax.cost.programs import collectives
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import layout
-from omgsr_jax.inference.prepare import INFERENCE_PRECISIONS
+from omgsr_jax.inference.options import INFERENCE_PRECISIONS
 from omgsr_jax.inference.programs import Program, Programs
 from omgsr_jax.models import int8
 from omgsr_jax.models.flux import FluxConfig

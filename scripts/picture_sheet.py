@@ -17,9 +17,9 @@ import omgsr_jax
 from omgsr_jax import files
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import images, labels
+from omgsr_jax.inference.options import Options
 from omgsr_jax.inference.pictures import Picture, from_array
 from omgsr_jax.inference.sizes import Enlargement
-from omgsr_jax.inference.upscaler import Options
 
 
 def main() -> int:

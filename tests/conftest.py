@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import omgsr_jax
 from conversion.convert import convert
 from conversion.parity import random_checkpoints
 
@@ -49,3 +50,16 @@ def tiny_model(tiny_base, tiny_adapter, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("checkpoints") / "converted"
     convert(str(tiny_base), out, adapter=str(tiny_adapter))
     return out
+
+
+@pytest.fixture(scope="session")
+def model_64(tiny_base, tiny_adapter, tmp_path_factory) -> Path:
+    """A model with a process size of 64 px: all its programs take seconds."""
+    out = tmp_path_factory.mktemp("checkpoints") / "model-64"
+    convert(str(tiny_base), out, adapter=str(tiny_adapter), process_size=64)
+    return out
+
+
+@pytest.fixture(scope="session")
+def upscaler(model_64, compile_cache) -> omgsr_jax.Upscaler:
+    return omgsr_jax.load(model_64)

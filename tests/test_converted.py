@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from omgsr_jax import cli, converted
-from omgsr_jax.cli_info import describe
+from omgsr_jax.cli.info import describe
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models.lora import LoRA

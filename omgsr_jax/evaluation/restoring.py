@@ -6,8 +6,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..inference import folder
 from ..inference.files import Job
+from ..inference.options import Options
 from ..inference.sizes import Enlargement
-from ..inference.upscaler import Options, load
+from ..inference.upscaler import load
 from .pairs import find_pairs, size_of
 
 Progress = Callable[[str, int, int], None]  # model, images done, images in all

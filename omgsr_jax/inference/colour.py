@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import InputError
+from .options import require_color
 
 _EPSILON = 1e-5
 _WAVELET_LEVELS = 5
@@ -22,13 +22,8 @@ _WAVELET_LEVELS = 5
 
 def align(image: np.ndarray, source: np.ndarray, method: str) -> np.ndarray:
     """`image` with the colours of `source`, of the same size; within [0, 1]."""
-    require(method)
+    require_color(method)
     return np.clip(METHODS[method](image, source), 0, 1).astype(np.float32)
-
-
-def require(method: str) -> None:
-    if method not in METHODS:
-        raise InputError(f"color must be one of {', '.join(METHODS)}, not {method!r}")
 
 
 def adain(image: np.ndarray, source: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from . import images
+from . import formats
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,12 @@ def plan(
     out = Path(out)
     found = _find(inputs, recursive=recursive, out=out)
     if not found:
-        raise InputError(f"no images in {' '.join(inputs)}; expected {' '.join(images.suffixes())}")
+        raise InputError(
+            f"no images in {' '.join(inputs)}; expected {' '.join(formats.suffixes())}"
+        )
     if suffix is not None:
-        suffix = images.require_suffix(f"x.{suffix.lstrip('.').lower()}")
-    single = len(found) == 1 and out.suffix.lower() in images.suffixes() and not out.is_dir()
+        suffix = formats.suffix_of_format(suffix)
+    single = len(found) == 1 and out.suffix.lower() in formats.suffixes() and not out.is_dir()
     if single:
         if suffix not in (None, out.suffix.lower()):
             raise InputError(f"{out} contradicts --format {suffix.lstrip('.') if suffix else ''}")
@@ -64,7 +66,7 @@ def _find(inputs: Sequence[str], *, recursive: bool, out: Path) -> list[tuple[Pa
             if not matches:
                 raise InputError(f"nothing matches {given}")
             for match in map(Path, matches):
-                if match.is_file() and match.suffix.lower() in images.suffixes():
+                if match.is_file() and match.suffix.lower() in formats.suffixes():
                     found.setdefault(match, Path(match.name))
     return list(found.items())
 
@@ -80,7 +82,7 @@ def _images_in(folder: Path, recursive: bool, out: Path) -> list[Path]:
     return sorted(
         path
         for path in paths
-        if path.suffix.lower() in images.suffixes()
+        if path.suffix.lower() in formats.suffixes()
         and not path.name.startswith(".")
         and not (inside and path.resolve().is_relative_to(out))
     )
@@ -94,7 +96,7 @@ def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None
     """
 
     def wanted(place: Path) -> Path:
-        kept = place.suffix if place.suffix.lower() in images.suffixes() else ".png"
+        kept = place.suffix if place.suffix.lower() in formats.suffixes() else ".png"
         return place.with_name(place.stem + (suffix or kept))
 
     def key(place: Path) -> str:

@@ -15,9 +15,10 @@ from .. import files
 from ..errors import InputError
 from . import images, labels
 from .files import Job
+from .options import Options
 from .pictures import Picture
 from .sizes import Size
-from .upscaler import Options, Upscaled, Upscaler
+from .upscaler import Upscaled, Upscaler
 
 
 @dataclass

@@ -1,10 +1,8 @@
 """Image files: reading all that they hold, and writing it whole or not at all."""
 
-import functools
 import io
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,42 +11,13 @@ from PIL import ExifTags, Image, ImageCms
 from .. import files
 from ..errors import InputError
 from . import deep_files
+from .formats import SAVING, require_suffix
 from .pictures import Picture, from_array
 from .sizes import MOST_PIXELS
 
-# Suffix -> (PIL's name, how it is saved). What PIL has no encoder for is not offered.
-_SAVING: dict[str, tuple[str, dict]] = {
-    ".png": ("PNG", {}),
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", {"quality": 95}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".bmp": ("BMP", {}),
-    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}),
-    ".heic": ("HEIF", {"quality": 90}),
-    ".heif": ("HEIF", {"quality": 90}),
-}
 _OPAQUE = ("JPEG", "BMP")
 _DEEP = ("PNG", "TIFF")
 _ORIENTED = (ExifTags.Base.Orientation, ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
-
-
-@functools.cache
-def suffixes() -> tuple[str, ...]:
-    """The suffixes of files that can be read and written here."""
-    readable = files.formats()
-    return tuple(s for s, (name, _) in _SAVING.items() if name in readable and name in Image.SAVE)
-
-
-def require_suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if suffix not in suffixes():
-        raise InputError(
-            f"{path}: cannot write {suffix or 'a name without a suffix'}; expected one of "
-            f"{' '.join(suffixes())}"
-        )
-    return suffix
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
@@ -155,7 +124,7 @@ def write(path: str | os.PathLike[str], picture: Picture) -> None:
 
 
 def encode(picture: Picture, suffix: str) -> bytes:
-    name, options = _SAVING[suffix]
+    name, options = SAVING[suffix]
     if name in _OPAQUE:
         picture = picture.opaque()
     if picture.bits == 16 and name in _DEEP:

@@ -11,8 +11,6 @@ from ..generator import OMGSR
 from ..models import int8, lora
 from ..weights import PRECISIONS, Module
 
-INFERENCE_PRECISIONS = (*PRECISIONS, "int8")
-
 
 def for_inference(model: OMGSR, precision: str) -> OMGSR:
     """Merges the adapters (in fp32), casts to the precision to compute in, and moves to the device.

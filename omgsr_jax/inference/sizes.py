@@ -7,6 +7,7 @@ from ..errors import InputError
 
 Size = tuple[int, int]  # height, width
 
+DEFAULT_SCALE = 4.0
 LARGEST_SCALE = 8.0
 STAGE_SCALE = 4.0  # what one pass enlarges at most; 8x is 4x, then 2x
 MOST_PIXELS = 100_000_000
@@ -31,6 +32,18 @@ class Enlargement:
             raise InputError(f"longest_side must be positive, not {self.longest_side}")
         if self.size is not None and min(self.size) < 1:
             raise InputError("both sides of size must be positive")
+
+    @classmethod
+    def asked(
+        cls,
+        scale: float | None = None,
+        longest_side: int | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> "Enlargement":
+        """As users say it: `size` is width and height; without any of the three, 4 times."""
+        if scale is None and longest_side is None and size is None:
+            scale = DEFAULT_SCALE
+        return cls(scale, longest_side, size and (size[1], size[0]))
 
     def of(self, source: Size) -> Size:
         """The output's size for an input's."""

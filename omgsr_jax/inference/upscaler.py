@@ -19,38 +19,11 @@ from ..errors import InputError
 from ..generator import OMGSR
 from . import colour, images, layout, pictures
 from .engine import Engine, TilePolicy, Work
+from .options import Options, require_color, require_precision, require_tile
 from .pictures import Picture, resize
-from .prepare import INFERENCE_PRECISIONS, for_inference
+from .prepare import for_inference
 from .programs import Notify, Programs
 from .sizes import Enlargement, PublishedSizes, Size, padded, process_size, stages
-
-QUIRKS = (None, "published")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to upscale.
-
-    Args:
-        enlargement: how much larger.
-        color: which colours of the source the result gets, see `colour`; by default the model's.
-        quirks: "published" for what the published script does where that is not correct: sizes
-            floored to multiples of 8, tile weights off centre, numbers truncated to 8 bits.
-        seed: sample the VAE's posterior with it, instead of taking its mode.
-    """
-
-    enlargement: Enlargement
-    color: str | None = None
-    quirks: str | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.color is not None:
-            colour.require(self.color)
-        if self.quirks not in QUIRKS:
-            raise InputError(f'quirks must be "published" or None, not {self.quirks!r}')
-        if self.quirks and self.enlargement.scale is None:
-            raise InputError('quirks="published" knows a scale only, no longest_side or size')
 
 
 @dataclass(frozen=True)
@@ -90,12 +63,12 @@ class Upscaler:
         notify: Notify | None = None,
     ):
         self.process_size = process_size
-        colour.require(color)
+        require_color(color)
         self.color = color
         mesh = mesh or layout.device_groups(None, 1)
         self.programs = Programs(model, precision=precision, batch=batch, mesh=mesh, notify=notify)
-        multiple = self.programs.multiple
-        self.engine = Engine(self.programs, process_size, TilePolicy(_tile(tile, multiple)))
+        require_tile(tile, self.programs.multiple)
+        self.engine = Engine(self.programs, process_size, TilePolicy(tile))
 
     def upscale(
         self,
@@ -145,10 +118,7 @@ class Upscaler:
         seed: int | None = None,
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
-        if scale is None and longest_side is None and size is None:
-            scale = 4
-        enlargement = Enlargement(scale, longest_side, size and (size[1], size[0]))
-        options = Options(enlargement, color, quirks, seed)
+        options = Options(Enlargement.asked(scale, longest_side, size), color, quirks, seed)
         loaded = [_picture(image) for image in batch]
         if len(loaded) > 1:
             self.plan([picture.size for picture in loaded], options)
@@ -287,17 +257,6 @@ def _picture(image: Any) -> Picture:
     return pictures.from_array(image)
 
 
-def _tile(tile: str | int, multiple: int) -> str | int:
-    if isinstance(tile, str):
-        if tile not in ("auto", "off"):
-            raise InputError(f'tile must be "auto", "off" or a number of pixels, not {tile!r}')
-        return tile
-    least = 16 * multiple
-    if tile < least or tile % multiple:
-        raise InputError(f"tile must be a multiple of {multiple}, at least {least}, not {tile}")
-    return tile
-
-
 def load(
     model: str | os.PathLike[str] = assets.NANO,
     *,
@@ -323,9 +282,7 @@ def load(
     directory = assets.model_directory(model)
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
-    if precision not in INFERENCE_PRECISIONS:
-        expected = ", ".join(INFERENCE_PRECISIONS)
-        raise InputError(f"precision must be one of {expected}, not {precision!r}")
+    require_precision(precision)
     keep_compiled_programs()
     mesh = layout.device_groups(devices, shards)
     card = converted.read_card(directory)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conversion.parity import random_checkpoints
-from omgsr_jax.cli_info import describe
+from omgsr_jax.cli.info import describe
 
 
 @pytest.mark.slow

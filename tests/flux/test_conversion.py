@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel
 from conversion.convert import convert, export
 from conversion.parity.inference import TorchPipeline, compare_stages
 from omgsr_jax import converted
-from omgsr_jax.cli_info import describe
+from omgsr_jax.cli.info import describe
 from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.models import lora
 from omgsr_jax.models.flux import Flux, FluxConfig

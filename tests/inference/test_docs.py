@@ -23,7 +23,6 @@ def test_the_page_works(upscaler, tmp_path, monkeypatch, capsys):
     (tmp_path / "photos").mkdir()
     for name in ("photo.png", "photos/a.jpg"):
         Image.fromarray(photo(16, 16)).save(name)
-    monkeypatch.setattr("omgsr_jax.inference.command.load", lambda *_, **__: upscaler)
     monkeypatch.setattr(module, "load", lambda *_, **__: upscaler)
     commands = [line for block in _blocks("bash") for line in block.splitlines()]
     assert len(commands) == 5

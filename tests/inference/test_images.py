@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.inference import deep_files, images
+from omgsr_jax.inference import deep_files, formats, images
 from omgsr_jax.inference.pictures import from_array
 
 from .conftest import photo
@@ -121,7 +121,7 @@ def test_formats_without_alpha_get_white(tmp_path):
     assert np.asarray(Image.open(tmp_path / "a.bmp")).min() == 255
 
 
-@pytest.mark.parametrize("suffix", [s for s in images.suffixes() if s not in (".heic", ".heif")])
+@pytest.mark.parametrize("suffix", [s for s in formats.suffixes() if s not in (".heic", ".heif")])
 def test_every_suffix_is_written_and_read(tmp_path, suffix):
     pixels = photo(96, 128)
     path = tmp_path / f"a{suffix}"

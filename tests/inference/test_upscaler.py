@@ -14,11 +14,11 @@ from conversion.parity.inference import TorchPipeline
 from omgsr_jax import converted
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import vae_tiles
+from omgsr_jax.inference.options import Options
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.inference.programs import Tile
 from omgsr_jax.inference.sizes import Enlargement
 from omgsr_jax.inference.tiling import windows
-from omgsr_jax.inference.upscaler import Options
 
 from .conftest import photo
 from .torch_tiles import torch_tiled

@@ -1,82 +1,22 @@
-"""`omgsr upscale`: from its arguments to files, with progress and a summary."""
+"""How far a subcommand is: on stderr, so that stdout holds results alone."""
 
-import argparse
-import contextlib
 import json
-import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from types import FrameType
+from typing import TYPE_CHECKING
 
-from .. import assets
-from . import files
-from .folder import Report, upscale_files
-from .sizes import Enlargement
-from .upscaler import Options, load
-
-NO_MODEL_NAMED = "no --model given: taking nano, the small model that comes with omgsr-jax"
+if TYPE_CHECKING:
+    from ..inference.folder import Report
 
 
-def run(args: argparse.Namespace) -> int:
-    """Upscales; returns 1 if some inputs failed."""
-    size = args.size and (args.size[1], args.size[0])
-    scale = args.scale if args.scale or args.longest_side or size else 4.0
-    options = Options(
-        Enlargement(scale, args.longest_side, size), args.color, args.quirks, args.seed
-    )
-    jobs = files.plan(
-        args.inputs,
-        args.out,
-        recursive=args.recursive,
-        suffix=args.format,
-        overwrite_input=args.overwrite_input,
-    )
-    progress = Progress(len(jobs), as_json=args.json)
-    if args.model is None:
-        print(NO_MODEL_NAMED, file=sys.stderr, flush=True)
-    model = load(
-        args.model or assets.NANO,
-        precision=args.precision,
-        tile=args.tile,
-        batch=args.batch,
-        shards=args.shards,
-        notify=progress.compiling,
-    )
-    reports = upscale_files(
-        model, jobs, options, skip_existing=args.skip_existing, compare=args.compare
-    )
-    try:
-        with _interruptions() as asked_to_stop:
-            for report in reports:
-                progress.show(report)
-                if asked_to_stop.is_set():
-                    raise KeyboardInterrupt
-    finally:
-        reports.close()
-        progress.end()
-    return 1 if progress.failures else 0
-
-
-@contextlib.contextmanager
-def _interruptions() -> Iterator[threading.Event]:
-    """Whether Ctrl-C was pressed: Python drops a KeyboardInterrupt that arrives in a callback."""
-    asked = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.default_int_handler(number, frame)
-
-    if threading.current_thread() is not threading.main_thread():  # it gets no signals
-        yield asked
-        return
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+def show_progress(what: str, done: int, total: int) -> None:
+    """A line that counts on a terminal; elsewhere one line at the end."""
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done} of {total}", end="", file=sys.stderr, flush=True)
+    if done == total:
+        start = "\n" if sys.stderr.isatty() else f"{what}: {total} of {total}\n"
+        print(start, end="", file=sys.stderr, flush=True)
 
 
 def show_compiling(program: str, seconds: float | None) -> None:
@@ -99,7 +39,7 @@ class Progress:
         self._clear()
         show_compiling(program, seconds)
 
-    def show(self, report: Report) -> None:
+    def show(self, report: "Report") -> None:
         self.counts[report.status] += 1
         self._clear()
         if report.error:
@@ -142,7 +82,7 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _line(report: Report) -> str:
+def _line(report: "Report") -> str:
     (h, w), (height, width) = report.input_size or (0, 0), report.output_size or (0, 0)
     seconds = sum(report.seconds.values())
     return f"{report.job.source} -> {report.job.goal}  {w}x{h} -> {width}x{height}  {seconds:.2f} s"

@@ -1,17 +1,43 @@
 """`omgsr info`: what a converted model is."""
 
 import math
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import converted
-from .converted import kind_name
-from .models import stack
-from .models.lora import LoRASpec
+from .. import assets
+from .values import MODEL
+
+if TYPE_CHECKING:
+    from ..models.lora import LoRASpec
+
+SUMMARY = "what a converted model is"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+
+
+def run(args: Namespace) -> None:
+    print_info(assets.model_directory(args.model))
+
+
+def print_info(directory: str) -> None:
+    for name, value in describe(directory).items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, item in value.items():
+                print(f"    {item}  {key}")
+        else:
+            print(f"{name + ':':<15} {value}")
 
 
 def describe(directory: str | Path) -> dict[str, Any]:
     """What a converted model is, for people to read; the weights are not loaded."""
+    from .. import converted
+    from ..converted import kind_name
+    from ..models import stack
+
     card, shapes = converted.read_card(directory), converted.stored_shapes(directory)
     generator = card.generator
 
@@ -23,7 +49,7 @@ def describe(directory: str | Path) -> dict[str, Any]:
         )
         return f"{sum(sizes) / 1e6:.2f} M"
 
-    def adapter(spec: LoRASpec | None, prefix: str) -> str:
+    def adapter(spec: "LoRASpec | None", prefix: str) -> str:
         if spec is None:
             return "none"
         layers = sum(

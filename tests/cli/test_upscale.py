@@ -16,8 +16,7 @@ from PIL import Image
 
 from omgsr_jax.cli import main
 from omgsr_jax.inference import folder
-
-from .conftest import photo
+from tests.inference.conftest import photo
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(model_64, upscaler, monkeypatch, capsys):
     """Runs the command with the model that is loaded already; returns status, stdout, stderr."""
-    monkeypatch.setattr("omgsr_jax.inference.command.load", lambda *_, **__: upscaler)
+    monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: upscaler)
 
     def run(*args: object) -> tuple[int, str, str]:
         status = main(["upscale", *map(str, args), "--model", str(model_64)])
@@ -242,16 +241,6 @@ def test_an_output_that_cannot_be_written(run, tmp_path):
     (tmp_path / "out").write_text("a file where a folder should be")
     status, _, stderr = run(tmp_path / "in", "-o", tmp_path / "out")
     assert (status, "is a file" in stderr or "cannot be written" in stderr) == (1, True)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [["--size", "12"], ["--tile", "none"], ["--scale", "2", "--size", "3x3"], ["--color", "red"]],
-)
-def test_wrong_usage_exits_with_2(tmp_path, wrong):
-    with pytest.raises(SystemExit) as stop:
-        main(["upscale", "a.png", "-o", "b.png", "--model", "m", *wrong])
-    assert stop.value.code == 2
 
 
 def _start(model: Path, cache: Path, *args: object) -> subprocess.Popen:

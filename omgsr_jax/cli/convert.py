@@ -1,0 +1,60 @@
+"""`omgsr convert`: PyTorch weights in."""
+
+from argparse import ArgumentParser, Namespace
+
+from ..errors import InputError
+from .info import print_info
+
+SUMMARY = "PyTorch weights to a converted model"
+
+_OF_A_MODEL = ("adapter", "prompt", "mid_timestep", "process_size", "precision")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--base", help="diffusers folder, or a hub id")
+    source.add_argument(
+        "--perceptual", metavar="DIR", help="instead of a model: the losses' networks in a folder"
+    )
+    parser.add_argument("--adapter", help="folder with the published adapter sub-folders")
+    parser.add_argument("--out", required=True, help="the folder to write; must not exist")
+    parser.add_argument("--prompt", help="default: that of the base's published recipe")
+    parser.add_argument("--mid-timestep", type=int, help="default: that of the recipe")
+    parser.add_argument(
+        "--process-size", type=int, metavar="PX", help="default: that of the recipe"
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="of the stored base (default: as it is)"
+    )
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="open .bin files (torch.load, weights only)"
+    )
+
+
+def check(args: Namespace) -> None:
+    given = [name for name in _OF_A_MODEL if getattr(args, name) is not None]
+    if args.perceptual and given:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{named}: of a model with --base, not of --perceptual")
+
+
+def run(args: Namespace) -> None:
+    if args.perceptual:
+        from ..converters import convert_perceptual
+
+        card = convert_perceptual(args.perceptual, args.out, allow_pickle=args.allow_pickle)
+        print(f"{args.out}: {', '.join(card.configs)}")
+        return
+    from ..converters import convert
+
+    convert(
+        args.base,
+        args.out,
+        adapter=args.adapter,
+        prompt=args.prompt,
+        mid_timestep=args.mid_timestep,
+        process_size=args.process_size,
+        precision=args.precision,
+        allow_pickle=args.allow_pickle,
+    )
+    print_info(args.out)

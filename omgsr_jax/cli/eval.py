@@ -1,0 +1,121 @@
+"""`omgsr eval`: scores, and the outputs of models that are to be scored."""
+
+import contextlib
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from .progress import show_progress
+from .values import not_negative, positive
+
+SUMMARY = "scores of outputs against references"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--sr",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="outputs; give it again to compare another system",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="nano, or a converted model: makes outputs from --lr; may be given again, too",
+    )
+    parser.add_argument("--hr", required=True, metavar="DIR", help="references of the same names")
+    parser.add_argument("--lr", metavar="DIR", help="inputs, for --model and to show in the report")
+    parser.add_argument("--out", metavar="DIR", help="write CSV, JSON, Markdown and HTML there")
+    parser.add_argument("--metrics", nargs="+", metavar="KEY", help="default: all that can run")
+    parser.add_argument("--protocol", choices=("papers",), help="hold the outputs to the papers'")
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="show the papers' rows: RealSR, DRealSR, DIV2K-Val"
+    )
+    parser.add_argument("--subset", action="store_true", help="allow references without an output")
+    parser.add_argument(
+        "--cross-check", action="store_true", help="score by pyiqa too, report the difference"
+    )
+    parser.add_argument(
+        "--crop-border",
+        type=not_negative,
+        default=0,
+        metavar="PX",
+        help="leave out (default: 0)",
+    )
+    parser.add_argument(
+        "--grid-period",
+        type=positive,
+        default=16,
+        metavar="PX",
+        help="of `grid` (default: 16)",
+    )
+    parser.add_argument("--niqe-params", metavar="FILE", help="NIQE's parameters, .npz or .mat")
+    parser.add_argument("--inception", metavar="FILE", help="FID's Inception weights")
+    parser.add_argument(
+        "--perceptual", metavar="DIR", help="LPIPS' and DISTS' networks, converted (else by pyiqa)"
+    )
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="open a .pth (torch.load, weights only)"
+    )
+
+
+def check(args: Namespace) -> None:
+    if not args.sr and not args.model:
+        raise InputError("give outputs with --sr, or what makes them with --model")
+    if args.model and not args.lr:
+        raise InputError("--model needs inputs: give their folder with --lr")
+
+
+def run(args: Namespace) -> Sequence[str]:
+    from .. import evaluation
+    from ..evaluation.writing import markdown, summarise
+
+    inception = None
+    if args.inception:
+        from ..converters import read_inception
+
+        inception = read_inception(args.inception, allow_pickle=args.allow_pickle)
+    with _outputs(args) as folders:
+        result = evaluation.run(
+            folders,
+            args.hr,
+            args.lr,
+            out=args.out,
+            metrics=args.metrics,
+            protocol=args.protocol,
+            benchmark=args.benchmark,
+            settings=evaluation.Settings(
+                crop_border=args.crop_border,
+                grid_period=args.grid_period,
+                niqe_params=args.niqe_params,
+                inception=inception,
+                perceptual=args.perceptual,
+            ),
+            subset=args.subset,
+            cross_check=args.cross_check,
+            progress=show_progress,
+        )
+    print(markdown(summarise(result)), end="")
+    if args.out:
+        print(f"\n{args.out}: images.csv, summary.json, summary.md, report.html")
+    asked = args.metrics or ()
+    return [f"{key} was not run: {why}" for key, why in result.not_run.items() if key in asked]
+
+
+@contextlib.contextmanager
+def _outputs(args: Namespace) -> Iterator[list[Path]]:
+    """The folders of outputs to score: those given, and those that the given models make."""
+    from ..evaluation.restoring import restore_inputs
+
+    with tempfile.TemporaryDirectory(prefix="omgsr-eval-") as scratch:
+        made = Path(args.out or scratch) / "sr"
+        folders = [Path(folder) for folder in args.sr]
+        for model in args.model:
+            folders.append(made / Path(model).resolve().name)
+            restore_inputs(model, args.lr, args.hr, folders[-1], progress=show_progress)
+        yield folders

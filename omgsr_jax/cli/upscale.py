@@ -1,0 +1,149 @@
+"""`omgsr upscale`: from its arguments to files, with progress and a summary."""
+
+import contextlib
+import signal
+import sys
+import threading
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from types import FrameType
+
+from .. import assets
+from ..inference.formats import suffix_of_format
+from ..inference.options import COLORS, INFERENCE_PRECISIONS, Options
+from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
+from .progress import Progress
+from .values import MODEL, positive, tile, width_height
+
+SUMMARY = "images to larger, restored ones"
+
+_NO_MODEL_NAMED = "no --model given: taking nano, the small model that comes with omgsr-jax"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="files, folders, globs")
+    parser.add_argument(
+        "-o", "--out", required=True, help="a file for one input, else a folder that mirrors them"
+    )
+    parser.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: nano)")
+    larger = parser.add_mutually_exclusive_group()
+    larger.add_argument(
+        "--scale", type=float, help=f"1 .. {LARGEST_SCALE:g} (default: {DEFAULT_SCALE:g})"
+    )
+    larger.add_argument("--longest-side", type=int, metavar="PX", help="of the output")
+    larger.add_argument("--size", type=width_height, metavar="WxH", help="of the output")
+    parser.add_argument(
+        "--color",
+        choices=COLORS,
+        help="which colours of the input the output gets (default: what `omgsr info` says)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=INFERENCE_PRECISIONS,
+        help="default: fp32 on CPUs, else bf16; int8 halves the backbone's weights",
+    )
+    parser.add_argument(
+        "--shards",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="devices over which the backbone's weights are divided (default: 1)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="auto|off|PX",
+        help="when the VAE works in tiles (default: when memory is short)",
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=1, help="images at once per device (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, help="sample the VAE's posterior (default: its mode)")
+    parser.add_argument(
+        "--quirks", choices=("published",), help="round and truncate as the published script does"
+    )
+    parser.add_argument("--format", metavar="EXT", help="of the outputs: png, jpg, webp, tiff ...")
+    parser.add_argument("--recursive", action="store_true", help="descend into folders")
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave outputs that exist alone"
+    )
+    parser.add_argument(
+        "--overwrite-input", action="store_true", help="let an output replace its input"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="also write input and output side by side"
+    )
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per image")
+
+
+def check(args: Namespace) -> None:
+    _options(args)
+    if args.format is not None:
+        suffix_of_format(args.format)
+
+
+def run(args: Namespace) -> int:
+    """Upscales; returns 1 if some inputs failed."""
+    from ..inference import files
+
+    jobs = files.plan(
+        args.inputs,
+        args.out,
+        recursive=args.recursive,
+        suffix=args.format,
+        overwrite_input=args.overwrite_input,
+    )
+    if args.model is None:
+        print(_NO_MODEL_NAMED, file=sys.stderr, flush=True)
+    directory = assets.model_directory(args.model or assets.NANO)
+    progress = Progress(len(jobs), as_json=args.json)
+    # Only now JAX, so that what is wrong with names has been said at once.
+    from ..inference.folder import upscale_files
+    from ..inference.upscaler import load
+
+    model = load(
+        directory,
+        precision=args.precision,
+        tile=args.tile,
+        batch=args.batch,
+        shards=args.shards,
+        notify=progress.compiling,
+    )
+    reports = upscale_files(
+        model, jobs, _options(args), skip_existing=args.skip_existing, compare=args.compare
+    )
+    try:
+        with _interruptions() as asked_to_stop:
+            for report in reports:
+                progress.show(report)
+                if asked_to_stop.is_set():
+                    raise KeyboardInterrupt
+    finally:
+        reports.close()
+        progress.end()
+    return 1 if progress.failures else 0
+
+
+def _options(args: Namespace) -> Options:
+    enlargement = Enlargement.asked(args.scale, args.longest_side, args.size)
+    return Options(enlargement, args.color, args.quirks, args.seed)
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[threading.Event]:
+    """Whether Ctrl-C was pressed: Python drops a KeyboardInterrupt that arrives in a callback."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,63 @@
+"""How to upscale, and what can be asked for. Imports no JAX: the command line checks with it."""
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .sizes import Enlargement
+
+COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
+INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
+QUIRKS = (None, "published")
+_LEAST_TILE = 16  # in pixels of the latents
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to upscale.
+
+    Args:
+        enlargement: how much larger.
+        color: which colours of the source the result gets, see `colour`; by default the model's.
+        quirks: "published" for what the published script does where that is not correct: sizes
+            floored to multiples of 8, tile weights off centre, numbers truncated to 8 bits.
+        seed: sample the VAE's posterior with it, instead of taking its mode.
+    """
+
+    enlargement: Enlargement
+    color: str | None = None
+    quirks: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.color is not None:
+            require_color(self.color)
+        if self.seed is not None and self.seed < 0:
+            raise InputError(f"seed must be 0 or more, not {self.seed}")
+        if self.quirks not in QUIRKS:
+            raise InputError(f'quirks must be "published" or None, not {self.quirks!r}')
+        if self.quirks and self.enlargement.scale is None:
+            raise InputError('quirks="published" knows a scale only, no longest_side or size')
+
+
+def require_color(color: str) -> None:
+    if color not in COLORS:
+        raise InputError(f"color must be one of {', '.join(COLORS)}, not {color!r}")
+
+
+def require_precision(precision: str) -> None:
+    if precision not in INFERENCE_PRECISIONS:
+        raise InputError(
+            f"precision must be one of {', '.join(INFERENCE_PRECISIONS)}, not {precision!r}"
+        )
+
+
+def require_tile(tile: str | int, multiple: int = 1) -> None:
+    """`multiple` is what the model needs the sides of images to be multiples of."""
+    if isinstance(tile, str):
+        if tile not in ("auto", "off"):
+            raise InputError(f"tile must be auto, off or a number of pixels, not {tile!r}")
+        return
+    least = _LEAST_TILE * multiple
+    if tile < least or tile % multiple:
+        wanted = f"a multiple of {multiple}, " if multiple > 1 else ""
+        raise InputError(f"tile must be {wanted}at least {least} px, not {tile}")

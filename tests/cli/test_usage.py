@@ -1,0 +1,87 @@
+"""Wrong usage is said at once: before JAX is imported, and before a model is looked for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omgsr_jax import cli
+
+ROOT = Path(__file__).parents[2]
+
+# Runs the command, and tells which of the heavy libraries it has imported.
+_PROGRAM = """
+import sys
+from omgsr_jax.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+print(status, sorted({"jax", "flax", "cv2", "numpy", "grain"} & set(sys.modules)))
+"""
+
+_UPSCALE = ["upscale", "a.png", "-o", "b.png", "--model", "nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--scale", "0"], "scale must be within 1 .. 8, not 0"),
+        (["--scale", "nan"], "scale must be within 1 .. 8, not nan"),
+        (["--scale", "9"], "scale must be within 1 .. 8, not 9"),
+        (["--scale", "0.5"], "scale must be within 1 .. 8, not 0.5"),
+        (["--scale", "2", "--size", "3x3"], "not allowed with"),
+        (["--longest-side", "0"], "longest_side must be positive"),
+        (["--size", "12"], "WIDTHxHEIGHT"),
+        (["--size", "0x4"], "both sides of size must be positive"),
+        (["--format", "docx"], "format must be one of .png"),
+        (["--format", ""], "format must be one of .png"),
+        (["--tile", "none"], "tile must be auto, off or a number of pixels, not 'none'"),
+        (["--tile", "8"], "tile must be at least 16 px, not 8"),
+        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--color", "red"], "invalid choice"),
+        (["--quirks", "published", "--size", "3x3"], "knows a scale only"),
+        (["--batch", "0"], "at least 1"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_wrong_options_of_upscale_exit_with_2(capsys, wrong, message):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*_UPSCALE, *wrong])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["--help"], 0),
+        (["upscale", "--help"], 0),
+        ([*_UPSCALE, "--scale", "9"], 2),
+        ([*_UPSCALE, "--format", "docx"], 2),
+        ([*_UPSCALE, "--tile", "8"], 2),
+        (["eval", "--hr", "hr"], 2),
+        (["timestep", "--model", "nano", "--data", "d", "--write"], 2),
+        (["convert", "--perceptual", "a", "--out", "b", "--prompt", "c"], 2),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_help_and_wrong_usage_import_nothing_heavy(argv, code):
+    run = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *argv], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines()[-1] == f"{code} []", run.stderr
+
+
+def test_the_colours_that_can_be_asked_for_are_those_that_there_are():
+    from omgsr_jax.inference import colour, options
+
+    assert tuple(colour.METHODS) == options.COLORS
+
+
+def test_inference_knows_the_precisions_of_weights_and_int8():
+    from omgsr_jax import weights
+    from omgsr_jax.inference import options
+
+    assert (*weights.PRECISIONS, "int8") == options.INFERENCE_PRECISIONS
