@@ -33,6 +33,7 @@ from .storage import (
     from_json,
     read_description,
     restore,
+    to_json,
     tree_shapes,
     write_directory,
 )
@@ -98,7 +99,7 @@ class ModelCard:
 def _to_json(part: Any) -> Any:
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         kind = {"kind": kind_name(part)} if type(part) in _KINDS.values() else {}
-        return kind | dataclasses.asdict(part)
+        return kind | to_json(part)
     return part
 
 

@@ -76,22 +76,19 @@ class OMGSR(nnx.Module):
         """
         return self.vae.latents(x_l, key)
 
-    def predict(self, z_t: Array, t: Array | None = None, *, published: bool = False) -> Array:
-        """The network's prediction for a noisy latent at `t` (b), by default the mid-timestep.
-
-        `published` tells the network the time as the published code does.
-        """
+    def predict(self, z_t: Array, t: Array | None = None) -> Array:
+        """The network's prediction for a noisy latent at `t` (b), by default the mid-timestep."""
         b = z_t.shape[0]
         prompt = {
             name: jnp.broadcast_to(embedding[...], (b, *embedding.shape))
             for name, embedding in self.prompt.items()
         }
-        time = self.process.conditioning(self.t_m if t is None else t, published=published)
+        time = self.process.conditioning(self.t_m if t is None else t)
         return self.backbone(z_t, time, **prompt)
 
-    def one_step(self, z_l: Array, *, published: bool = False) -> Array:
+    def one_step(self, z_l: Array) -> Array:
         """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""
-        return self.process.clean(z_l, self.predict(z_l, published=published), self.t_m)
+        return self.process.clean(z_l, self.predict(z_l), self.t_m)
 
     def decode(self, z_p: Array) -> Array:
         """Latents to images in [-1, 1], fp32."""

@@ -27,7 +27,7 @@ from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
 from .models.features import CLIP_MEAN, Detail
 from .models.vae import VAE
 from .models.vgg import VGG, VGGConfig
-from .storage import FORMAT, PARAMS, from_json, read_description, restore, write_directory
+from .storage import FORMAT, PARAMS, from_json, read_description, restore, to_json, write_directory
 from .weights import PRECISIONS, fill, variables
 
 CARD = "perceptual.json"
@@ -74,7 +74,7 @@ class PerceptualCard:
     def to_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "parts": {name: dataclasses.asdict(config) for name, config in self.configs.items()},
+            "parts": {name: to_json(config) for name, config in self.configs.items()},
             "sources": dict(self.sources),
         }
 
@@ -109,7 +109,6 @@ def read(
     precision: str = "fp32",
     sharding: Callable[[str], Sharding] | None = None,
     remat: bool = False,
-    quirks: bool = False,
 ) -> Networks:
     """The networks called `parts`, such as `LossWeights.networks`; others are not read.
 
@@ -119,10 +118,9 @@ def read(
         precision: "fp32" or "bf16", what the networks compute in.
         sharding: where each weight goes, by its name with its part's in front of it.
         remat: recompute activations in the backward pass, where a network can.
-        quirks: normalise DINOv2's input as the published code does.
     """
     networks = Networks()
-    for name, config in configs(directory, parts, quirks=quirks).items():
+    for name, config in configs(directory, parts).items():
         model = abstract(name, config, remat=remat)
         params = restore(
             epath.Path(directory) / PARAMS / name,
@@ -133,9 +131,7 @@ def read(
     return networks
 
 
-def configs(
-    directory: str | Path, parts: Collection[str], *, quirks: bool = False
-) -> dict[str, Any]:
+def configs(directory: str | Path, parts: Collection[str]) -> dict[str, Any]:
     """The configs of the networks called `parts`, all of which must be there."""
     found = read_card(directory).configs
     absent = sorted(set(parts) - set(found))
@@ -144,10 +140,20 @@ def configs(
             f"{directory} has no {', '.join(absent)}; it has {', '.join(found) or 'nothing'}. "
             f"Add the weights to the source folder and run `{_COMMAND}` again."
         )
-    chosen = {name: found[name] for name in parts}
-    if quirks and "dinov2" in chosen:
-        chosen["dinov2"] = dataclasses.replace(chosen["dinov2"], mean=CLIP_MEAN)
-    return chosen
+    return {name: found[name] for name in parts}
+
+
+def as_published(configs: Mapping[str, Any]) -> dict[str, Any]:
+    """The same networks, given images as the published code gives them: DINOv2's are normalised
+    with CLIP's mean, and LPIPS' are in [0, 1]."""
+    changes: dict[str, dict[str, Any]] = {
+        "dinov2": {"mean": CLIP_MEAN},
+        "lpips_vgg": {"unit_range": True},
+    }
+    return {
+        name: dataclasses.replace(config, **changes.get(name, {}))
+        for name, config in configs.items()
+    }
 
 
 def abstract(name: str, config: Any, *, remat: bool = False) -> nnx.Module:

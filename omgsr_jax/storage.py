@@ -6,6 +6,7 @@ memory of its largest weight.
 """
 
 import asyncio
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,6 +177,14 @@ def read_description(
         return parse(content)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error!r}. Convert again.") from error
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config's fields, but for those that say how it is computed with (`stored` is False)."""
+    left_out = {
+        item.name for item in dataclasses.fields(config) if not item.metadata.get("stored", True)
+    }
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in left_out}
 
 
 def from_json(kind: type, content: Mapping[str, Any] | None) -> Any:

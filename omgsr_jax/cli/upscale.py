@@ -10,7 +10,7 @@ from types import FrameType
 
 from .. import assets
 from ..inference.formats import suffix_of_format
-from ..inference.options import COLORS, INFERENCE_PRECISIONS, Options
+from ..inference.options import COLORS, INFERENCE_PRECISIONS, QUIRKS, Options
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from .progress import Progress
 from .values import MODEL, positive, tile, width_height
@@ -61,7 +61,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="sample the VAE's posterior (default: its mode)")
     parser.add_argument(
-        "--quirks", choices=("published",), help="round and truncate as the published script does"
+        "--quirks", choices=QUIRKS, help="round and truncate as the published script does"
     )
     parser.add_argument("--format", metavar="EXT", help="of the outputs: png, jpg, webp, tiff ...")
     parser.add_argument("--recursive", action="store_true", help="descend into folders")
@@ -78,7 +78,11 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check(args: Namespace) -> None:
-    _options(args)
+    options = _options(args)
+    if args.quirks:
+        from ..inference.published import require_scale
+
+        require_scale(options.enlargement)
     if args.format is not None:
         suffix_of_format(args.format)
 
@@ -108,6 +112,7 @@ def run(args: Namespace) -> int:
         tile=args.tile,
         batch=args.batch,
         shards=args.shards,
+        quirks=args.quirks,
         notify=progress.compiling,
     )
     reports = upscale_files(
@@ -127,7 +132,7 @@ def run(args: Namespace) -> int:
 
 def _options(args: Namespace) -> Options:
     enlargement = Enlargement.asked(args.scale, args.longest_side, args.size)
-    return Options(enlargement, args.color, args.quirks, args.seed)
+    return Options(enlargement, args.color, args.seed)
 
 
 @contextlib.contextmanager

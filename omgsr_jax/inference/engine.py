@@ -17,7 +17,7 @@ import numpy as np
 from . import vae_tiles
 from .programs import Programs, Tile
 from .sizes import Size, padded
-from .tiling import blend, blend_weights, latent_tiles
+from .tiling import Tiling, blend, latent_tiles
 
 MOST_PROGRAMS = 4
 _WASTE = 1.3  # how much larger than an image a canvas may be before a better one is considered
@@ -48,12 +48,20 @@ class Engine:
     programs: the generator's programs.
     process_size: the side of the backbone's tiles, in pixels.
     policy: when the VAE works in tiles.
+    tiling: how the backbone's tiles are cut and weighed.
     """
 
-    def __init__(self, programs: Programs, process_size: int, policy: TilePolicy):
+    def __init__(
+        self,
+        programs: Programs,
+        process_size: int,
+        policy: TilePolicy,
+        tiling: Tiling | None = None,
+    ):
         downsampling = programs.config.downsampling
         self.programs = programs
         self.policy = policy
+        self.tiling = tiling or Tiling()
         self.multiple = programs.multiple
         self.latent_tile = padded((process_size,) * 2, self.multiple)[0] // downsampling
         self.memory = policy.memory or _free_memory(programs)
@@ -65,7 +73,6 @@ class Engine:
         images: Sequence[np.ndarray],
         *,
         seed: int | None = None,
-        published: bool = False,
     ) -> tuple[list[np.ndarray], list[Work]]:
         """Images (h w 3 in [-1, 1], sides multiples of `multiple`) to restored ones.
 
@@ -77,7 +84,7 @@ class Engine:
             posteriors = self._through_vae(images, canvases, works, encode=True)
         z_l = [self._latents(posterior, seed) for posterior in posteriors]
         with _timed(works, "predict"):
-            z_p = self._predict(z_l, works, published)
+            z_p = self._predict(z_l, works)
         with _timed(works, "decode"):
             restored = self._through_vae(z_p, canvases, works, encode=False)
         return restored, works
@@ -90,43 +97,31 @@ class Engine:
         config = self.programs.config
         return (z - config.shift_factor) * config.scaling_factor
 
-    def _predict(
-        self, z_l: Sequence[np.ndarray], works: Sequence[Work], published: bool
-    ) -> list[np.ndarray]:
+    def _predict(self, z_l: Sequence[np.ndarray], works: Sequence[Work]) -> list[np.ndarray]:
         """z_P of whole images from that of their tiles (the paper's Tiled Diffusion).
 
         z_P is linear in the prediction, so blending one is blending the other.
         """
         places: list[list[tuple[int, int]]] = []
         cut: dict[Size, list[np.ndarray]] = {}
-        sizes = [self._tile_size(_size(z), published) for z in z_l]
+        sizes = [self.tiling.shape(_size(z), self.latent_tile) for z in z_l]
         for z, size, work in zip(z_l, sizes, works, strict=True):
             square = size[0] == size[1]
             places.append(latent_tiles(_size(z), size[0]) if square else [(0, 0)])
             work.latent_tiles += len(places[-1])
             tiles = cut.setdefault(size, [])
             tiles += [z[top : top + size[0], left : left + size[1]] for top, left in places[-1]]
-        predicted = {
-            size: iter(self.programs.predict(tiles, published=published))
-            for size, tiles in cut.items()
-        }
+        predicted = {size: iter(self.programs.predict(tiles)) for size, tiles in cut.items()}
         return [
             next(predicted[size])
             if len(corners) == 1
             else blend(
                 _size(z),
                 zip(corners, predicted[size], strict=False),
-                blend_weights(size[0], published=published),
+                self.tiling.weights(size[0]),
             )
             for z, size, corners in zip(z_l, sizes, places, strict=True)
         ]
-
-    def _tile_size(self, latents: Size, published: bool) -> Size:
-        """The published script takes a map of no more pixels than a tile in one piece."""
-        side = min(self.latent_tile, *latents)
-        if published and latents[0] * latents[1] <= self.latent_tile**2:
-            return latents
-        return side, side
 
     def _through_vae(
         self,

@@ -1,13 +1,16 @@
 """How to upscale, and what can be asked for. Imports no JAX: the command line checks with it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import InputError
 from .sizes import Enlargement
 
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
-QUIRKS = (None, "published")
+# Whose incorrect behaviour a model reproduces: see published.py. Chosen when it is loaded.
+Quirks = Literal["published"] | None
+QUIRKS = ("published",)
 _LEAST_TILE = 16  # in pixels of the latents
 
 
@@ -18,14 +21,11 @@ class Options:
     Args:
         enlargement: how much larger.
         color: which colours of the source the result gets, see `colour`; by default the model's.
-        quirks: "published" for what the published script does where that is not correct: sizes
-            floored to multiples of 8, tile weights off centre, numbers truncated to 8 bits.
         seed: sample the VAE's posterior with it, instead of taking its mode.
     """
 
     enlargement: Enlargement
     color: str | None = None
-    quirks: str | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -33,10 +33,6 @@ class Options:
             require_color(self.color)
         if self.seed is not None and self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
-        if self.quirks not in QUIRKS:
-            raise InputError(f'quirks must be "published" or None, not {self.quirks!r}')
-        if self.quirks and self.enlargement.scale is None:
-            raise InputError('quirks="published" knows a scale only, no longest_side or size')
 
 
 def require_color(color: str) -> None:
@@ -49,6 +45,11 @@ def require_precision(precision: str) -> None:
         raise InputError(
             f"precision must be one of {', '.join(INFERENCE_PRECISIONS)}, not {precision!r}"
         )
+
+
+def require_quirks(quirks: str | None) -> None:
+    if quirks is not None and quirks not in QUIRKS:
+        raise InputError(f'quirks must be "published" or None, not {quirks!r}')
 
 
 def require_tile(tile: str | int, multiple: int = 1) -> None:

@@ -1,6 +1,6 @@
 """The compiled programs: the only things here that run on a device.
 
-    predict   the backbone on latent tiles (or as the published code conditions it)
+    predict   the backbone on latent tiles
     whole     the VAE, on a canvas that holds an image
     outer     the outer half of the VAE, on a canvas that holds a tile of an image
     inner     its inner half, on a canvas that holds all latents of an image
@@ -10,6 +10,7 @@ Encoding and decoding share a program: its two buffers are the two ends of a par
 up by the caller and handed back with one of them computed from the other.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,6 @@ from ..generator import OMGSR
 from . import canvas_vae, layout
 from .canvas_vae import Items, Statistics
 from .sizes import Size
-
-_PREDICTIONS = ("predict", "predict published")
 
 Notify = Callable[[str, float | None], None]
 
@@ -86,17 +85,26 @@ class Programs:
         self._graph, state = nnx.split(model)
         self._state_sharding = layout.state_shardings(state, mesh)
         self._state = self._on_devices(state)
-        self._quirky = _is_told_another_time(model)
         self._products = _product_precision(precision, mesh)
 
-    def predict(self, tiles: Sequence[np.ndarray], *, published: bool = False) -> list[np.ndarray]:
+    def as_published(self) -> "Programs":
+        """Those of the same weights, which tell the backbone what the published code tells it."""
+        model = nnx.merge(self._graph, self._state)
+        process = model.process.as_published()
+        if process == model.process:
+            return self
+        model.process = process
+        other = copy.copy(self)
+        other._graph, other.compiled = nnx.split(model)[0], {}
+        return other
+
+    def predict(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
         """z_P of latent tiles z_L (h w c), all of one shape."""
-        kind = "predict published" if published and self._quirky else "predict"
         results: list[np.ndarray] = []
         for chunk in self._chunks(tiles):
             batch = np.zeros((self.batch, *tiles[0].shape), np.float32)
             batch[: len(chunk)] = chunk
-            z_p = self._run(Program(kind, tiles[0].shape[:2]), batch)
+            z_p = self._run(Program("predict", tiles[0].shape[:2]), batch)
             results += list(np.asarray(z_p)[: len(chunk)])
         return results
 
@@ -178,9 +186,8 @@ class Programs:
     def trace(self, program: Program) -> Any:
         """A program before it is lowered for a platform; to be used inside `jax.set_mesh`."""
         replicated, by_item = self._sharding(), self._sharding("data")
-        if program.kind in _PREDICTIONS:
-            published = program.kind != "predict"
-            function: Callable[..., Any] = partial(self._predict, published=published)
+        if program.kind == "predict":
+            function: Callable[..., Any] = self._predict
             shardings: tuple[Any, ...] = (by_item,)
             donated: tuple[int, ...] = ()
         else:
@@ -197,7 +204,7 @@ class Programs:
 
     def _operands(self, program: Program) -> tuple[Any, ...]:
         """The shapes of what a program is called with, behind the weights."""
-        if program.kind in _PREDICTIONS:
+        if program.kind == "predict":
             shape = (self.batch, *program.canvas, self.config.latent_channels)
             return (jax.ShapeDtypeStruct(shape, jnp.float32),)
         box = jax.ShapeDtypeStruct((self.batch, 4), jnp.int32)
@@ -218,8 +225,8 @@ class Programs:
 
     # What the programs compute.
 
-    def _predict(self, state: nnx.State, z_l: Array, *, published: bool) -> Array:
-        return nnx.merge(self._graph, state).one_step(z_l, published=published)
+    def _predict(self, state: nnx.State, z_l: Array) -> Array:
+        return nnx.merge(self._graph, state).one_step(z_l)
 
     def _whole(
         self, state: nnx.State, encode: Array, image: Array, latents: Array, items: Items
@@ -296,12 +303,6 @@ def _either(
     turns = chosen.astype(jnp.int32)
     after: Any = lax.fori_loop(0, turns, partial(turn, forth), state)
     return lax.fori_loop(0, 1 - turns, partial(turn, back), after)
-
-
-def _is_told_another_time(model: OMGSR) -> bool:
-    """Whether the published code tells this backbone another time than the true one."""
-    true, told = (model.process.conditioning(model.t_m, published=p) for p in (False, True))
-    return bool(true != told)
 
 
 def _product_precision(precision: str, mesh: Mesh) -> str | None:

@@ -101,36 +101,6 @@ def process_size(target: Size, least: int) -> Size:
     return size
 
 
-@dataclass(frozen=True)
-class PublishedSizes:
-    """The sizes that the published script goes through (`quirks="published"`)."""
-
-    enlarged: Size  # before the integer factor
-    upscaled: Size
-    processed: Size  # floored to multiples of 8, or of what the model can take
-    output: Size
-
-    @classmethod
-    def of(cls, source: Size, scale: float, least: int, multiple: int = 8) -> "PublishedSizes":
-        factor = int(scale)
-        if factor != scale:
-            raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
-        floor, short = least // factor, min(source)
-        is_small = short < floor
-        enlarged = (
-            (int(floor / short * source[0]), int(floor / short * source[1])) if is_small else source
-        )
-        upscaled = (enlarged[0] * factor, enlarged[1] * factor)
-        processed = (upscaled[0] - upscaled[0] % multiple, upscaled[1] - upscaled[1] % multiple)
-        if min(processed) < multiple or upscaled[0] * upscaled[1] > MOST_PIXELS:
-            raise InputError(
-                f"{source[1]} x {source[0]} px would be restored at {upscaled[1]} x {upscaled[0]} "
-                "px by the published script, which is beyond its reach here"
-            )
-        output = (source[0] * factor, source[1] * factor) if is_small else processed
-        return cls(enlarged, upscaled, processed, output)
-
-
 def padded(size: Size, multiple: int) -> Size:
     height, width = size
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple

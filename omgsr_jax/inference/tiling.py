@@ -32,15 +32,27 @@ def latent_tiles(size: Size, tile: int) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=8)
-def blend_weights(tile: int, *, published: bool = False) -> np.ndarray:
-    """Gaussian weights of a tile (h w). The published ones are off centre by half a row."""
+def blend_weights(tile: int, middle_row: float | None = None) -> np.ndarray:
+    """Gaussian weights of a tile (h w), about its centre unless another row is given."""
 
     def profile(middle: float) -> np.ndarray:
         offset = (np.arange(tile) - middle) / tile
         return np.exp(-np.square(offset) / (2 * _VARIANCE)) / np.sqrt(2 * np.pi * _VARIANCE)
 
     centre = (tile - 1) / 2
-    return np.outer(profile(tile / 2 if published else centre), profile(centre))
+    return np.outer(profile(centre if middle_row is None else middle_row), profile(centre))
+
+
+class Tiling:
+    """How latents are cut for the backbone, and how heavy a tile's pixels are."""
+
+    def shape(self, latents: Size, side: int) -> Size:
+        """That of a tile whose side should be `side`."""
+        side = min(side, *latents)
+        return side, side
+
+    def weights(self, side: int) -> np.ndarray:
+        return blend_weights(side)
 
 
 def blend(

@@ -1,11 +1,13 @@
 """`load` and `Upscaler`: one-step upscaling of pictures of any size."""
 
 import contextlib
+import copy
 import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from ..errors import InputError
 from ..generator import OMGSR
 from . import colour, images, layout, pictures
 from .engine import Engine, TilePolicy, Work
-from .options import Options, require_color, require_precision, require_tile
+from .options import Options, Quirks, require_color, require_precision, require_quirks, require_tile
 from .pictures import Picture, resize
 from .prepare import for_inference
 from .programs import Notify, Programs
-from .sizes import Enlargement, PublishedSizes, Size, padded, process_size, stages
+from .published import PublishedTiling, Script
+from .sizes import Enlargement, Size, padded, process_size, stages
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Upscaler:
         self.programs = Programs(model, precision=precision, batch=batch, mesh=mesh, notify=notify)
         require_tile(tile, self.programs.multiple)
         self.engine = Engine(self.programs, process_size, TilePolicy(tile))
+        self._script: Script | None = None
 
     def upscale(
         self,
@@ -78,7 +82,7 @@ class Upscaler:
         longest_side: int | None = None,
         size: tuple[int, int] | None = None,
         color: str | None = None,
-        quirks: str | None = None,
+        quirks: Quirks = None,
         seed: int | None = None,
     ) -> Image.Image:
         """One image, upscaled: exactly `scale` times (4 by default), or to a size.
@@ -89,7 +93,8 @@ class Upscaler:
             longest_side: of the output, in pixels, in place of a scale.
             size: width and height of the output, in place of a scale.
             color: "adain", "wavelet", "lab" or "none"; by default what the model's card says.
-            quirks: "published" reproduces the published script's roundings and truncations.
+            quirks: "published" reproduces the published script's roundings and truncations; by
+                default what the model was loaded with.
             seed: sample the VAE's posterior with it; by default its mode is taken.
 
         Returns:
@@ -114,15 +119,33 @@ class Upscaler:
         longest_side: int | None = None,
         size: tuple[int, int] | None = None,
         color: str | None = None,
-        quirks: str | None = None,
+        quirks: Quirks = None,
         seed: int | None = None,
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
-        options = Options(Enlargement.asked(scale, longest_side, size), color, quirks, seed)
+        options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
         loaded = [_picture(image) for image in batch]
+        upscaler = self._with(quirks)
         if len(loaded) > 1:
-            self.plan([picture.size for picture in loaded], options)
-        return [result.picture.image() for result in self.restore(loaded, options)]
+            upscaler.plan([picture.size for picture in loaded], options)
+        return [result.picture.image() for result in upscaler.restore(loaded, options)]
+
+    @cached_property
+    def published(self) -> "Upscaler":
+        """This model on the same weights, restoring as the published script does."""
+        if self._script:
+            return self
+        other = copy.copy(self)
+        other._script = Script(self.process_size, self.engine.multiple)
+        other.programs = self.programs.as_published()
+        other.engine = Engine(
+            other.programs, self.process_size, self.engine.policy, PublishedTiling()
+        )
+        return other
+
+    def _with(self, quirks: Quirks) -> "Upscaler":
+        require_quirks(quirks)
+        return self.published if quirks else self
 
     def plan(self, sizes: Iterable[Size], options: Options) -> None:
         """Says which sizes (height, width) will come, so that few programs serve all of them."""
@@ -134,9 +157,8 @@ class Upscaler:
         self.engine.plan(padded(size, self.engine.multiple) for size in needed)
 
     def _process_sizes(self, size: Size, options: Options) -> list[Size]:
-        if options.quirks:
-            scale = options.enlargement.scale or 0
-            return [self._published_sizes(size, scale).processed]
+        if self._script:
+            return [self._script.sizes(size, options.enlargement).processed]
         targets = stages(size, options.enlargement.of(size))
         return [process_size(target, self.process_size) for target in targets]
 
@@ -144,8 +166,8 @@ class Upscaler:
         """Upscales pictures with all that belongs to them."""
         goals = [options.enlargement.of(picture.size) for picture in batch]
         color = options.color or self.color
-        if options.quirks:
-            return self._published(batch, options, color)
+        if self._script:
+            return self._as_published(self._script, batch, options, color)
         targets = [stages(p.size, goal) for p, goal in zip(batch, goals, strict=True)]
         results = [Upscaled(picture, picture.size) for picture in batch]
         for stage in range(max(map(len, targets), default=0)):
@@ -184,43 +206,16 @@ class Upscaler:
             results.append(Upscaled(replace(picture, rgb=rgb), size, work))
         return results
 
-    def _published(self, batch: Sequence[Picture], options: Options, color: str) -> list[Upscaled]:
-        """The published script's way from file to file; pixels have 8 bits all along."""
-        scale = options.enlargement.scale or 0
-        sizes = [self._published_sizes(picture.size, scale) for picture in batch]
-        sources = []
-        for picture, size in zip(batch, sizes, strict=True):
-            image = Image.fromarray(replace(picture, alpha=None, grey=False).pixels(8))
-            for goal in (size.enlarged, size.upscaled):
-                image = image.resize(goal[::-1], Image.Resampling.BICUBIC)
-            image = image.resize(size.processed[::-1], Image.Resampling.LANCZOS)
-            sources.append(np.asarray(image, np.float32) / 255)
-        restored, works = self.engine.restore(
-            [source * 2 - 1 for source in sources], seed=options.seed, published=True
-        )
-        results = []
-        for picture, size, source, output, work in zip(
-            batch, sizes, sources, restored, works, strict=True
-        ):
-            rgb = _truncated(np.clip(output * 0.5 + 0.5, 0, 1))
-            if color != "none":
-                rgb = _truncated(colour.align(rgb, source, color))
-            if size.output != size.processed:
-                stored = Image.fromarray(np.round(rgb * 255).astype(np.uint8))
-                stored = stored.resize(size.output[::-1], Image.Resampling.BICUBIC)
-                rgb = np.asarray(stored, np.float32) / 255
-            done = replace(picture, rgb=rgb, bits=8)
-            results.append(Upscaled(_with_alpha_of(picture, done), size.processed, work))
-        return results
-
-    def _published_sizes(self, source: Size, scale: float) -> PublishedSizes:
-        multiple = max(8, self.engine.multiple)
-        return PublishedSizes.of(source, scale, self.process_size, multiple)
-
-
-def _truncated(rgb: np.ndarray) -> np.ndarray:
-    """As it is after being stored in 8 bits without rounding."""
-    return np.floor(rgb * np.float32(255)) / np.float32(255)
+    def _as_published(
+        self, script: Script, batch: Sequence[Picture], options: Options, color: str
+    ) -> list[Upscaled]:
+        sizes = [script.sizes(picture.size, options.enlargement) for picture in batch]
+        pairs = list(zip(batch, sizes, strict=True))
+        found = script.restore(self.engine, pairs, color=color, seed=options.seed)
+        return [
+            Upscaled(_with_alpha_of(picture, done), size.processed, work)
+            for (picture, size), (done, work) in zip(pairs, found, strict=True)
+        ]
 
 
 def _pad(image: np.ndarray, multiple: int) -> np.ndarray:
@@ -265,6 +260,7 @@ def load(
     batch: int = 1,
     devices: Sequence[Any] | None = None,
     shards: int = 1,
+    quirks: Quirks = None,
     notify: Notify | None = None,
 ) -> Upscaler:
     """A model, ready to upscale.
@@ -277,17 +273,20 @@ def load(
         devices: by default all local ones.
         shards: over how many devices the backbone's weights are divided, when it is too large for
             one; each reads its own part.
+        quirks: "published" for what the published script does where that is not correct, see
+            `published`.
         tile, batch, notify: see `Upscaler`.
     """
     directory = assets.model_directory(model)
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
     require_precision(precision)
+    require_quirks(quirks)
     keep_compiled_programs()
     mesh = layout.device_groups(devices, shards)
     card = converted.read_card(directory)
     generator = for_inference(_read(directory, mesh), precision)
-    return Upscaler(
+    upscaler = Upscaler(
         generator,
         card.process_size,
         color=card.color,
@@ -297,6 +296,7 @@ def load(
         mesh=mesh,
         notify=notify,
     )
+    return upscaler._with(quirks)
 
 
 def _read(directory: str, mesh: Mesh) -> OMGSR:

@@ -58,28 +58,32 @@ def discriminator_loss(
     key: Array,
     *,
     chunk: int | None = None,
-    quirks: bool = False,
 ) -> tuple[Array, nnx.State]:
     """The discriminator's side of Eq. 15: x_H is real, x_P is not. No gradient goes into either.
-
-    The published code does not clear the gradient that the generator's step leaves in the
-    discriminator, and applies it along with this step's. With `quirks` this loss has that gradient:
-    it contains the generator's loss as a function of the heads. `parts` must then hold the spectral
-    norms' state that `generator_loss` returned.
 
     Returns:
         The loss, and the next state of the spectral norms.
     """
     x_h, x_p = lax.stop_gradient((x_h, x_p))
-    for_generator, for_real, for_fake = _keys(key)
-    loss = jnp.zeros(())
-    if quirks:
-        logits, _ = _judge(parts, x_p, for_generator, chunk, train=False)
-        loss += bce(logits, _REAL)
+    _, for_real, for_fake = _keys(key)
     logits, spectral = _judge(parts, x_h, for_real, chunk)
-    loss += bce(logits, _REAL)
+    loss = bce(logits, _REAL)
     logits, spectral = _judge(parts._replace(spectral=spectral), x_p, for_fake, chunk)
     return loss + bce(logits, _FAKE), spectral
+
+
+def published_discriminator_loss(
+    parts: DiscriminatorParts, x_h: Array, x_p: Array, key: Array, *, chunk: int | None = None
+) -> tuple[Array, nnx.State]:
+    """`discriminator_loss`, with the gradient that the published code applies.
+
+    It does not clear the gradient that the generator's step leaves in the discriminator, and
+    applies it along with this step's. So this loss contains the generator's as a function of the
+    heads; `parts` must hold the spectral norms' state that `generator_loss` returned.
+    """
+    logits, _ = _judge(parts, lax.stop_gradient(x_p), _keys(key)[0], chunk, train=False)
+    loss, spectral = discriminator_loss(parts, x_h, x_p, key, chunk=chunk)
+    return bce(logits, _REAL) + loss, spectral
 
 
 def _judge(

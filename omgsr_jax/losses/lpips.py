@@ -1,7 +1,7 @@
 """LPIPS: the distance between deep features, each channel weighted by how people see it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,6 +18,8 @@ WINDOW = 224  # what VGG16 was trained on
 class LPIPSConfig:
     # The channels of the backbone's maps.
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)
+    # The published OC-LPIPS gives images in [0, 1] to a network that expects [-1, 1].
+    unit_range: bool = field(default=False, metadata={"stored": False})
 
 
 class LPIPSHeads(nnx.Module):
@@ -25,6 +27,7 @@ class LPIPSHeads(nnx.Module):
 
     def __init__(self, config: LPIPSConfig, *, rngs: Rngs):
         self.lin = nnx.List(nnx.Param(initial(_init, rngs, c)) for c in config.channels)
+        self.unit_range = config.unit_range
 
 
 def lpips(x: Array, y: Array, backbone: FeatureBackbone, heads: LPIPSHeads) -> Array:
@@ -36,15 +39,12 @@ def lpips(x: Array, y: Array, backbone: FeatureBackbone, heads: LPIPSHeads) -> A
     return jnp.stack([_level(weight[...], a, b) for weight, a, b in maps]).sum(0)
 
 
-def oc_lpips(
-    x_p: Array, x_h: Array, backbone: FeatureBackbone, heads: LPIPSHeads, *, quirks: bool = False
-) -> Array:
+def oc_lpips(x_p: Array, x_h: Array, backbone: FeatureBackbone, heads: LPIPSHeads) -> Array:
     """Overlap-Chunked LPIPS, Eq. 14: (1/N) sum_i LPIPS(phi_i(x_P), phi_i(x_H)).
 
-    The windows of the whole batch go through the backbone at once. The published code (`quirks`)
-    gives images in [0, 1] to a network that expects [-1, 1].
+    The windows of the whole batch go through the backbone at once.
     """
-    if quirks:
+    if heads.unit_range:
         x_p, x_h = x_p * 0.5 + 0.5, x_h * 0.5 + 0.5
     return lpips(chunks(x_p, WINDOW), chunks(x_h, WINDOW), backbone, heads).mean()
 

@@ -45,7 +45,6 @@ class Given(NamedTuple):
     t_m: int
     gan: Any  # Array where it is needed, as the key
     key: Any
-    quirks: bool
 
 
 class Look(NamedTuple):
@@ -71,7 +70,7 @@ LOSSES: dict[str, Loss] = {
     "mse": Loss(lambda g: mse(g.x_p, g.x_h)),
     "l1": Loss(lambda g: l1(g.x_p, g.x_h)),
     "oc_lpips": Loss(
-        lambda g: oc_lpips(g.x_p, g.x_h, g.n.vgg, g.n.lpips_vgg, quirks=g.quirks),
+        lambda g: oc_lpips(g.x_p, g.x_h, g.n.vgg, g.n.lpips_vgg),
         needs=("vgg", "lpips_vgg"),
         look=_VGG,
     ),
@@ -135,7 +134,6 @@ def total(
     t_m: int,
     gan: Array | None = None,
     key: Array | None = None,
-    quirks: bool = False,
 ) -> tuple[Array, dict[str, Array]]:
     """The generator's loss, Eq. 16: the sum of weight * loss over the losses that have a weight.
 
@@ -146,12 +144,11 @@ def total(
         process, t_m: for the LDR loss.
         gan: the value of `generator_loss` on the restored images, where it has a weight.
         key: for the texture loss, where it has a weight.
-        quirks: compute every loss as the published code does.
 
     Returns:
         The total, and the losses in it by name, unweighted.
     """
-    given = Given(*restoration, networks, process, t_m, gan, key, quirks)
+    given = Given(*restoration, networks, process, t_m, gan, key)
     absent = sorted(weights.networks - set(networks))
     for name in weights.active:
         absent += [asked for asked in LOSSES[name].asks if getattr(given, asked) is None]

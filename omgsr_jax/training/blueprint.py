@@ -6,7 +6,7 @@ its adapters, the VAE without them (for the targets) and, where asked for, the p
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from jax import Array
 from .. import architectures, converted, perceptual
 from ..errors import InputError
 from ..generator import OMGSR, OMGSRConfig
+from ..losses.adversarial import discriminator_loss, published_discriminator_loss
 from ..losses.total import Networks
 from ..models.discriminator import (
     Discriminator,
@@ -53,8 +54,17 @@ class Blueprint:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Blueprint":
-        """The networks that a config asks for; reads the descriptions of models, and no weights."""
+        """The networks that a config asks for; reads the descriptions of models, and no weights.
+
+        What `config.quirks` asks for is chosen here, and in `discriminator_loss`.
+        """
         generator_config = _generator_config(config.model)
+        if config.published:
+            process = generator_config.process.as_published()
+            generator_config = dataclasses.replace(generator_config, process=process)
+            # The published schedule ignores its warm-up.
+            unwarmed = dataclasses.replace(config.optimizer, warmup=0)
+            config = dataclasses.replace(config, optimizer=unwarmed)
         remat = config.model.remat
         generator = OMGSR(generator_config, remat=remat, rngs=None)
         parts = set(config.losses.networks)
@@ -70,6 +80,10 @@ class Blueprint:
             else None
         )
         return cls(config, generator_config, generator, vae, networks, discriminator)
+
+    @property
+    def discriminator_loss(self) -> Callable[..., tuple[Array, nnx.State]]:
+        return published_discriminator_loss if self.config.published else discriminator_loss
 
     @property
     def adapters(self) -> Shapes:
@@ -181,7 +195,7 @@ def _adapter(present: LoRASpec | None, rank: int, targets: tuple[str, ...], name
 def _networks(config: TrainConfig, parts: set[str]) -> dict[str, nnx.Module]:
     directory, remat = config.model.perceptual, config.model.remat
     if directory:
-        configs = perceptual.configs(directory, parts, quirks=config.published)
+        configs = perceptual.configs(directory, parts)
     elif config.model.architecture or not parts:
         configs = {part: perceptual.NETWORKS[part].config() for part in parts}
     else:
@@ -189,6 +203,8 @@ def _networks(config: TrainConfig, parts: set[str]) -> dict[str, nnx.Module]:
             f"the losses need {', '.join(sorted(parts))}: set config.model.perceptual to a "
             "directory that `omgsr convert --perceptual` wrote"
         )
+    if config.published:
+        configs = perceptual.as_published(configs)
     return {part: perceptual.abstract(part, configs[part], remat=remat) for part in sorted(parts)}
 
 

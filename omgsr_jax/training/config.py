@@ -95,7 +95,8 @@ class RunConfig:
 class TrainConfig:
     name: str = "unnamed"
     seed: int = 0
-    quirks: str = "none"  # or published
+    # or published: what is built differs (blueprint.py), and nothing else asks for it.
+    quirks: str = "none"
     model: ModelConfig = field(default_factory=ModelConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)

@@ -35,12 +35,12 @@ class TrainState(NamedTuple):
     ema: Weights  # averaged adapters, if they are kept
 
 
-def optimizer(config: OptimizerConfig, *, published: bool) -> optax.GradientTransformation:
-    """AdamW on gradients clipped by their global norm; the published schedule has no warm-up."""
+def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW on gradients clipped by their global norm."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            learning_rate(config, published=published),
+            learning_rate(config),
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
@@ -49,15 +49,15 @@ def optimizer(config: OptimizerConfig, *, published: bool) -> optax.GradientTran
     )
 
 
-def learning_rate(config: OptimizerConfig, *, published: bool) -> optax.Schedule:
-    if published or not config.warmup:
+def learning_rate(config: OptimizerConfig) -> optax.Schedule:
+    if not config.warmup:
         return optax.constant_schedule(config.learning_rate)
     return optax.linear_schedule(0.0, config.learning_rate, config.warmup)
 
 
 def begin(config: TrainConfig, adapters: Weights, heads: Weights, spectral: Weights) -> TrainState:
     """The state before the first step."""
-    adam = optimizer(config.optimizer, published=config.published)
+    adam = optimizer(config.optimizer)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=adapters,
@@ -118,7 +118,6 @@ def _load_networks(config: TrainConfig, layout: Layout) -> Weights:
         parts,
         precision=config.model.precision,
         sharding=lambda name: layout.frozen_sharding[f"networks.{name}"],
-        quirks=config.published,
     )
     return {
         f"networks.{part}.{name}": leaf[...]

@@ -16,7 +16,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..losses.adversarial import discriminator_loss, generator_loss
+from ..losses.adversarial import generator_loss
 from ..losses.total import Restoration, total
 from ..models.sampling import sampled_normal
 from ..weights import below, fill
@@ -52,8 +52,8 @@ class _Sums(NamedTuple):
 def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     """The step as a pure function, to be jitted."""
     config = blueprint.config
-    adam = optimizer(config.optimizer, published=config.published)
-    rate = learning_rate(config.optimizer, published=config.published)
+    adam = optimizer(config.optimizer)
+    rate = learning_rate(config.optimizer)
     count = config.data.accumulation
     numbers = _numbers(rows_by_process(config.data.batch_size, mesh))
 
@@ -158,7 +158,6 @@ def _gradients(
             t_m=blueprint.generator_config.mid_timestep,
             gan=gan,
             key=step_key,
-            quirks=config.published,
         )
         ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
         return loss, (terms, vectors, restored.x_p, ok)
@@ -172,13 +171,8 @@ def _gradients(
 
     def discriminator_side(heads: Weights) -> tuple[Array, Any]:
         parts = blueprint.assemble_discriminator(frozen, heads, spectral)
-        loss, next_state = discriminator_loss(
-            parts,
-            micro["hr"],
-            x_p,
-            augment_key,
-            chunk=config.discriminator.chunk,
-            quirks=config.published,
+        loss, next_state = blueprint.discriminator_loss(
+            parts, micro["hr"], x_p, augment_key, chunk=config.discriminator.chunk
         )
         return config.losses.gan * loss, (loss, values(next_state))
 

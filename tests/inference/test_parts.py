@@ -8,7 +8,8 @@ from torch.nn import functional
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import colour
 from omgsr_jax.inference.engine import _merge, available_on_host
-from omgsr_jax.inference.sizes import Enlargement, PublishedSizes, process_size, stages
+from omgsr_jax.inference.published import PublishedSizes, PublishedTiling
+from omgsr_jax.inference.sizes import Enlargement, process_size, stages
 from omgsr_jax.inference.tiling import blend, blend_weights, latent_tiles, windows
 
 from .conftest import photo
@@ -33,7 +34,7 @@ def test_blended_tiles_of_one_image_are_that_image():
 
 
 def test_correct_weights_are_symmetric_and_the_published_are_not():
-    correct, published = blend_weights(16), blend_weights(16, published=True)
+    correct, published = blend_weights(16), PublishedTiling().weights(16)
     np.testing.assert_allclose(correct, correct[::-1], rtol=1e-12)
     np.testing.assert_allclose(published, published[:, ::-1], rtol=1e-12)
     assert not np.allclose(published, published[::-1])

@@ -40,7 +40,8 @@ def test_untiled_equals_pytorch(upscaler, torch_pipeline):
 @pytest.mark.parametrize("published", [False, True])
 def test_tiled_equals_pytorch(upscaler, torch_pipeline, published):
     x_l = photo(104, 72)[None].astype(np.float32) / 127.5 - 1
-    (ours,), (work,) = upscaler.engine.restore(list(x_l), published=published)
+    chosen = upscaler.published if published else upscaler
+    (ours,), (work,) = chosen.engine.restore(list(x_l))
     assert work.latent_tiles > 1
     theirs = torch_tiled(torch_pipeline, x_l, 16, 16 / 2 if published else 15 / 2)
     assert psnr(ours, theirs) > 90
@@ -144,6 +145,14 @@ def test_unusable_arrays_are_refused(upscaler, array, message):
         upscaler.upscale(array)
 
 
+def test_quirks_may_be_chosen_at_load(upscaler, model_64):
+    published = omgsr_jax.load(model_64, quirks="published")
+    expected = upscaler.upscale(photo(19, 27), quirks="published")
+    np.testing.assert_array_equal(published.upscale(photo(19, 27)), expected)
+    with pytest.raises(InputError, match="quirks must be"):
+        omgsr_jax.load(model_64, quirks="all")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -152,7 +161,9 @@ def test_unusable_arrays_are_refused(upscaler, array, message):
         {"scale": 2, "longest_side": 9},
         {"size": (0, 5)},
         {"color": "rgb"},
+        {"seed": -1},
         {"quirks": "all"},
+        {"quirks": "published", "longest_side": 64},
         {"quirks": "published", "scale": 2.5},
     ],
 )

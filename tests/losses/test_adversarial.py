@@ -21,7 +21,8 @@ from tests.losses import references
 
 _KEY = jax.random.key(0)
 generator_loss = jax.jit(adversarial.generator_loss, static_argnames="chunk")
-discriminator_loss = jax.jit(adversarial.discriminator_loss, static_argnames=("chunk", "quirks"))
+discriminator_loss = jax.jit(adversarial.discriminator_loss, static_argnames="chunk")
+published_loss = jax.jit(adversarial.published_discriminator_loss, static_argnames="chunk")
 
 
 class _Backbone(nnx.Module):
@@ -104,11 +105,10 @@ def test_generator_step_reaches_the_generator_and_no_weight_of_the_discriminator
 
 def test_discriminator_step_reaches_its_heads_but_not_the_generator_nor_the_backbone(parts, pair):
     x_h, x_p = pair
-    for quirks in (False, True):
+    for of_pair in (discriminator_loss, published_loss):
 
-        def loss(heads, scale, backbone, quirks=quirks):
-            given = parts._replace(heads=heads)
-            return discriminator_loss(given, x_h, scale * x_p, _KEY, quirks=quirks)[0]
+        def loss(heads, scale, backbone, of_pair=of_pair):
+            return of_pair(parts._replace(heads=heads), x_h, scale * x_p, _KEY)[0]
 
         by_heads, by_scale = jax.grad(loss, argnums=(0, 1))(parts.heads, 1.0, parts.backbone)
         assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(by_heads))
@@ -122,14 +122,13 @@ def test_published_quirk_adds_the_gradient_that_the_generator_step_left_in_the_h
         lambda heads: generator_loss(parts._replace(heads=heads), x_p, _KEY), has_aux=True
     )(parts.heads)
 
-    def gradient(quirks):
+    def gradient(of_pair):
         def loss(heads):
-            given = parts._replace(heads=heads, spectral=spectral)
-            return discriminator_loss(given, x_h, x_p, _KEY, quirks=quirks)[0]
+            return of_pair(parts._replace(heads=heads, spectral=spectral), x_h, x_p, _KEY)[0]
 
         return jax.grad(loss)(parts.heads)
 
-    correct, published = gradient(False), gradient(True)
+    correct, published = gradient(discriminator_loss), gradient(published_loss)
     assert _largest(leaked) > 1e-3
     for clean, dirty, left in zip(
         *(jax.tree.leaves(tree) for tree in (correct, published, leaked)), strict=True
@@ -197,7 +196,7 @@ def test_gradients_are_finite_on_flat_images(parts, dtype):
             given = type(parts)(graph, heads, *state[1:])
             return sum(
                 (generator_loss(given, x_p, _KEY)[0],
-                 discriminator_loss(given, x_h, x_p, _KEY, quirks=True)[0])
+                 published_loss(given, x_h, x_p, _KEY)[0])
             )  # fmt: skip
 
         return jax.grad(loss, argnums=(0, 1))(state[0], x_p)
@@ -251,18 +250,3 @@ def test_a_weight_without_its_network_is_an_error_that_names_it():
             process=DDPM(),
             t_m=195,
         )
-
-
-def test_total_passes_the_published_quirk_on_to_oc_lpips(monkeypatch):
-    from omgsr_jax.losses import total as module
-
-    x = jnp.zeros((1, 8, 8, 3))
-    seen = []
-    monkeypatch.setattr(module, "oc_lpips", lambda *_, quirks: seen.append(quirks) or jnp.zeros(()))
-    networks = Networks(vgg=_Backbone(), lpips_vgg=_Backbone())
-    for quirks in (False, True):
-        total(
-            LossWeights(oc_lpips=1.0), networks, Restoration(x, x, x, x, x),
-            process=DDPM(), t_m=195, quirks=quirks,
-        )  # fmt: skip
-    assert seen == [False, True]

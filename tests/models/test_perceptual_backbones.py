@@ -19,6 +19,7 @@ from omgsr_jax import perceptual
 from omgsr_jax.models.features import IMAGENET_MEAN, IMAGENET_STD
 from omgsr_jax.models.ops.resize import area_matrix, bicubic_matrix
 from omgsr_jax.models.vae import VAE, VAEConfig
+from omgsr_jax.weights import fill, variables
 from tests.helpers import images
 from tests.torch_networks import alexnet, dinov2_original, dinov3_original_state, vgg16
 
@@ -160,7 +161,12 @@ def test_published_quirk_shifts_dinov2s_input_from_imagenets_mean_to_clips(netwo
     clip = np.array([0.48145466, 0.4578275, 0.40821073])
     moved = (x - 2 * (clip - np.array(IMAGENET_MEAN))).astype(np.float32)
     expected = _reference("dinov2", theirs["dinov2"], moved)
-    ours = _features(out, "dinov2", x, quirks=True)
+    config = perceptual.as_published(perceptual.configs(out, ["dinov2"]))["dinov2"]
+    weights = variables(perceptual.read(out, ["dinov2"]).dinov2)
+    model = fill(
+        perceptual.abstract("dinov2", config), {name: leaf[...] for name, leaf in weights.items()}
+    )
+    ours = jax.jit(lambda x: model.features(x))(x)
     assert relative_error(ours[-1], expected[-1]) <= 1e-5
     assert relative_error(_features(out, "dinov2", x)[-1], expected[-1]) > 1e-4
 

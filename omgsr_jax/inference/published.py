@@ -1,0 +1,123 @@
+"""What the published inference script does that is not correct, in one place.
+
+It floors sizes to multiples of 8, keeps 8 bits between all steps and truncates to them, and weighs
+tiles by a Gaussian that is off centre. The time that FLUX is told is its process's
+(`process.FlowMatching.as_published`). Imports no JAX, so that the command line can check with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from . import colour
+from .pictures import Picture
+from .sizes import MOST_PIXELS, Enlargement, Size
+from .tiling import Tiling, blend_weights
+
+if TYPE_CHECKING:
+    from .engine import Engine, Work
+
+
+def require_scale(enlargement: Enlargement) -> float:
+    """What the script can be asked for: a whole-number scale."""
+    scale = enlargement.scale
+    if scale is None:
+        raise InputError('quirks="published" knows a scale only, no longest_side or size')
+    if scale != int(scale):
+        raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
+    return scale
+
+
+class PublishedTiling(Tiling):
+    """The weights are off centre by half a row, and a map of no more pixels than a tile is taken in
+    one piece."""
+
+    def shape(self, latents: Size, side: int) -> Size:
+        if latents[0] * latents[1] <= side**2:
+            return latents
+        return super().shape(latents, side)
+
+    def weights(self, side: int) -> np.ndarray:
+        return blend_weights(side, side / 2)
+
+
+@dataclass(frozen=True)
+class PublishedSizes:
+    """The sizes that the script goes through."""
+
+    enlarged: Size  # before the integer factor
+    upscaled: Size
+    processed: Size  # floored to multiples of 8, or of what the model can take
+    output: Size
+
+    @classmethod
+    def of(cls, source: Size, scale: float, least: int, multiple: int = 8) -> "PublishedSizes":
+        factor = int(scale)
+        floor, short = least // factor, min(source)
+        is_small = short < floor
+        enlarged = (
+            (int(floor / short * source[0]), int(floor / short * source[1])) if is_small else source
+        )
+        upscaled = (enlarged[0] * factor, enlarged[1] * factor)
+        processed = (upscaled[0] - upscaled[0] % multiple, upscaled[1] - upscaled[1] % multiple)
+        if min(processed) < multiple or upscaled[0] * upscaled[1] > MOST_PIXELS:
+            raise InputError(
+                f"{source[1]} x {source[0]} px would be restored at {upscaled[1]} x {upscaled[0]} "
+                "px by the published script, which is beyond its reach here"
+            )
+        output = (source[0] * factor, source[1] * factor) if is_small else processed
+        return cls(enlarged, upscaled, processed, output)
+
+
+@dataclass(frozen=True)
+class Script:
+    """The script's way from file to file."""
+
+    process_size: int
+    multiple: int  # what the networks need the sides of images to be multiples of
+
+    def sizes(self, source: Size, enlargement: Enlargement) -> PublishedSizes:
+        scale, multiple = require_scale(enlargement), max(8, self.multiple)
+        return PublishedSizes.of(source, scale, self.process_size, multiple)
+
+    def restore(
+        self,
+        engine: "Engine",
+        batch: Sequence[tuple[Picture, PublishedSizes]],
+        *,
+        color: str,
+        seed: int | None,
+    ) -> "list[tuple[Picture, Work]]":
+        """Pictures without their transparency, and what they took."""
+        sources = [_enlarged(picture, size) for picture, size in batch]
+        restored, works = engine.restore([source * 2 - 1 for source in sources], seed=seed)
+        results = []
+        for (picture, size), source, output, work in zip(
+            batch, sources, restored, works, strict=True
+        ):
+            rgb = _truncated(np.clip(output * 0.5 + 0.5, 0, 1))
+            if color != "none":
+                rgb = _truncated(colour.align(rgb, source, color))
+            if size.output != size.processed:
+                stored = Image.fromarray(np.round(rgb * 255).astype(np.uint8))
+                stored = stored.resize(size.output[::-1], Image.Resampling.BICUBIC)
+                rgb = np.asarray(stored, np.float32) / 255
+            results.append((replace(picture, rgb=rgb, bits=8), work))
+        return results
+
+
+def _enlarged(picture: Picture, size: PublishedSizes) -> np.ndarray:
+    image = Image.fromarray(replace(picture, alpha=None, grey=False).pixels(8))
+    for goal in (size.enlarged, size.upscaled):
+        image = image.resize(goal[::-1], Image.Resampling.BICUBIC)
+    image = image.resize(size.processed[::-1], Image.Resampling.LANCZOS)
+    return np.asarray(image, np.float32) / 255
+
+
+def _truncated(rgb: np.ndarray) -> np.ndarray:
+    """As it is after being stored in 8 bits without rounding."""
+    return np.floor(rgb * np.float32(255)) / np.float32(255)
