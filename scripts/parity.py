@@ -63,7 +63,7 @@ def main() -> int:
         return _train(args)
     started = time.time()
     with _checkpoint(args) as (base, adapter, model_folder):
-        x_l = _input(args, model_folder)
+        x_l = _input(args)
         print(f"comparing on {x_l.shape[1]} x {x_l.shape[2]} px", flush=True)
         found = compare_stages(base, adapter, model_folder, x_l)
         blocks = _compare_blocks(base, adapter, model_folder, x_l) if args.blocks else {}
@@ -152,7 +152,7 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
         yield base, adapter, model_folder
 
 
-def _input(args: argparse.Namespace, model_folder: Path) -> np.ndarray:
+def _input(args: argparse.Namespace) -> np.ndarray:
     """The image to compare on, b h w 3 in [-1, 1]: the user's, or blurred noise."""
     size = args.size or (64 if "tiny" in (args.preset or "") else 512)
     if args.image:

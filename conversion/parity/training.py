@@ -163,9 +163,9 @@ def random_numbers_of_step(blueprint: Blueprint, number: int) -> tuple[list[np.n
     vae = blueprint.generator_config.vae
     latent = (b, size // vae.downsampling, size // vae.downsampling, vae.latent_channels)
     step_key = jax.random.fold_in(jax.random.key(config.seed), number)
-    *latents, key = step._keys(step_key, jnp.arange(b))
+    *latents, key = step.example_keys(step_key, jnp.arange(b))
     noise = [np.asarray(sampled_normal(one, latent)) for one in latents]
-    return noise, [augment.sample(one, b, size, size) for one in adversarial._keys(key)]
+    return noise, [augment.sample(one, b, size, size) for one in adversarial.look_keys(key)]
 
 
 def _write_initial_adapters(

@@ -56,9 +56,7 @@ def tiff(pixels: np.ndarray, *, icc: bytes | None = None, exif: bytes | None = N
     beyond_at = directory_at + 2 + 12 * len(fields) + 4
     entries, beyond = b"", b""
     for tag, kind, values in fields:
-        packed = struct.pack(
-            f"<{len(values)}{ {_SHORT: 'H', _LONG: 'I', _UNDEFINED: 'B'}[kind] }", *values
-        )
+        packed = struct.pack(f"<{len(values)}{_CODES[kind]}", *values)
         if len(packed) > 4:
             value = struct.pack("<I", beyond_at + len(beyond))
             beyond += packed + b"\0" * (len(packed) % 2)

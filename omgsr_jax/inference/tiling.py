@@ -85,11 +85,6 @@ class Window:
     core: tuple[int, int, int, int]  # top, bottom, left, right
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
-        """What exists, on the canvas."""
-        return 0, self.height, 0, self.width
-
-    @property
     def core_on_canvas(self) -> tuple[int, int, int, int]:
         top, bottom, left, right = self.core
         return top - self.top, bottom - self.top, left - self.left, right - self.left

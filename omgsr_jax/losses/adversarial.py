@@ -47,7 +47,7 @@ def generator_loss(
     Returns:
         The loss, and the next state of the spectral norms.
     """
-    logits, spectral = _judge(parts, x_p, _keys(key)[0], chunk)
+    logits, spectral = _judge(parts, x_p, look_keys(key)[0], chunk)
     return bce(logits, _REAL), spectral
 
 
@@ -65,7 +65,7 @@ def discriminator_loss(
         The loss, and the next state of the spectral norms.
     """
     x_h, x_p = lax.stop_gradient((x_h, x_p))
-    _, for_real, for_fake = _keys(key)
+    _, for_real, for_fake = look_keys(key)
     logits, spectral = _judge(parts, x_h, for_real, chunk)
     loss = bce(logits, _REAL)
     logits, spectral = _judge(parts._replace(spectral=spectral), x_p, for_fake, chunk)
@@ -81,7 +81,7 @@ def published_discriminator_loss(
     applies it along with this step's. So this loss contains the generator's as a function of the
     heads; `parts` must hold the spectral norms' state that `generator_loss` returned.
     """
-    logits, _ = _judge(parts, lax.stop_gradient(x_p), _keys(key)[0], chunk, train=False)
+    logits, _ = _judge(parts, lax.stop_gradient(x_p), look_keys(key)[0], chunk, train=False)
     loss, spectral = discriminator_loss(parts, x_h, x_p, key, chunk=chunk)
     return bce(logits, _REAL) + loss, spectral
 
@@ -98,8 +98,8 @@ def _judge(
     return logits, nnx.state(discriminator, SpectralVector)
 
 
-def _keys(key: Array) -> Array:
+def look_keys(key: Array) -> Array:
     """A key for each look at the discriminator: the generator's, at real images, at fake ones."""
     if key.ndim:
-        return jax.vmap(_keys, out_axes=1)(key)  # 3 b
+        return jax.vmap(look_keys, out_axes=1)(key)  # 3 b
     return jax.random.split(key, 3)

@@ -139,7 +139,7 @@ def _gradients(
     Both networks are judged as they were before the step, also where it has many micro-batches.
     """
     config = blueprint.config
-    *latent_keys, augment_key = _keys(step_key, micro["number"])
+    *latent_keys, augment_key = example_keys(step_key, micro["number"])
 
     def generator_side(adapters: Weights) -> tuple[Array, Any]:
         restored = _restore(blueprint, adapters, frozen, micro, latent_keys)
@@ -210,7 +210,7 @@ def _numbers(rows_of: dict[int, list[int]]) -> np.ndarray:
     return numbers
 
 
-def _keys(step_key: Array, numbers: Array) -> Array:
+def example_keys(step_key: Array, numbers: Array) -> Array:
     """Four keys for every example: z_L, z_H, noise, augmentation (4 b)."""
 
     def of_one(number: Array) -> Array:

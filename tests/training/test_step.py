@@ -105,7 +105,8 @@ def test_noise_belongs_to_the_example_whatever_the_number_of_processes():
     assert both.tolist() == [0, 2, 4, 1, 3, 5]
     assert step._numbers({0: [0, 3], 1: [1, 2]}).tolist() == [0, 1, 3, 2]
     key = jax.random.key(3)
-    one, two = (jax.random.key_data(step._keys(key, jnp.asarray(n))) for n in (alone, both))
+    keys = (step.example_keys(key, jnp.asarray(n)) for n in (alone, both))
+    one, two = map(jax.random.key_data, keys)
     np.testing.assert_array_equal(one[:, [0, 2, 4, 1, 3, 5]], two)
 
 
