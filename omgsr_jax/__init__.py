@@ -6,11 +6,13 @@ image = model.upscale("photo.jpg", scale=4)
 
 from typing import TYPE_CHECKING, Any
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from .inference.upscaler import Upscaler, load
 
 __version__ = "0.2.0"
-__all__ = ["Upscaler", "__version__", "load"]
+__all__ = ["InputError", "Upscaler", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
