@@ -15,7 +15,7 @@ from typing import Any
 from absl import app, flags
 
 
-class Parsed(Exception):
+class Parsed(Exception):  # noqa: N818 - not an error
     pass
 
 
