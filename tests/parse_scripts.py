@@ -15,14 +15,14 @@ from typing import Any
 from absl import app, flags
 
 
-class Parsed(Exception):  # noqa: N818 - not an error
+class ParsedError(Exception):  # noqa: N818 - not an error
     pass
 
 
 def stop_after_parsing(parse: Callable[..., Any]) -> Callable[..., Any]:
     def parse_and_stop(*args: Any, **kwargs: Any) -> Any:
         parse(*args, **kwargs)
-        raise Parsed
+        raise ParsedError
 
     return parse_and_stop
 
@@ -34,7 +34,7 @@ def problem(script: str, argv: list[str]) -> str | None:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             runpy.run_path(script, run_name="__main__")
-    except Parsed:
+    except ParsedError:
         return None
     except SystemExit:
         return said.getvalue().strip().splitlines()[-1]

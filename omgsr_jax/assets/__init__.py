@@ -2,6 +2,8 @@
 
 nano/      a converted model like any other, with its model card
 samples/   pairs of low and high quality, which it never saw
+
+Begin with `model_directory`, which turns a name or a path into a directory.
 """
 
 import os

@@ -4,6 +4,13 @@
     for batch in to_device(make_pipeline(config, seed=0), config):
         batch["lr"], batch["hr"]   # b h w 3 in [-1, 1]
 
+Begin with pipeline.py (training) or degradation.py (test sets).
+
+sources.py, images.py            where images come from; reading and writing them
+plan.py, kernels.py              what is done to an image; blur kernels
+degradation.py                   that, on the host
+degradation_jax.py, jpeg_jax.py  the same on the device
+
 The degradation in JAX is `omgsr_jax.data.degradation_jax.degrade_batch`; it is imported only where
 it is used, so that worker processes on the host stay light.
 """

@@ -1,1 +1,12 @@
-"""Any-size upscaling: image edges, sizes, tiles, colour, batching, compiled programs."""
+"""Any-size upscaling: image edges, sizes, tiles, colour, batching, compiled programs.
+
+Begin with upscaler.py: `load` and `Upscaler`.
+
+prepare.py                       a converted model made ready: adapters merged, weights cast
+folder.py                        many files, each done or failed by itself
+images.py, deep_files.py         image files with all that they hold
+pictures.py, colour.py, labels.py    a picture in memory, its colours, pictures side by side
+sizes.py, tiling.py              how large, and where tiles lie
+engine.py, programs.py           images of any size with a handful of compiled programs
+canvas_vae.py, vae_tiles.py      the VAE on a fixed canvas, and in tiles
+"""

@@ -270,12 +270,14 @@ def load(
             a bucket (gs://...).
         precision: "fp32", "bf16", or "int8" for the backbone's weights and bf16 for the rest; by
             default bf16 on accelerators, fp32 on CPUs.
+        tile: when the VAE works in tiles, see `Upscaler`.
+        batch: how many images are computed at once, see `Upscaler`.
         devices: by default all local ones.
         shards: over how many devices the backbone's weights are divided, when it is too large for
             one; each reads its own part.
         quirks: "published" for what the published script does where that is not correct, see
             `published`.
-        tile, batch, notify: see `Upscaler`.
+        tile, batch, notify: see `Upscaler`; `notify` is told of compilations.
     """
     directory = assets.model_directory(model)
     if precision is None:

@@ -1,5 +1,7 @@
 """The mid-timestep: the search for it, and a picture of what was found.
 
+Begin with `optimum.search`.
+
 optimum.py   three criteria, as means over images, and where each is smallest
 picture.py   their curves as one SVG
 """
