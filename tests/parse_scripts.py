@@ -15,7 +15,7 @@ from typing import Any
 from absl import app, flags
 
 
-class ParsedError(Exception):  # noqa: N818 - not an error
+class ParsedError(Exception):
     pass
 
 

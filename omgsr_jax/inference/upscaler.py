@@ -276,8 +276,8 @@ def load(
         shards: over how many devices the backbone's weights are divided, when it is too large for
             one; each reads its own part.
         quirks: "published" for what the published script does where that is not correct, see
-            `published`.
-        tile, batch, notify: see `Upscaler`; `notify` is told of compilations.
+            inference/published.py.
+        notify: is told of compilations, see `Upscaler`.
     """
     directory = assets.model_directory(model)
     if precision is None:
