@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from torch import nn
 from transformers import Dinov2Config, Dinov2Model, DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from conversion.parity.arrays import relative_error, to_nchw, to_nhwc
@@ -17,7 +16,6 @@ from conversion.parity.random_checkpoints import enliven
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import perceptual
 from omgsr_jax.models.features import IMAGENET_MEAN, IMAGENET_STD
-from omgsr_jax.models.ops.resize import area_matrix, bicubic_matrix
 from omgsr_jax.models.vae import VAE, VAEConfig
 from omgsr_jax.weights import fill, variables
 from tests.helpers import images
@@ -204,20 +202,3 @@ def test_vae_encoder_is_a_feature_backbone_too():
     assert [m.shape for m in maps] == [
         (2, 16, 24, 8), (2, 8, 12, 16), (2, 8, 12, 16), (2, 8, 12, 16)
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("old", "new"), [(37, 16), (37, 36), (16, 37), (8, 8)])
-def test_bicubic_resizing_agrees_with_pytorch(old, new):
-    x = torch.randn(1, 1, 1, old, dtype=torch.float64)
-    expected = nn.functional.interpolate(x, size=(1, new), mode="bicubic", align_corners=False)
-    ours = bicubic_matrix(old, new, new / old) @ x[0, 0, 0].numpy()
-    np.testing.assert_allclose(ours, expected[0, 0, 0].numpy(), atol=1e-12)
-
-
-@pytest.mark.parametrize(("old", "new"), [(512, 518), (518, 512), (10, 3), (7, 7)])
-def test_area_resizing_agrees_with_pytorch(old, new):
-    x = torch.randn(1, 1, 1, old, dtype=torch.float64)
-    expected = nn.functional.interpolate(x, size=(1, new), mode="area")
-    np.testing.assert_allclose(
-        area_matrix(old, new) @ x[0, 0, 0].numpy(), expected[0, 0, 0].numpy(), atol=1e-12
-    )

@@ -1,4 +1,4 @@
-"""The CPU's own convolutions equal the direct one, and are run where they pay."""
+"""Every way to convolve equals the direct one, and is taken where it pays."""
 
 from functools import partial
 
@@ -10,6 +10,7 @@ from flax import nnx
 
 from omgsr_jax.models.layers import Conv
 from omgsr_jax.models.ops import cpu_convolution, direct, winograd
+from omgsr_jax.models.ops.convolution import convolve_doubled, doubled
 from tests.helpers import relative_error
 
 
@@ -28,7 +29,7 @@ def _operands(b=2, h=64, w=36, c=96, o=112):
 
 def _exact(x, kernel):
     """Nine shifted products in float64."""
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     _, h, w, _ = x.shape
     return sum(padded[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
 
@@ -85,6 +86,36 @@ def test_gradients_of_halving_equal_those_of_the_direct_convolution(before, o):
     )
     for gradient, other in zip(ours, expected, strict=True):
         assert relative_error(gradient, other) <= 1e-6
+
+
+_PHASES = {"h": 6, "w": 10, "c": 8, "o": 12}
+
+
+@pytest.mark.parametrize("size", [_PHASES, {"b": 1, "h": 16, "w": 16, "c": 32, "o": 40}])
+def test_convolving_doubled_pixels_equals_doubling_and_convolving(size):
+    """By phases, and where Winograd's algorithm is faster still."""
+    x, kernel = _operands(**size)
+    weights = np.random.default_rng(1).standard_normal(
+        (*doubled(x[..., :1]).shape[:3], kernel.shape[-1]), np.float32
+    )
+    assert relative_error(convolve_doubled(x, kernel), _exact(doubled(x), kernel)) <= 1.5e-6
+    ours, expected = (
+        jax.grad(lambda *a, f=f: jnp.sum(f(*a) * weights), argnums=(0, 1))(x, kernel)
+        for f in (convolve_doubled, lambda x, kernel: direct.convolve(doubled(x), kernel))
+    )
+    for gradient, other in zip(ours, expected, strict=True):
+        assert relative_error(gradient, other) <= 3e-6
+
+
+def test_phases_are_for_cpus_only():
+    traced = jax.jit(convolve_doubled).trace(*_operands(**_PHASES))
+    count = {
+        platform: traced.lower(lowering_platforms=(platform,))
+        .as_text()
+        .count("stablehlo.convolution")
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert count == {"cpu": 4, "cuda": 1, "tpu": 1}
 
 
 def test_patches_equal_the_direct_convolution():
