@@ -12,6 +12,7 @@ from . import assets
 from .evaluation import Settings
 from .evaluation.metrics import BY_KEY
 from .evaluation.niqe import WEIGHTS_ENV
+from .files import Outputs
 from .inference import images, labels
 from .inference.options import Options
 from .inference.pictures import Picture
@@ -36,6 +37,7 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
         notify: told of programs being compiled; see `Upscaler`.
     """
     pair = assets.sample(sample)
+    outputs = Outputs([pair.lr, pair.hr])
     source, original = images.read(pair.lr), images.read(pair.hr)
     compiling = 0.0
 
@@ -59,7 +61,7 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
         ("restored by nano", "restored", restored),
         ("enlarged bicubically | restored | original", "comparison", comparison),
     ):
-        files[what] = Path(out) / f"{sample}-{name}.png"
+        files[what] = outputs.claim(Path(out) / f"{sample}-{name}.png")
         images.write(files[what], picture)
     return Demonstration(files, seconds, compiling, _scores([enlarged, restored], original))
 

@@ -4,6 +4,7 @@ Importing this loads no JAX, so that help and usage errors come at once: a subco
 it works with in its `run`. `values` and `progress` are what several of them share.
 """
 
+import io
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, or 1 if some inputs or all of it failed; argparse exits with
     2 on wrong usage."""
     args = _parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         outcome = args.run(args) or []
     except (InputError, OSError) as error:

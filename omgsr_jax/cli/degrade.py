@@ -1,5 +1,6 @@
 """`omgsr degrade`: pairs of images to train or test with."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
@@ -42,6 +43,7 @@ def run(args: Namespace) -> Sequence[str]:
         crop=args.crop,
         resize_back=args.resize_back,
         progress=lambda done, total: show_progress("degraded", done, total),
+        notify=lambda text: print(f"omgsr degrade: {text}", file=sys.stderr),
     )
     print(f"{args.out}: {summary.written} pairs in lr/ and hr/, their plans in pairs.jsonl")
     return [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failed]

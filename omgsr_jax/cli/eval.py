@@ -117,5 +117,7 @@ def _outputs(args: Namespace) -> Iterator[list[Path]]:
         folders = [Path(folder) for folder in args.sr]
         for model in args.model:
             folders.append(made / Path(model).resolve().name)
-            restore_inputs(model, args.lr, args.hr, folders[-1], progress=show_progress)
+            restore_inputs(
+                model, args.lr, args.hr, folders[-1], reads=args.sr, progress=show_progress
+            )
         yield folders

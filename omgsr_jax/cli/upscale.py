@@ -97,6 +97,8 @@ def run(args: Namespace) -> int:
         recursive=args.recursive,
         suffix=args.format,
         overwrite_input=args.overwrite_input,
+        compare=args.compare,
+        notify=lambda text: print(text, file=sys.stderr, flush=True),
     )
     if args.model is None:
         print(_NO_MODEL_NAMED, file=sys.stderr, flush=True)
@@ -115,9 +117,7 @@ def run(args: Namespace) -> int:
         quirks=args.quirks,
         notify=progress.compiling,
     )
-    reports = upscale_files(
-        model, jobs, _options(args), skip_existing=args.skip_existing, compare=args.compare
-    )
+    reports = upscale_files(model, jobs, _options(args), skip_existing=args.skip_existing)
     try:
         with _interruptions() as asked_to_stop:
             for report in reports:

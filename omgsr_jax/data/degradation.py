@@ -181,6 +181,7 @@ def degrade_folder(
     crop: int | None = None,
     resize_back: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> FolderSummary:
     """Writes `output`/lr and `output`/hr as PNG, one pair for each image of `source`, and
     `output`/pairs.jsonl with the plan of each.
@@ -188,33 +189,47 @@ def degrade_folder(
     `source` is anything `images.list_images` takes. An image is cut at its centre to `crop`
     squared, or else to a multiple of the scale. Its degradation depends on the seed and on its
     file name alone, so adding images changes no other pair. `progress` is called with the number of
-    images done and that of all.
+    images done and that of all, `notify` told of files that are passed over.
     """
     if crop is not None and (crop < 1 or crop % config.scale):
         raise InputError(f"the crop must be a multiple of the scale {config.scale}, not {crop}")
-    paths = images.list_images(source)
-    names = _png_names(paths)
+    paths = images.list_images(source, notify)
     output = Path(output)
-    if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
-        raise InputError(f"{output} lies inside {source}; choose an output folder outside it")
+    targets = _targets(source, paths, output)
     failed, lines = [], []
-    for done, (path, name) in enumerate(zip(paths, names, strict=True), start=1):
+    for done, (path, (hr_path, lr_path)) in enumerate(zip(paths, targets, strict=True), start=1):
         try:
             hr = _centre_cut(images.read_image(path), config.scale, crop)
+            index = zlib.crc32(os.fsencode(Path(path).name))
+            plan = sampled_plan(config, example_rng(seed, 0, index))
+            images.write_image(hr_path, hr)
+            images.write_image(lr_path, degrade(hr, plan, config.scale, resize_back))
         except InputError as error:
             failed.append((path, str(error)))
         else:
-            index = zlib.crc32(os.fsencode(Path(path).name))
-            plan = sampled_plan(config, example_rng(seed, 0, index))
-            images.write_image(output / "hr" / name, hr)
-            images.write_image(output / "lr" / name, degrade(hr, plan, config.scale, resize_back))
-            record = {"file": name, "source": path, "seed": seed, "plan": dataclasses.asdict(plan)}
+            plan_json = dataclasses.asdict(plan)
+            record = {"file": hr_path.name, "source": path, "seed": seed, "plan": plan_json}
             lines.append(json.dumps(record))
         if progress:
             progress(done, len(paths))
     if lines:
         files.write_text(output / "pairs.jsonl", "\n".join(lines) + "\n")
     return FolderSummary(len(lines), tuple(failed))
+
+
+def _targets(source: str | Path, paths: list[str], output: Path) -> list[tuple[Path, Path]]:
+    """Where the two images of each pair go: not where anything is read."""
+    folders = (output / "hr", output / "lr")
+    if os.path.isdir(source):
+        for folder in (output, *folders):
+            if files.within(folder, source):
+                raise InputError(
+                    f"{folder} lies inside {source}; choose an output folder outside it"
+                )
+    planned = files.Outputs([source, *paths])
+    planned.claim(output / "pairs.jsonl")
+    hr, lr = ([planned.claim(folder / name) for name in _png_names(paths)] for folder in folders)
+    return list(zip(hr, lr, strict=True))
 
 
 def _png_names(paths: list[str]) -> list[str]:

@@ -1,15 +1,16 @@
 """A benchmark's inputs, restored by a model: each to the size of its reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import Outputs
 from ..inference import folder
 from ..inference.files import Job
 from ..inference.options import Options
 from ..inference.sizes import Enlargement
 from ..inference.upscaler import load
-from .pairs import find_pairs, size_of
+from .pairs import find_pairs, list_images, size_of
 
 Progress = Callable[[str, int, int], None]  # model, images done, images in all
 
@@ -20,18 +21,22 @@ def restore_inputs(
     hr_dir: str | Path,
     out: str | Path,
     *,
+    reads: Sequence[str | Path] = (),
     progress: Progress | None = None,
 ) -> None:
     """Writes to `out` what the model makes of every input that has a reference, as PNG.
 
-    An input that cannot be restored ends it: means over fewer images would not compare.
+    An input that cannot be restored ends it: means over fewer images would not compare. Nothing is
+    written over an input, a reference, or an image of the folders `reads`.
     """
     out = Path(out)
     files = find_pairs(hr_dir, hr_dir, lr_dir)
+    read = [path for folder in (lr_dir, hr_dir, *reads) for path in list_images(folder).values()]
+    outputs = Outputs(read)
     by_scale: dict[float, list[Job]] = {}
     for file in files:
         assert file.lr  # as a folder of them was given
-        job = Job(file.lr, out / f"{file.name}.png")
+        job = Job(file.lr, outputs.claim(out / f"{file.name}.png"))
         by_scale.setdefault(file.size[0] / size_of(file.lr)[0], []).append(job)
     upscaler = load(model)
     done = 0

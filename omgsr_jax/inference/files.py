@@ -2,11 +2,13 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import Listing, Outputs, images_in, refuse_other_kinds
 from . import formats
 
 
@@ -14,6 +16,7 @@ from . import formats
 class Job:
     source: Path
     goal: Path
+    comparison: Path | None = None  # source and result side by side
 
 
 def plan(
@@ -23,72 +26,84 @@ def plan(
     recursive: bool = False,
     suffix: str | None = None,
     overwrite_input: bool = False,
+    compare: bool = False,
+    notify: Callable[[str], None] | None = None,
 ) -> list[Job]:
     """Files, folders and globs to pairs of input and output.
 
     One file goes to `out` itself if that has an image's suffix, else into the folder `out`. A
     folder's tree is mirrored in `out`. Names are kept, and made different where two would meet.
+
+    Args:
+        overwrite_input: let an output replace its own input.
+        compare: plan a comparison beside each output, too.
+        notify: told what a folder holds besides images.
     """
-    out = Path(out)
-    found = _find(inputs, recursive=recursive, out=out)
+    refuse_other_kinds(out, formats.suffixes())
+    given, out = os.fspath(out), Path(out)
+    found = _find(inputs, recursive=recursive, out=out, notify=notify)
     if not found:
         raise InputError(
             f"no images in {' '.join(inputs)}; expected {' '.join(formats.suffixes())}"
         )
     if suffix is not None:
         suffix = formats.suffix_of_format(suffix)
-    single = len(found) == 1 and out.suffix.lower() in formats.suffixes() and not out.is_dir()
-    if single:
-        if suffix not in (None, out.suffix.lower()):
-            raise InputError(f"{out} contradicts --format {suffix.lstrip('.') if suffix else ''}")
-        jobs = [Job(found[0][0], out)]
+    outputs = Outputs(source for source, _ in found)
+    named = out.suffix.lower() in formats.suffixes() and not given.endswith(os.sep)
+    if named and not os.path.isdir(out):
+        goals = [_single(found, out, suffix)]
     else:
-        if out.exists() and not out.is_dir():
+        if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"{out} is a file; {len(found)} inputs need a folder")
-        jobs = _in_folder(found, out, suffix)
-    if not overwrite_input:
-        _refuse_inputs(jobs)
-    return jobs
+        goals = _in_folder(found, out, suffix)
+    for (source, _), goal in zip(found, goals, strict=True):
+        outputs.claim(
+            goal,
+            replaces=source if overwrite_input else None,
+            hint="choose another output, or give --overwrite-input to replace the input itself",
+        )
+    sheets = _comparisons(goals, outputs) if compare else [None] * len(goals)
+    return [Job(f[0], goal, sheet) for f, goal, sheet in zip(found, goals, sheets, strict=True)]
 
 
-def _find(inputs: Sequence[str], *, recursive: bool, out: Path) -> list[tuple[Path, Path]]:
+def _find(
+    inputs: Sequence[str], *, recursive: bool, out: Path, notify: Callable[[str], None] | None
+) -> list[tuple[Path, Path]]:
     """Every input with its place below `out`, once, in order."""
     found: dict[Path, Path] = {}
     for given in inputs:
         path = Path(given)
-        if path.is_dir():
-            for file in _images_in(path, recursive, out):
+        if os.path.isdir(path):
+            # The results that an output folder inside it holds are no inputs.
+            listing = images_in(path, formats.suffixes(), recursive=recursive, leave_out=out)
+            for file in map(Path, listing.images):
                 found.setdefault(file, file.relative_to(path))
-        elif path.exists() or not glob.has_magic(given):
+        elif os.path.lexists(path) or not glob.has_magic(given):
             found.setdefault(path, Path(path.name))  # a missing file fails when its turn comes
+            continue
         else:
-            matches = sorted(glob.glob(given, recursive=True))
-            if not matches:
+            listing = Listing(given, formats.suffixes())
+            for match in sorted(glob.glob(given, recursive=True)):
+                if not os.path.isdir(match):
+                    listing.add(match)
+            if not listing.images and not listing.passed_over:
                 raise InputError(f"nothing matches {given}")
-            for match in map(Path, matches):
-                if match.is_file() and match.suffix.lower() in formats.suffixes():
-                    found.setdefault(match, Path(match.name))
+            for file in map(Path, listing.images):
+                found.setdefault(file, Path(file.name))
+        if notify and (mention := listing.mention()):
+            notify(mention)
     return list(found.items())
 
 
-def _images_in(folder: Path, recursive: bool, out: Path) -> list[Path]:
-    """The images of a folder, without the results that an output folder inside it holds.
-
-    What has an image's name and is something else fails when its turn comes.
-    """
-    out = out.resolve()
-    inside = out != folder.resolve() and out.is_relative_to(folder.resolve())
-    paths = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in formats.suffixes()
-        and not path.name.startswith(".")
-        and not (inside and path.resolve().is_relative_to(out))
-    )
+def _single(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None) -> Path:
+    if len(found) > 1:
+        raise InputError(f"{out} names one image, and there are {len(found)} inputs; name a folder")
+    if suffix not in (None, out.suffix.lower()):
+        raise InputError(f"{out} contradicts --format {suffix.lstrip('.') if suffix else ''}")
+    return out
 
 
-def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None) -> list[Job]:
+def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None) -> list[Path]:
     """Results named after their inputs.
 
     Where two inputs would get one name, each keeps its own suffix in it (a.jpg.png), and if that is
@@ -102,34 +117,25 @@ def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None
     def key(place: Path) -> str:
         return str(place).casefold()  # as file systems may see it
 
-    claims: dict[str, int] = {}
+    claims = Counter(key(wanted(place)) for _, place in found)
+    names = Outputs()  # apart from those of all the command: what is read is no reason to rename
+    goals = []
     for _, place in found:
-        claims[key(wanted(place))] = claims.get(key(wanted(place)), 0) + 1
-    taken: set[str] = set()
-    jobs = []
-    for source, place in found:
         goal = wanted(place)
         if claims[key(goal)] > 1 and suffix:
             goal = place.with_name(place.name + suffix)
-        goal = _numbered(goal, lambda path: key(path) in taken)
-        taken.add(key(goal))
-        jobs.append(Job(source, out / goal))
-    return jobs
+        goals.append(names.claim(names.free(out / goal)))
+    return goals
 
 
-def _numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:
-    number, candidate = 2, path
-    while is_taken(candidate):
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1
-    return candidate
-
-
-def _refuse_inputs(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        if job.goal.resolve() in sources:
-            raise InputError(
-                f"{job.goal} is an input and would be overwritten; choose another output, or give "
-                "--overwrite-input"
+def _comparisons(goals: Sequence[Path], outputs: Outputs) -> list[Path | None]:
+    """A name beside each result that neither a result, another comparison nor an input has."""
+    return [
+        outputs.claim(
+            outputs.free(
+                goal.with_name(f"{goal.stem}.compare.png"),
+                goal.with_name(f"{goal.name}.compare.png"),
             )
+        )
+        for goal in goals
+    ]

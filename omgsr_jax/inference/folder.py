@@ -1,5 +1,6 @@
 """Upscaling many files: each is done or fails by itself, and none is left half-written."""
 
+import os
 import resource
 import sys
 import time
@@ -61,19 +62,20 @@ def upscale_files(
     options: Options,
     *,
     skip_existing: bool = False,
-    compare: bool = False,
 ) -> Generator[Report, None, None]:
     """Upscales files one batch at a time; yields what became of each, in order.
 
     The next batch is read while one is computed. Closing the iterator leaves nothing half-written.
     """
-    todo = [job for job in jobs if not (skip_existing and job.goal.is_file())]
+    todo: list[Job] = []
+    there: list[Job] = []
+    for job in jobs:
+        (there if skip_existing and os.path.isfile(job.goal) else todo).append(job)
     sizes = [size for size in (_peek(job.source) for job in todo) if size]
     if len(sizes) > 1:
         model.plan(sizes, options)
-    for job in jobs:
-        if job not in todo:
-            yield Report(job, "skipped")
+    for job in there:
+        yield Report(job, "skipped")
     count = model.programs.batch
     batches = [todo[start : start + count] for start in range(0, len(todo), count)]
     with ThreadPoolExecutor(max_workers=1) as reader:
@@ -82,7 +84,7 @@ def upscale_files(
             loaded = (ahead or reader.submit(_read_all, batch)).result()
             if number + 1 < len(batches):
                 ahead = reader.submit(_read_all, batches[number + 1])
-            yield from _one_batch(model, batch, loaded, options, compare)
+            yield from _one_batch(model, batch, loaded, options)
 
 
 def _peek(path: Path) -> Size | None:
@@ -112,7 +114,6 @@ def _one_batch(
     batch: Sequence[Job],
     loaded: Sequence[tuple[Picture | InputError, float]],
     options: Options,
-    compare: bool,
 ) -> Iterator[Report]:
     good = [i for i, (picture, _) in enumerate(loaded) if isinstance(picture, Picture)]
     sources = [loaded[i][0] for i in good]
@@ -124,7 +125,7 @@ def _one_batch(
             yield Report(job, "failed", error=_about(job, str(result)))
             continue
         assert isinstance(result, Upscaled)
-        yield _write(job, picture, result, read_seconds, compare)
+        yield _write(job, picture, result, read_seconds)
 
 
 def _restore(
@@ -144,14 +145,12 @@ def _restore(
         return [InputError(f"it could not be computed ({first}). Try --tile with a smaller size.")]
 
 
-def _write(
-    job: Job, source: Picture, result: Upscaled, read_seconds: float, compare: bool
-) -> Report:
+def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
     started = time.perf_counter()
     try:
         images.write(job.goal, result.picture)
-        if compare:
-            images.write(comparison_path(job.goal), labels.side_by_side(source, result.picture))
+        if job.comparison:
+            images.write(job.comparison, labels.side_by_side(source, result.picture))
     except InputError as error:
         return Report(job, "failed", error=_about(job, str(error)))
     seconds = {"read": read_seconds, **result.work.seconds, "write": time.perf_counter() - started}
@@ -166,10 +165,6 @@ def _write(
         vae_tiles=result.work.vae_tiles,
         peak_bytes=peak_bytes(),
     )
-
-
-def comparison_path(goal: Path) -> Path:
-    return goal.with_name(f"{goal.stem}.compare.png")
 
 
 def _about(job: Job, message: str) -> str:

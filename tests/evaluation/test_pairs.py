@@ -98,7 +98,7 @@ def test_folders_without_images_and_files_that_are_none(tmp_path):
     assert "is not a folder" in error(tmp_path / "absent", hr)
     broken = save(tmp_path / "broken", {})
     (broken / "a.png").write_bytes(b"no image")
-    assert "a.png is not readable as an image" in error(broken, hr)
+    assert "a.png is not an image that can be read here" in error(broken, hr)
     twice = save(tmp_path / "twice", {"a.png": GREY, "a.jpg": GREY})
     assert "both a.jpg and a.png" in error(twice, hr)
 
