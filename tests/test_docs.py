@@ -154,6 +154,13 @@ def given_conversion(house: Path) -> dict[str, Any]:
     return {"x": np.zeros((1, 64, 64, 3), np.float32)}
 
 
+def given_data(house: Path) -> dict[str, Any]:
+    """Photographs that a crop of 512 px can be cut from."""
+    for name in ("a.jpg", "b.png"):
+        Image.fromarray(synthetic_photo(520, 540, seed=1)).save(house / "photos" / name)
+    return {}
+
+
 def given_evaluation(house: Path) -> dict[str, Any]:
     return {
         "np": np,
@@ -171,6 +178,7 @@ def given_timestep(house: Path) -> dict[str, Any]:
 # Names that a page's Python takes for granted.
 GIVEN: dict[str, Callable[[Path], dict[str, Any]]] = {
     "conversion.md": given_conversion,
+    "data.md": given_data,
     "evaluation.md": given_evaluation,
     "timestep.md": given_timestep,
 }
