@@ -24,7 +24,9 @@ class Outputs:
     """
 
     def __init__(self, reads: Iterable[str | os.PathLike[str]] = ()):
-        self._real = functools.cache(os.path.realpath)  # of folders: they are few
+        # Looked up once for each folder: a file costs no question to the file system.
+        self._real = functools.cache(lambda folder: os.path.realpath(folder or os.curdir))
+        self._links = functools.cache(_links_in)
         self._reads = {place.casefold(): place for path in reads for place in self._places(path)}
         self._claimed: dict[str, Path] = {}
         self._numbers: dict[str, int] = {}
@@ -69,24 +71,33 @@ class Outputs:
                 return path
 
     def _is_read(self, path: Path) -> bool:
-        for place in self._places(path):
+        for place in self._places(path) if self._reads else ():
             read = self._reads.get(place.casefold())
             if read is not None and (read == place or _is_one_file(read, place)):
                 return True
         return False
 
     def _are_one(self, path: Path, other: str | os.PathLike[str]) -> bool:
-        return not self._places(path).isdisjoint(self._places(other)) or _is_one_file(path, other)
+        return not set(self._places(path)).isdisjoint(self._places(other)) or _is_one_file(
+            path, other
+        )
 
     def _key(self, path: Path) -> str:
-        folder, name = os.path.split(os.path.abspath(path))
-        return os.path.join(self._real(folder), name).casefold()
+        return self._places(path)[0].casefold()
 
-    def _places(self, path: str | os.PathLike[str]) -> set[str]:
+    def _places(self, path: str | os.PathLike[str]) -> list[str]:
         """Where a path is and, if it is a link, where it leads: both files must stay."""
-        folder, name = os.path.split(os.path.abspath(path))
-        here = os.path.join(self._real(folder), name)
-        return {here, os.path.realpath(here)} if os.path.islink(here) else {here}
+        folder, slash, name = os.fspath(path).rpartition(os.sep)
+        folder = self._real(folder or slash)
+        here = f"{folder.rstrip(os.sep)}{os.sep}{name}"
+        return [here, os.path.realpath(here)] if name in self._links(folder) else [here]
+
+
+def _links_in(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(entry.name for entry in os.scandir(folder) if entry.is_symlink())
+    except OSError:  # the folder is still to be made
+        return frozenset()
 
 
 def within(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
