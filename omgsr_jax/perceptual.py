@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -42,16 +43,18 @@ class Network(NamedTuple):
     takes_remat: bool = False
     # The weights of a distance are small, and stay in fp32 whatever the networks compute in.
     weighs: bool = False
+    # How the published code gives it images: other values of its config.
+    published: Mapping[str, Any] = MappingProxyType({})
 
 
 # A new network is a file in models/, a row here and one in conversion/perceptual.py.
 NETWORKS: dict[str, Network] = {
     "vgg": Network(VGG, VGGConfig),
-    "lpips_vgg": Network(LPIPSHeads, LPIPSConfig, weighs=True),
+    "lpips_vgg": Network(LPIPSHeads, LPIPSConfig, weighs=True, published={"unit_range": True}),
     "alexnet": Network(AlexNet, AlexNetConfig),
     "lpips_alex": Network(LPIPSHeads, LPIPSConfig, weighs=True),
     "dists": Network(DISTSWeights, DISTSConfig, weighs=True),
-    "dinov2": Network(DINOv2, DINOv2Config, takes_remat=True),
+    "dinov2": Network(DINOv2, DINOv2Config, takes_remat=True, published={"mean": CLIP_MEAN}),
     "dinov3_convnext": Network(DINOv3ConvNeXt, DINOv3ConvNeXtConfig, takes_remat=True),
 }
 # What is looked through and has no weights of its own on disk: it comes with the generator's VAE.
@@ -146,12 +149,8 @@ def configs(directory: str | Path, parts: Collection[str]) -> dict[str, Any]:
 def as_published(configs: Mapping[str, Any]) -> dict[str, Any]:
     """The same networks, given images as the published code gives them: DINOv2's are normalised
     with CLIP's mean, and LPIPS' are in [0, 1]."""
-    changes: dict[str, dict[str, Any]] = {
-        "dinov2": {"mean": CLIP_MEAN},
-        "lpips_vgg": {"unit_range": True},
-    }
     return {
-        name: dataclasses.replace(config, **changes.get(name, {}))
+        name: dataclasses.replace(config, **NETWORKS[name].published)
         for name, config in configs.items()
     }
 

@@ -101,7 +101,7 @@ def _train(args: argparse.Namespace) -> int:
         convert(str(base), model_folder)
         random_checkpoints.write_perceptual(source, preset, seed=args.seed)
         convert_perceptual(source, perceptual)
-        for losses, quirks in itertools.product(("own", "paper"), ("none", "published")):
+        for losses, quirks in itertools.product(("own", "paper"), (None, "published")):
             networks = (source, str(perceptual)) if losses == "paper" else (None, "")
             config = small_training_config(
                 str(model_folder), quirks=quirks, perceptual=networks[1], steps=args.steps

@@ -16,11 +16,10 @@ import pytest
 from PIL import Image
 
 import omgsr_jax
-from conversion.convert import convert
 from omgsr_jax import assets, cli
 from tests.data.photos import synthetic_photo
 from tests.documented import PAGES, ROOT, Block, blocks, commands, inline_commands
-from tests.parse_scripts import Parsed, stop_after_parsing
+from tests.parse_scripts import ParsedError, stop_after_parsing
 from tests.stand_in import write_stand_in
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -37,8 +36,8 @@ COMMANDS = [
 # Programs that are not ours; their options are not checked.
 FOREIGN = {".", "cd", "export", "gcloud", "git", "mkdocs", "mypy", "pre-commit", "ruff"}
 
-# Modules that docs/design.md need not name. The command line's three become the folder cli/.
-UNNAMED = {"__init__.py", "arguments.py", "cli.py", "cli_info.py"}
+# Modules that docs/design.md need not name.
+UNNAMED = {"__init__.py"}
 
 
 # What is written
@@ -57,7 +56,7 @@ def test_a_command_line_of_omgsr_is_accepted_by_its_parser(monkeypatch, capsys):
             continue
         try:
             cli.main(argv)
-        except Parsed:
+        except ParsedError:
             continue
         except SystemExit:
             pytest.fail(f"{where}\n{capsys.readouterr().err}")
@@ -114,13 +113,6 @@ def test_the_design_names_every_folder_and_module():
 
 
 # What is run
-
-
-@pytest.fixture(scope="session")
-def model_64(tiny_base, tiny_adapter, tmp_path_factory):
-    out = tmp_path_factory.mktemp("docs") / "model"
-    convert(str(tiny_base), out, adapter=str(tiny_adapter), process_size=64)
-    return out
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from omgsr_jax import files
 from omgsr_jax.data import degrade_folder, list_images, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation import restoring
-from omgsr_jax.inference.files import Job, plan
 from omgsr_jax.inference.folder import upscale_files
+from omgsr_jax.inference.jobs import Job, plan
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 

@@ -70,7 +70,7 @@ def test_bf16_images_are_near_fp32_ones(tiny_model):
 
 
 def test_train_steps_are_the_cpus(tiny_model):
-    config = small_training_config(str(tiny_model), quirks="none")
+    config = small_training_config(str(tiny_model), quirks=None)
     batch = {name: images(seed, 2, 32, 32, 3) for seed, name in enumerate(("lr", "hr"))}
     found = []
     for platform in ("gpu", "cpu"):

@@ -183,7 +183,7 @@ def _prepare(case: TrainingCase, folder: Path) -> None:
 def _config(case: TrainingCase, folder: Path) -> TrainConfig:
     preset = random_checkpoints.PRESETS[case.preset]
     perceptual = str(folder / "perceptual") if case.paper_losses else ""
-    config = small_training_config(str(folder / "model"), quirks="none", perceptual=perceptual)
+    config = small_training_config(str(folder / "model"), quirks=None, perceptual=perceptual)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(

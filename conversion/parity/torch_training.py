@@ -193,11 +193,11 @@ class TorchTraining:
             decoded = self.vae.decode(z_p / self.vae.config.scaling_factor).sample.float()
         return decoded.clamp(-1, 1)
 
-    def _judged(self, x: Any, drawn: Augmentation, label: float) -> Any:
+    def _judged(self, x: Any, sampled: Augmentation, label: float) -> Any:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         with self._autocast(published=True):
-            levels = [logits.float() for logits in self.judges.logits(_augmented(x, drawn))]
+            levels = [logits.float() for logits in self.judges.logits(_augmented(x, sampled))]
         loss: Any = 0
         for logits in levels:
             target = logits.new_full((), label).expand_as(logits)
@@ -212,12 +212,12 @@ class TorchTraining:
         self.optimizers[name].zero_grad()
 
 
-def _augmented(x: Any, drawn: Augmentation) -> Any:
+def _augmented(x: Any, sampled: Augmentation) -> Any:
     """DiffAugment: colour, translation by indexing, cut-out."""
     import torch
 
     brightness, saturation, contrast = (
-        torch.from_numpy(np.array(value)).to(x).view(-1, 1, 1, 1) for value in drawn[:3]
+        torch.from_numpy(np.array(value)).to(x).view(-1, 1, 1, 1) for value in sampled[:3]
     )
     x = x + brightness
     grey = x.mean(1, keepdim=True)
@@ -227,7 +227,7 @@ def _augmented(x: Any, drawn: Augmentation) -> Any:
     _, _, h, w = x.shape
     rows, columns = (torch.arange(n, device=x.device) for n in (h, w))
     images = []
-    for image, shift, hole in zip(x, np.array(drawn.shift), np.array(drawn.hole), strict=True):
+    for image, shift, hole in zip(x, np.array(sampled.shift), np.array(sampled.hole), strict=True):
         down, right = (int(n) for n in shift)
         inside = ((rows - down >= 0) & (rows - down < h))[:, None] & (
             (columns - right >= 0) & (columns - right < w)

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..errors import InputError
 from .info import print_info
+from .values import not_negative, positive
 
 SUMMARY = "PyTorch weights to a converted model"
 
@@ -19,9 +20,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--adapter", help="folder with the published adapter sub-folders")
     parser.add_argument("--out", required=True, help="the folder to write; must not exist")
     parser.add_argument("--prompt", help="default: that of the base's published recipe")
-    parser.add_argument("--mid-timestep", type=int, help="default: that of the recipe")
+    parser.add_argument("--mid-timestep", type=not_negative, help="default: that of the recipe")
     parser.add_argument(
-        "--process-size", type=int, metavar="PX", help="default: that of the recipe"
+        "--process-size", type=positive, metavar="PX", help="default: that of the recipe"
     )
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="of the stored base (default: as it is)"

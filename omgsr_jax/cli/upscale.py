@@ -10,8 +10,9 @@ from types import FrameType
 
 from .. import assets
 from ..inference.formats import suffix_of_format
-from ..inference.options import COLORS, INFERENCE_PRECISIONS, QUIRKS, Options
+from ..inference.options import COLORS, INFERENCE_PRECISIONS, Options
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
+from ..quirks import QUIRKS
 from .progress import Progress
 from .values import MODEL, positive, tile, width_height
 
@@ -89,9 +90,9 @@ def check(args: Namespace) -> None:
 
 def run(args: Namespace) -> int:
     """Upscales; returns 1 if some inputs failed."""
-    from ..inference import files
+    from ..inference.jobs import plan
 
-    jobs = files.plan(
+    jobs = plan(
         args.inputs,
         args.out,
         recursive=args.recursive,

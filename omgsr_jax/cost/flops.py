@@ -17,6 +17,7 @@ from flax import nnx
 from ..generator import OMGSR
 from ..losses.chunks import chunks
 from ..losses.total import LOSSES, Look
+from ..perceptual import OWN
 from ..training.blueprint import Blueprint
 
 _KERNEL_TOKENS = 1024  # from here on TPUs compute attention in a kernel, which XLA does not count
@@ -93,7 +94,8 @@ def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
 
     for loss in config.losses.active:
         if look := LOSSES[loss].look:
-            network = blueprint.networks.get(look.network, blueprint.vae.encoder)
+            own = {name: of(blueprint.vae) for name, of in OWN.items()}
+            network = (blueprint.networks | own)[look.network]
             looks, seen = _seen(look, image)
             one = forward(network, _features, seen)
             repeated = int(getattr(network, "remat", False))

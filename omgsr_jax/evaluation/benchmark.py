@@ -13,7 +13,7 @@ from . import external, fid
 from .errors import PairError, UnavailableError
 from .metrics import BY_KEY, Settings, choose, prepare
 from .pairs import Pair, PairedFiles, find_pairs, in_batches
-from .papers import IMAGES
+from .papers import require_benchmark
 from .results import Evaluation, System
 from .writing import write
 
@@ -54,8 +54,8 @@ def run(
     """
     settings = settings or Settings()
     keys = choose(metrics, protocol)
-    if benchmark is not None and benchmark not in IMAGES:
-        raise InputError(f"No benchmark {benchmark!r} in the papers: {', '.join(IMAGES)}.")
+    if benchmark is not None:
+        require_benchmark(benchmark)
     files = {
         name: find_pairs(folder, hr_dir, lr_dir, subset=subset)
         for name, folder in _name_systems(sr_dirs).items()
@@ -130,7 +130,7 @@ def _name_systems(
     sr_dirs: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
 ) -> dict[str, Path]:
     if not isinstance(sr_dirs, str | Path) and not sr_dirs:
-        raise InputError("Give at least one folder of outputs.")
+        raise InputError("give at least one folder of outputs")
     if isinstance(sr_dirs, Mapping):
         return {name: Path(folder) for name, folder in sr_dirs.items()}
     folders = [sr_dirs] if isinstance(sr_dirs, str | Path) else list(sr_dirs)
@@ -139,7 +139,7 @@ def _name_systems(
     if len(set(names)) < len(names):  # a/out and b/out: tell them by their whole paths
         names = [str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise InputError(f"A folder is given twice: {', '.join(names)}.")
+        raise InputError(f"a folder is given twice: {', '.join(names)}")
     return dict(zip(names, paths, strict=True))
 
 
@@ -157,7 +157,7 @@ def _check_protocol(files: Mapping[str, list[PairedFiles]], settings: Settings) 
             problems.append(f"it scores PNG files, {len(kind)} of {name} differ ({kind[0]})")
     if problems:
         raise PairError(
-            "These outputs are not under the papers' protocol:\n  "
+            "these outputs are not under the papers' protocol:\n  "
             + "\n  ".join(problems)
             + "\nLeave the protocol out to score them; the numbers then do not compare."
         )

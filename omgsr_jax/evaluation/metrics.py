@@ -134,10 +134,10 @@ BY_KEY = {metric.key: metric for metric in METRICS}
 def choose(keys: Sequence[str] | None, protocol: str | None) -> list[str]:
     """The asked metrics in the table's order; all without asking, the papers' with the protocol."""
     if protocol not in (None, "papers"):
-        raise InputError(f"There is no protocol {protocol!r}; the one there is is 'papers'.")
+        raise InputError(f"there is no protocol {protocol!r}; the only one is 'papers'")
     unknown = sorted(set(keys or ()) - BY_KEY.keys())
     if unknown:
-        raise InputError(f"Unknown metric(s) {', '.join(unknown)}; there are {', '.join(BY_KEY)}.")
+        raise InputError(f"unknown metrics {', '.join(unknown)}; there are {', '.join(BY_KEY)}")
     if keys is not None:
         return [key for key in BY_KEY if key in keys]
     return [key for key in BY_KEY if protocol is None or key in (*PAPER_KEYS, "grid")]

@@ -37,7 +37,7 @@ class PairedFiles:
     size: tuple[int, int]  # height, width
 
     def read(self) -> Pair:
-        return Pair(self.name, read_image(self.sr), read_image(self.hr))
+        return Pair(self.name, read_opaque(self.sr), read_opaque(self.hr))
 
 
 def find_pairs(
@@ -48,14 +48,14 @@ def find_pairs(
     subset: bool = False,
 ) -> list[PairedFiles]:
     """Match files by name without suffix. `subset` allows references that have no output."""
-    sr, hr = list_images(sr_dir), list_images(hr_dir)
-    lr = list_images(lr_dir) if lr_dir is not None else None
+    sr, hr = images_by_name(sr_dir), images_by_name(hr_dir)
+    lr = images_by_name(lr_dir) if lr_dir is not None else None
 
     problems = _missing(f"output(s) in {sr_dir} without a reference in {hr_dir}", sr, hr)
     if not subset:
         absent = _missing(f"reference(s) in {hr_dir} without an output in {sr_dir}", hr, sr)
         if absent and not problems:
-            absent.append("To score only the outputs that are there, pass subset=True (--subset).")
+            absent.append("to score only the outputs that are there, pass subset=True (--subset)")
         problems += absent
     if lr is not None:
         problems += _missing(f"output(s) in {sr_dir} without an input in {lr_dir}", sr, lr)
@@ -71,12 +71,12 @@ def find_pairs(
     problems += _some("pair(s) that cannot be compared", bad)
     if problems:
         folders = dict.fromkeys(str(folder) for folder in (sr_dir, hr_dir, lr_dir) if folder)
-        headline = f"The images of {' and '.join(folders)} cannot be paired."
+        headline = f"the images of {' and '.join(folders)} cannot be paired:"
         raise PairError("\n".join([headline, *problems]))
     return sorted(found, key=lambda pair: pair.size)  # one size after another: one program each
 
 
-def list_images(folder: str | Path) -> dict[str, Path]:
+def images_by_name(folder: str | Path) -> dict[str, Path]:
     """Name without suffix -> file, for the images directly in `folder`."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -94,7 +94,7 @@ def list_images(folder: str | Path) -> dict[str, Path]:
     return found
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_opaque(path: Path) -> np.ndarray:
     """uint8 RGB `h w 3`, turned the way its EXIF orientation says."""
     try:
         with files.open_image(path) as image:

@@ -24,12 +24,16 @@ class PaperRow:
     source: str
 
 
-def paper_rows(benchmark: str) -> list[PaperRow]:
-    """The rows of one benchmark: RealSR, DRealSR or DIV2K-Val."""
+def require_benchmark(benchmark: str) -> None:
     if benchmark not in IMAGES:
         raise InputError(
-            f"The papers have no benchmark {benchmark!r}; they have {', '.join(IMAGES)}."
+            f"there is no benchmark {benchmark!r} in the papers; there are {', '.join(IMAGES)}"
         )
+
+
+def paper_rows(benchmark: str) -> list[PaperRow]:
+    """The rows of one benchmark: RealSR, DRealSR or DIV2K-Val."""
+    require_benchmark(benchmark)
     text = files(__package__).joinpath("papers.csv").read_text()
     return [_row(row) for row in csv.DictReader(text.splitlines()) if row["benchmark"] == benchmark]
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .metrics import BY_KEY, Metric
-from .pairs import PairedFiles, read_image
+from .pairs import PairedFiles, read_opaque
 from .plots import distribution
 from .results import Evaluation
 
@@ -141,19 +141,19 @@ def _crops(evaluation: Evaluation, name: str) -> dict[str, Any] | None:
     pairs: list[PairedFiles] = [pair for pair in found if pair is not None]
     if len(pairs) < len(found):
         return None
-    hr = read_image(pairs[0].hr)
+    hr = read_opaque(pairs[0].hr)
     top, left, height, width = _detailed_window(hr)
     box = (left, top, left + width, top + height)
     lr = None
     if pairs[0].lr is not None:
-        small = Image.fromarray(read_image(pairs[0].lr))
+        small = Image.fromarray(read_opaque(pairs[0].lr))
         scale = small.height / hr.shape[0]
         # A box of fractional pixels, enlarged by repetition: what the model was given.
         part = tuple(edge * scale for edge in box)
         lr = _uri(small.resize((width, height), Image.Resampling.NEAREST, box=part))
     return {
         "lr": lr,
-        "sr": [_uri(Image.fromarray(read_image(pair.sr)).crop(box)) for pair in pairs],
+        "sr": [_uri(Image.fromarray(read_opaque(pair.sr)).crop(box)) for pair in pairs],
         "hr": _uri(Image.fromarray(hr).crop(box)),
         "window": f"{width}x{height} at x {left}, y {top}",
     }

@@ -6,11 +6,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import Outputs
 from ..inference import folder
-from ..inference.files import Job
+from ..inference.jobs import Job
 from ..inference.options import Options
 from ..inference.sizes import Enlargement
 from ..inference.upscaler import load
-from .pairs import find_pairs, list_images, size_of
+from .pairs import find_pairs, images_by_name, size_of
 
 Progress = Callable[[str, int, int], None]  # model, images done, images in all
 
@@ -31,7 +31,7 @@ def restore_inputs(
     """
     out = Path(out)
     files = find_pairs(hr_dir, hr_dir, lr_dir)
-    read = [path for folder in (lr_dir, hr_dir, *reads) for path in list_images(folder).values()]
+    read = [path for folder in (lr_dir, hr_dir, *reads) for path in images_by_name(folder).values()]
     outputs = Outputs(read)
     by_scale: dict[float, list[Job]] = {}
     for file in files:

@@ -11,7 +11,7 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-CHUNK = 1_000_000  # indices drawn at once: bounds memory for any number of images
+CHUNK = 1_000_000  # indices sampled at once: bounds memory for any number of images
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 Begin with upscaler.py: `load` and `Upscaler`.
 
 prepare.py                       a converted model made ready: adapters merged, weights cast
-folder.py                        many files, each done or failed by itself
+layout.py                        where its weights lie, when one device is too small
+options.py, formats.py           what may be asked for, known without JAX
+published.py                     what the published scripts do that is not correct
+jobs.py, folder.py               which files, and many of them, each done or failed by itself
 images.py, deep_files.py         image files with all that they hold
 pictures.py, colour.py, labels.py    a picture in memory, its colours, pictures side by side
 sizes.py, tiling.py              how large, and where tiles lie

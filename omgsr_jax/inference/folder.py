@@ -15,7 +15,7 @@ import jax
 from .. import files
 from ..errors import InputError
 from . import images, labels
-from .files import Job
+from .jobs import Job
 from .options import Options
 from .pictures import Picture
 from .sizes import Size

@@ -1,16 +1,12 @@
 """How to upscale, and what can be asked for. Imports no JAX: the command line checks with it."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..errors import InputError
 from .sizes import Enlargement
 
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
-# Whose incorrect behaviour a model reproduces: see published.py. Chosen when it is loaded.
-Quirks = Literal["published"] | None
-QUIRKS = ("published",)
 _LEAST_TILE = 16  # in pixels of the latents
 
 
@@ -45,11 +41,6 @@ def require_precision(precision: str) -> None:
         raise InputError(
             f"precision must be one of {', '.join(INFERENCE_PRECISIONS)}, not {precision!r}"
         )
-
-
-def require_quirks(quirks: str | None) -> None:
-    if quirks is not None and quirks not in QUIRKS:
-        raise InputError(f'quirks must be "published" or None, not {quirks!r}')
 
 
 def require_tile(tile: str | int, multiple: int = 1) -> None:

@@ -19,9 +19,10 @@ from PIL import Image
 from .. import assets, converted
 from ..errors import InputError
 from ..generator import OMGSR
+from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
 from .engine import Engine, TilePolicy, Work
-from .options import Options, Quirks, require_color, require_precision, require_quirks, require_tile
+from .options import Options, require_color, require_precision, require_tile
 from .pictures import Picture, resize
 from .prepare import for_inference
 from .programs import Notify, Programs

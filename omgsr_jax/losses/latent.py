@@ -1,4 +1,4 @@
-"""The loss that draws the LQ latents to where the pre-trained backbone expects noisy latents."""
+"""The loss that moves the LQ latents to where the pre-trained backbone expects noisy latents."""
 
 import jax.numpy as jnp
 from jax import Array, lax

@@ -33,7 +33,7 @@ def texture(x_p: Array, x_h: Array, key: Array) -> Array:
     wall like the edges of the house: so the second compares how strong waves w of any frequency are
     around each place. Neither sees whether every fourth pixel is unlike the next, as a decoder that
     works on a coarser lattice makes them: so the third compares how strong steps from pixel to
-    pixel are at each place l of a lattice, in units of their mean. Directions and waves are drawn
+    pixel are at each place l of a lattice, in units of their mean. Directions and waves are sampled
     anew with each key.
 
     Args:

@@ -3,7 +3,7 @@
 Three criteria have been published (docs/timestep.md compares them). Each is a mean over images and
 over the noise eps of a function of z_H = E(x_H), z_L = E(x_L) and z_t = a z_H + b eps. As eps is
 independent of the images and E[eps^2] = 1, every such mean follows from three numbers of an image:
-the search draws no noise, and after encoding, 1000 timesteps cost next to nothing.
+the search samples no noise, and after encoding, 1000 timesteps cost next to nothing.
 """
 
 import json

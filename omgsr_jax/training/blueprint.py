@@ -38,7 +38,7 @@ from .config import ModelConfig, TrainConfig
 Weights = dict[str, Array]
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
-_NETWORKS = "networks."
+NETWORKS = "networks."
 _HEADS = "heads."
 _OWN_ENCODER = "vae_encoder"
 
@@ -114,7 +114,7 @@ class Blueprint:
             if not _is_adapter(leaf)
         }
         looked_through = {
-            f"{_NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
+            f"{NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
                 leaf.shape, perceptual.dtype_of(part, precision)
             )
             for part, network in self.networks.items()
@@ -126,7 +126,7 @@ class Blueprint:
         """What the losses look through."""
         found = Networks()
         for part, network in self.networks.items():
-            found[part] = fill(network, below(f"{_NETWORKS}{part}.", frozen))
+            found[part] = fill(network, below(f"{NETWORKS}{part}.", frozen))
         if _OWN_ENCODER in self.config.losses.networks:
             found[_OWN_ENCODER] = fill(self.vae.encoder, below("vae.encoder.", frozen))
         return found
@@ -136,7 +136,7 @@ class Blueprint:
     ) -> DiscriminatorParts:
         assert self.discriminator is not None
         part = self.config.discriminator.backbone
-        prefix = "vae.encoder." if part == _OWN_ENCODER else f"{_NETWORKS}{part}."
+        prefix = "vae.encoder." if part == _OWN_ENCODER else f"{NETWORKS}{part}."
         backbone = {f"backbone.{k}": v for k, v in below(prefix, frozen).items()}
         return take_apart(fill(self.discriminator, backbone | heads | spectral))
 

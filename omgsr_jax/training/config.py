@@ -13,7 +13,8 @@ from ..errors import InputError
 from ..losses import texture
 from ..losses.total import LossWeights
 from ..perceptual import BACKBONES
-from ..weights import Rule
+from ..quirks import require_quirks
+from ..weights import PRECISIONS, Rule
 
 # Linear and convolution kernels both end in (in, out), so one rule fits them.
 DEFAULT_RULES: tuple[Rule, ...] = (
@@ -95,8 +96,8 @@ class RunConfig:
 class TrainConfig:
     name: str = "unnamed"
     seed: int = 0
-    # or published: what is built differs (blueprint.py), and nothing else asks for it.
-    quirks: str = "none"
+    # "published": what is built differs (blueprint.py), and nothing else asks for it.
+    quirks: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -108,8 +109,8 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        _one_of("quirks", self.quirks, ("none", "published"))
-        _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
+        require_quirks(self.quirks)
+        _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
         _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
         counts = {

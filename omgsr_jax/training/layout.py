@@ -15,12 +15,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
 from ..models.layers import Module
+from ..models.ops.attention import BATCH_AXES
 from ..models.stack import EACH, Stack
 from ..weights import Rule, specs_by_name, weight_name
 from .config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

@@ -30,7 +30,7 @@ class Run:
         state, frozen = run.start(), run.frozen()
         state, metrics = run.step(state, frozen, batch)
 
-    Nothing is read or allocated until it is asked for.
+    No weight is read or allocated until it is asked for.
     """
 
     blueprint: Blueprint

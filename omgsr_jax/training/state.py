@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..models import stack
 from ..storage import PARAMS, restore
 from ..weights import variables
-from .blueprint import Blueprint, Shapes, Weights
+from .blueprint import NETWORKS, Blueprint, Shapes, Weights
 from .config import OptimizerConfig, TrainConfig
 from .layout import Layout
 
@@ -93,7 +93,7 @@ def load_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
         return _random_frozen(blueprint, layout)
     names = set(converted.stored_shapes(config.model.path)) - set(blueprint.adapters)
     params = _read(config.model.path, names, layout)
-    return _cast(params, layout) | _load_networks(config, layout)
+    return _cast(params, layout) | _load_networks(blueprint, layout)
 
 
 def _load_adapters(blueprint: Blueprint, layout: Layout) -> Weights:
@@ -109,18 +109,18 @@ def _read(path: str, names: set[str], layout: Layout) -> Weights:
     return restore(epath.Path(path) / PARAMS, names, sharding.__getitem__, part=True)
 
 
-def _load_networks(config: TrainConfig, layout: Layout) -> Weights:
-    parts = sorted({name.split(".")[1] for name in layout.frozen if name.startswith("networks.")})
+def _load_networks(blueprint: Blueprint, layout: Layout) -> Weights:
+    parts, model = sorted(blueprint.networks), blueprint.config.model
     if not parts:
         return {}
     networks = perceptual.read(
-        config.model.perceptual,
+        model.perceptual,
         parts,
-        precision=config.model.precision,
-        sharding=lambda name: layout.frozen_sharding[f"networks.{name}"],
+        precision=model.precision,
+        sharding=lambda name: layout.frozen_sharding[f"{NETWORKS}{name}"],
     )
     return {
-        f"networks.{part}.{name}": leaf[...]
+        f"{NETWORKS}{part}.{name}": leaf[...]
         for part in parts
         for name, leaf in variables(getattr(networks, part)).items()
     }

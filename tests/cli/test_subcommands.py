@@ -138,7 +138,7 @@ def test_eval_says_what_is_wrong_with_the_folders(scored, tmp_path, capsys):
         ([scored["good"]], "1 reference(s) in"),
         ([tmp_path / "nowhere"], "nowhere is not a folder"),
         ([scored["bad"], "--protocol", "papers"], "it scores 512x512, 3 of bad differ"),
-        ([scored["bad"], "--metrics", "pnsr"], "Unknown metric(s) pnsr"),
+        ([scored["bad"], "--metrics", "pnsr"], "unknown metrics pnsr"),
         ([scored["bad"], "--inception", tmp_path / "gone.pth"], "there is no file"),
     ):
         assert omgsr("eval", "--hr", scored["hr"], "--sr", *argv) == 1

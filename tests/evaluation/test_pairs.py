@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from omgsr_jax.evaluation import PairError
-from omgsr_jax.evaluation.pairs import Pair, find_pairs, in_batches, read_image
+from omgsr_jax.evaluation.pairs import Pair, find_pairs, in_batches, read_opaque
 from tests.evaluation.images import save
 
 GREY = np.full((24, 32, 3), 99, np.uint8)
@@ -107,16 +107,16 @@ def test_images_are_read_upright_opaque_and_as_rgb(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     Image.fromarray(GREY).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (32, 24, 3)
+    assert read_opaque(tmp_path / "turned.jpg").shape == (32, 24, 3)
     Image.fromarray(GREY[..., 0]).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), GREY)
+    np.testing.assert_array_equal(read_opaque(tmp_path / "grey.png"), GREY)
     clear = np.dstack([GREY, np.full((24, 32), 255, np.uint8)])
     Image.fromarray(clear).save(tmp_path / "opaque.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "opaque.png"), GREY)
+    np.testing.assert_array_equal(read_opaque(tmp_path / "opaque.png"), GREY)
     clear[0, 0, 3] = 0
     Image.fromarray(clear).save(tmp_path / "clear.png")
     with pytest.raises(PairError, match="transparent"):
-        read_image(tmp_path / "clear.png")
+        read_opaque(tmp_path / "clear.png")
 
 
 def test_batches_hold_one_size_and_are_drawn_as_they_are_used():

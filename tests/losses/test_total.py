@@ -10,7 +10,7 @@ from omgsr_jax import perceptual
 from omgsr_jax.cost.flops import step_flops
 from omgsr_jax.losses.total import LOSSES, Loss, LossWeights, Networks, Restoration, total
 from omgsr_jax.process import DDPM
-from omgsr_jax.training import blueprint
+from omgsr_jax.training.blueprint import Blueprint
 from tests.training.runs import smallest
 
 
@@ -46,7 +46,7 @@ def test_flops_are_counted_as_the_rows_say(monkeypatch):
 
     def counted(name):
         config = smallest(losses={"features": 0, "gan": 0, name: 1}, data={"resolution": 448})
-        return step_flops(blueprint.draw(config)).total
+        return step_flops(Blueprint.of(config)).total
 
     base = counted("ldr")
     windows = counted("oc_dists") - base

@@ -8,7 +8,7 @@ from omgsr_jax.converted import ModelCard
 from omgsr_jax.losses import adversarial
 from omgsr_jax.models.features import CLIP_MEAN
 from omgsr_jax.models.flux import Flux
-from omgsr_jax.training import blueprint
+from omgsr_jax.training.blueprint import Blueprint
 from omgsr_jax.training.state import learning_rate
 from tests.training.runs import smallest
 
@@ -28,18 +28,18 @@ def told(monkeypatch):
 
 def draw(quirks, **changes):
     model = {"architecture": "smallest-flux", "mid_timestep": 244}
-    return blueprint.draw(smallest(model=model, quirks=quirks, **changes))
+    return Blueprint.of(smallest(model=model, quirks=quirks, **changes))
 
 
 def test_omgsr_f_trains_with_the_time_that_the_published_code_tells(told):
-    assert told(draw("none")) == pytest.approx(505.11, abs=0.01)
+    assert told(draw(None)) == pytest.approx(505.11, abs=0.01)
     assert told(draw("published")) == 504.0
 
 
 def test_the_trained_models_description_is_the_same():
     plain, published = (
         ModelCard(draw(quirks).generator_config, 64, prompt="").to_json()
-        for quirks in ("none", "published")
+        for quirks in (None, "published")
     )
     assert plain == published
     assert "rounded_time" not in plain["generator"]["process"]
@@ -56,7 +56,7 @@ def test_losses_and_schedule_are_the_published_ones():
     }
     plain, published = (
         draw(quirks, losses=losses, discriminator=judge, optimizer={"warmup": 9})
-        for quirks in ("none", "published")
+        for quirks in (None, "published")
     )
     assert not plain.networks["lpips_vgg"].unit_range
     assert published.networks["lpips_vgg"].unit_range

@@ -1,6 +1,5 @@
-"""How a layer is computed where: attention, convolutions, norms, resizing.
+"""How layers are computed on each platform. Everything that asks for a platform is here.
 
-Everything that asks for a platform is here. One function an operation chooses what is faster
-where: attention.py, convolution.py, group_norm.py, product.py, resize.py. The other files are the
-ways that they choose from. Begin with attention.py.
+Each operation has one function that chooses the fastest way: attention.py, convolution.py,
+group_norm.py, product.py, resize.py. The other files hold these ways. Begin with attention.py.
 """

@@ -27,7 +27,7 @@ Backend = Callable[[Array, Array, Array], Array]
 
 _WHOLE_LOGITS_BYTES = 2**30
 _SPLASH_MIN_TOKENS = 1024
-_BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
 
 
@@ -98,7 +98,7 @@ def splash(q: Array, k: Array, v: Array) -> Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         raise RefusedError("splash attention must know how its operands are sharded")
-    batch = tuple(axis for axis in _BATCH_AXES if axis in mesh.axis_names)
+    batch = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     if q.shape[0] % prod(mesh.shape[axis] for axis in batch):
         batch = ()
     heads = mesh.shape.get(_HEAD_AXIS, 1)

@@ -81,12 +81,12 @@ def _part(weights: Weights, prefix: str) -> Weights:
     return {name: array for name, array in weights.items() if name.startswith(prefix)}
 
 
-def _reconstruction(config: PretrainConfig, fill: Callable[[Weights], VAE], psnr: Metric) -> Any:
+def _reconstruction(config: PretrainConfig, rebuild: Callable[[Weights], VAE], psnr: Metric) -> Any:
     if not config.validation.sources:
         return None
     images = fixed_images(config)
     restore = jax.jit(
-        lambda weights, x: (lambda vae: vae.decode(vae.encode(x).mode()))(fill(weights))
+        lambda weights, x: (lambda vae: vae.decode(vae.encode(x).mode()))(rebuild(weights))
     )
 
     def validate(state: PretrainState) -> tuple[dict[str, float], dict[str, np.ndarray]]:
