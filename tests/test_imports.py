@@ -65,6 +65,7 @@ FORMATS = {
     "prompts": ({"models", "weights"}, {"flax", "jax"}),  # runs the text encoders
     "inception": ({"models", "weights"}, {"flax"}),  # returns the network
     "perceptual": ({"configs", "perceptual", "storage"}, {"flax"}),
+    "perceptual_files": ({"configs"}, set()),
     "convert": ({"configs", "weights", "generator", "storage", "converted"}, {"flax"}),
 }
 # Imported where they are needed, and missing where the extra is not installed.

@@ -7,15 +7,17 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 from etils import epath
 from PIL import Image
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _QUIET_SECONDS = 2.0
 
@@ -38,7 +40,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where no folder could be made, there is nothing to remove
+            partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -51,7 +54,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_image(path: str | os.PathLike[str], image: np.ndarray, **options: Any) -> None:
+def write_image(path: str | os.PathLike[str], image: "np.ndarray", **options: Any) -> None:
     """Writes h w 3 or h w, uint8, in the format of the path's suffix; `options` are Pillow's."""
     suffix = Path(path).suffix.lower()
     kind = Image.registered_extensions().get(suffix)

@@ -2,7 +2,7 @@
 
 Begin with layers.py and blocks.py, then vae.py and unet.py, which is OMGSR-S.
 
-ops/                       how a thing is computed where; all that asks for a platform
+ops/                       how a thing is computed where
 layers.py, blocks.py       what networks are made of
 embeddings.py, stack.py    numbers as vectors; equal blocks with stacked weights
 sampling.py                sampled randomness, by a key

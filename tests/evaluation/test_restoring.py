@@ -45,7 +45,7 @@ def test_an_input_that_cannot_be_restored_ends_the_evaluation(
     out = tmp_path / "report"
     argv = ["eval", "--model", tiny_model, "--lr", lr, "--hr", hr, "--out", out]
     assert cli.main([*map(str, argv), "--metrics", "psnr"]) == 1
-    assert f"{lr}/1.png is not readable as an image" in capsys.readouterr().err
+    assert f"{lr}/1.png is damaged: image file is truncated" in capsys.readouterr().err
     assert not (out / "summary.json").exists()
 
 
