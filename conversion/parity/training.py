@@ -31,7 +31,7 @@ from .torch_training import TorchTraining
 
 
 def small_training_config(
-    model: str, *, quirks: str, perceptual: str = "", steps: int = 20
+    model: str, *, quirks: str | None, perceptual: str = "", steps: int = 20
 ) -> TrainConfig:
     """A run on small images, with the paper's losses through converted `perceptual` networks.
 
