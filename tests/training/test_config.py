@@ -66,8 +66,8 @@ def test_arguments_are_the_ablations():
         ({"data": {"batch_size": 2.5}}, "2.5, expected int"),
         ({"data": {"sources": "photos"}}, "'photos', expected tuple"),
         ({"seed": True}, "True, expected int"),
-        ({"quirks": "some"}, "'none', 'published'"),
-        ({"model": {"precision": "fp16"}}, "'bf16', 'fp32'"),
+        ({"quirks": "some"}, 'quirks must be "published" or None'),
+        ({"model": {"precision": "fp16"}}, "'fp32', 'bf16'"),
         ({"run": {"steps": 0}}, "1 or more"),
     ],
 )
