@@ -39,16 +39,21 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"the mesh {vars(config)} does not fit {len(devices)} devices: the axes' sizes must "
             "multiply to their number, and at most one may be -1, which takes what is left"
         )
+    return _laid_over(sizes, devices)
+
+
+def data_mesh() -> Mesh:
+    """A mesh of all devices, over which nothing but batches is divided."""
+    devices = jax.devices()
+    return _laid_over(dict.fromkeys(AXES, 1) | {"data": len(devices)}, devices)
+
+
+def _laid_over(sizes: Mapping[str, int], devices: Sequence[Any]) -> Mesh:
     shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
     try:
         return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
     except NotImplementedError as error:  # on a TPU's torus an axis takes whole sides
         raise InputError(f"the mesh {sizes} cannot be laid over these devices: {error}") from error
-
-
-def data_mesh() -> Mesh:
-    """A mesh of all devices, over which nothing but batches is divided."""
-    return make_mesh(MeshConfig())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
