@@ -1,0 +1,4 @@
+"""Hostile input: files, models, command lines and checkpoints, each with the answer that is due.
+
+judge.py      what every case is held to
+"""
