@@ -22,7 +22,7 @@ from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
 from .engine import Engine, TilePolicy, Work
-from .options import Options, require_color, require_precision, require_tile
+from .options import Options, require_batch, require_color, require_precision, require_tile
 from .pictures import Picture, resize
 from .prepare import for_inference
 from .programs import Notify, Programs
@@ -284,6 +284,7 @@ def load(
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
     require_precision(precision)
+    require_batch(batch)
     require_quirks(quirks)
     keep_compiled_programs()
     mesh = layout.device_groups(devices, shards)
