@@ -12,7 +12,13 @@ from types import FrameType
 from .. import assets
 from ..errors import InputError
 from ..inference.formats import suffix_of_format
-from ..inference.options import COLORS, INFERENCE_PRECISIONS, Options, require_batch
+from ..inference.options import (
+    COLORS,
+    INFERENCE_PRECISIONS,
+    Options,
+    require_batch,
+    require_whole_scale,
+)
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
 from .progress import Progress
@@ -92,9 +98,7 @@ def check(args: Namespace) -> None:
     options = _options(args)
     require_batch(args.batch)
     if args.quirks:
-        from ..inference.published import require_scale
-
-        require_scale(options.enlargement)
+        require_whole_scale(options.enlargement)
     if args.format is not None:
         suffix_of_format(args.format)
 

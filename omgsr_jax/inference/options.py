@@ -44,6 +44,16 @@ def require_precision(precision: str) -> None:
         )
 
 
+def require_whole_scale(enlargement: Enlargement) -> float:
+    """What the published script can be asked for."""
+    scale = enlargement.scale
+    if scale is None:
+        raise InputError('quirks="published" knows a scale only, no longest_side or size')
+    if scale != int(scale):
+        raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
+    return scale
+
+
 def require_batch(batch: int) -> None:
     if not 1 <= batch <= _LARGEST_BATCH:
         raise InputError(f"batch must be within 1 .. {_LARGEST_BATCH}, not {batch}")
