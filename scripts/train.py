@@ -52,10 +52,8 @@ def main(argv: list[str]) -> int:
 def _train() -> int:
     from omgsr_jax.training import distributed, host_memory
 
-    found = distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     host_memory.keep()
-
-    import jax
 
     from omgsr_jax.cost.flops import utilisation
     from omgsr_jax.training import checkpoints, config, loop
@@ -65,12 +63,8 @@ def _train() -> int:
         raise InputError("--config is missing, such as --config configs/tiny.py")
     wanted = config.from_dict(FLAGS.config.to_dict())
     checkpoints.claim(FLAGS.workdir, wanted.to_dict())
-    print(
-        f"{wanted.name}: process {jax.process_index()} of {jax.process_count()} ({found}), "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        flush=True,
-    )
     run = Run.of(wanted)
+    print(f"{wanted.name}: {distributed.description(run.mesh)}", flush=True)
     task = run.task(_metrics(), utilisation(run.blueprint))
     outcome = loop.train(task, wanted.run, FLAGS.workdir)
     if outcome.finished:
