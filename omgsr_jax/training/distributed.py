@@ -1,9 +1,11 @@
 """Joining the processes of a run: TPU pods, GKE and Slurm say who they are, others are told."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from ..errors import InputError
 
@@ -14,6 +16,7 @@ _CLUSTERS = {
     "MEGASCALE_NUM_SLICES": "TPU slices",
 }
 _TPU_HOSTS = "TPU_WORKER_HOSTNAMES"
+_LONGEST = 4096  # bytes of a message
 
 
 def join(
@@ -44,3 +47,18 @@ def find_cluster(environment: Mapping[str, str]) -> str | None:
             return name
     hosts = [host for host in environment.get(_TPU_HOSTS, "").split(",") if host]
     return "TPU pod" if len(hosts) > 1 else None
+
+
+def first_process_does(work: Callable[[], None]) -> None:
+    """Something that is done once for all processes; its InputError is raised in every one."""
+    problem = b""
+    if jax.process_index() == 0:
+        try:
+            work()
+        except InputError as error:
+            problem = str(error).encode()[:_LONGEST]
+    if jax.process_count() > 1:
+        padded = np.frombuffer(problem.ljust(_LONGEST, b"\0"), np.uint8)
+        problem = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b"\0")
+    if problem:
+        raise InputError(problem.decode(errors="replace"))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.training import checkpoints, log, loop
+from omgsr_jax.training import checkpoints, log, loop, work_directory
+from omgsr_jax.training.config import RunConfig
 from tests.training import toy
 
 _ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ def test_sigterm_saves_and_the_next_start_repeats_the_uninterrupted_run(uninterr
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert toy.run(tmp_path, 45, at=16, do=terminate) == loop.Outcome(17, finished=False)
-    assert checkpoints.Checkpoints(tmp_path, keep=2).latest == 17  # not only every 10 steps
+    assert checkpoints.find(tmp_path, "latest") == 17  # not only every 10 steps
     assert toy.run(tmp_path, 45) == loop.Outcome(45, finished=True)
     assert _losses(tmp_path) == uninterrupted
     assert len(uninterrupted) == 45
@@ -52,7 +53,7 @@ def test_stops_on_nan_with_the_example_and_keeps_the_last_good_checkpoint(uninte
 
     with pytest.raises(loop.NotFiniteError, match=r"step 25 .*loss = nan.*Examples: photo-\d+\."):
         toy.run(tmp_path, 45, at=24, do=spoil)
-    assert checkpoints.Checkpoints(tmp_path, keep=2).latest == 20
+    assert checkpoints.find(tmp_path, "latest") == 20
     toy.run(tmp_path, 45)
     assert _losses(tmp_path) == uninterrupted
 
@@ -71,32 +72,35 @@ def test_keeps_the_latest_and_the_best(tmp_path):
         return {"psnr": scores[int(state.step)]}, {}
 
     toy.run(tmp_path, 50, validate=validate)
-    saved = checkpoints.Checkpoints(tmp_path, keep=2)
-    assert (saved.find("best"), saved.find("latest")) == (20, 50)
+    assert [checkpoints.find(tmp_path, which) for which in ("best", "latest")] == [20, 50]
     assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [20, 40, 50]
     with pytest.raises(InputError, match="there are 20, 40, 50"):
-        saved.find("30")
+        checkpoints.find(tmp_path, "30")
+
+
+def _claim(workdir, config):
+    with work_directory.opened(workdir, config, RunConfig()):
+        pass
 
 
 def test_a_work_directory_belongs_to_one_run(tmp_path):
     config = {"seed": 1, "model": {"encoder_rank": 4}, "run": {"steps": 10}}
-    checkpoints.claim(tmp_path / "run", config)
-    checkpoints.claim(tmp_path / "run", config | {"run": {"steps": 20}})  # longer is fine
+    _claim(tmp_path / "run", config)
+    _claim(tmp_path / "run", config | {"run": {"steps": 20}})  # longer is fine
     with pytest.raises(InputError, match=r"model.encoder_rank is 4 there and 8 here"):
-        checkpoints.claim(tmp_path / "run", config | {"model": {"encoder_rank": 8}})
+        _claim(tmp_path / "run", config | {"model": {"encoder_rank": 8}})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty"):
-        checkpoints.claim(tmp_path / "other", config)
+        _claim(tmp_path / "other", config)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     toy.run(tmp_path, 10)
-    saved = checkpoints.Checkpoints(tmp_path, keep=2)
     task = toy.task()
     other = task.shapes._replace(weights={"kernel": jax.ShapeDtypeStruct((8,), np.float32)})
     with pytest.raises(InputError, match="checkpoint 10 does not hold"):
-        saved.restore_state(10, other, task.shardings)
+        checkpoints.restore_state(tmp_path, 10, other, task.shardings)
 
 
 def _start(*arguments):

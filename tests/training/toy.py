@@ -3,6 +3,7 @@
 python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT]
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omgsr_jax.training import loop
+from omgsr_jax.training import loop, work_directory
 from omgsr_jax.training.config import RunConfig
 
 
@@ -71,9 +72,10 @@ def task(*, at=None, do=None, validate=None, utilisation=None):
     )
 
 
-def run(workdir, steps, **options):
-    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2)
-    return loop.train(task(**options), config, workdir)
+def run(workdir, steps, *, resume="latest", **options):
+    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2, resume=resume)
+    with work_directory.opened(workdir, {"run": dataclasses.asdict(config)}, config) as saved:
+        return loop.train(task(**options), config, saved)
 
 
 def _kill_later(_batch):
