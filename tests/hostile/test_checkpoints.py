@@ -123,7 +123,6 @@ def test_a_checkpoint_that_is_set_aside_replaces_no_other(workdir, capsys):
 
 
 def test_digests_cover_every_file_that_is_restored(run):
-    import json
 
     for step in STEPS:
         checkpoint = run / "checkpoints" / str(step)

@@ -1,9 +1,10 @@
 """A run of the real loop whose step is one line, to stop, kill and resume.
 
-python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT]
+python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT | busy AT]
 """
 
 import dataclasses
+import hashlib
 import os
 import signal
 import sys
@@ -28,9 +29,10 @@ class State(NamedTuple):
 def _step(state, batch):
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), state.step), (64,))
     weight = state.weights["kernel"]
+    others = {name: array for name, array in state.weights.items() if name != "kernel"}
     gradient = weight - batch["x"].mean(0) + 0.1 * noise
     metrics = {"loss": jnp.square(gradient).sum(), "ok": jnp.isfinite(batch["x"]).all(1)}
-    return State(state.step + 1, {"kernel": weight - 0.1 * gradient}), metrics
+    return State(state.step + 1, {**others, "kernel": weight - 0.1 * gradient}), metrics
 
 
 def _example(i):
@@ -45,10 +47,13 @@ def _collate(examples):
     }
 
 
-def task(*, at=None, do=None, validate=None, utilisation=None):
-    """`do(batch)` happens to the batch of step `at`."""
+def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0):
+    """`do(batch)` happens to the batch of step `at`; `ballast` numbers make checkpoints larger."""
     stream = grain.MapDataset.range(4000).shuffle(seed=1).map(_example).to_iter_dataset()
-    state = State(jnp.zeros((), jnp.int32), {"kernel": jnp.ones(64)})
+    weights = {"kernel": jnp.ones(64)}
+    if ballast:  # noise: it cannot be compressed
+        weights["ballast"] = jax.random.normal(jax.random.key(0), ballast)
+    state = State(jnp.zeros((), jnp.int32), weights)
     count = {"steps": 0}
 
     def step(state, batch):
@@ -83,6 +88,12 @@ def _kill_later(_batch):
     _kill()
 
 
+def _be_busy(_batch):
+    """As XLA's compiler is: minutes without a line of Python, in which others may run."""
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
+
+
 def _kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -103,6 +114,6 @@ if __name__ == "__main__":
         checkpoint_managers.CheckpointManager.save = save_and_die
         run(workdir, int(steps))
     elif how:
-        run(workdir, int(steps), at=int(how[1]), do=_kill_later)
+        run(workdir, int(steps), at=int(how[1]), do=_be_busy if how[0] == "busy" else _kill_later)
     else:
         run(workdir, int(steps))
