@@ -1,6 +1,7 @@
 """A run of the real loop whose step is one line, to stop, kill and resume.
 
-python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT | busy AT]
+python -m tests.training.toy WORKDIR STEPS
+    [kill AT | kill-while-writing AT | busy AT | slowly SECONDS]
 """
 
 import dataclasses
@@ -47,8 +48,11 @@ def _collate(examples):
     }
 
 
-def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0):
-    """`do(batch)` happens to the batch of step `at`; `ballast` numbers make checkpoints larger."""
+def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=0):
+    """`do(batch)` happens to the batch of step `at`; `ballast` numbers make checkpoints larger.
+
+    A step takes `pause` seconds more.
+    """
     stream = grain.MapDataset.range(4000).shuffle(seed=1).map(_example).to_iter_dataset()
     weights = {"kernel": jnp.ones(64)}
     if ballast:  # noise: it cannot be compressed
@@ -58,6 +62,7 @@ def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0):
 
     def step(state, batch):
         count["steps"] += 1
+        time.sleep(pause)
         if do is not None and int(state.step) == at:
             batch = do(batch) or batch
         return _step(state, batch)
@@ -113,6 +118,8 @@ if __name__ == "__main__":
 
         checkpoint_managers.CheckpointManager.save = save_and_die
         run(workdir, int(steps))
+    elif how and how[0] == "slowly":
+        run(workdir, int(steps), pause=float(how[1]), ballast=2**18)
     elif how:
         run(workdir, int(steps), at=int(how[1]), do=_be_busy if how[0] == "busy" else _kill_later)
     else:
