@@ -2,9 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ..errors import InputError
@@ -12,6 +14,7 @@ from ..errors import InputError
 # How many processes there are, and on how many hosts; or how many there are on this one.
 _ONE_PER_HOST = (("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"), ("OMPI_COMM_WORLD_LOCAL_SIZE", None))
 _VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
+_LONGEST = 4096  # bytes of a message
 
 
 def join(
@@ -69,3 +72,18 @@ def description(mesh: Mesh) -> str:
         f"mesh {axes or 'of one device'}",
     ]
     return ", ".join(parts)
+
+
+def first_process_does(work: Callable[[], None]) -> None:
+    """Something that is done once for all processes; its InputError is raised in every one."""
+    problem = b""
+    if jax.process_index() == 0:
+        try:
+            work()
+        except InputError as error:
+            problem = str(error).encode()[:_LONGEST]
+    if jax.process_count() > 1:
+        padded = np.frombuffer(problem.ljust(_LONGEST, b"\0"), np.uint8)
+        problem = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b"\0")
+    if problem:
+        raise InputError(problem.decode(errors="replace"))

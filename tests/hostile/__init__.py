@@ -2,4 +2,5 @@
 
 judge.py           what every case is held to
 command_lines.py   wrong usage, and names that lead nowhere
+checkpoints.py     work directories of runs
 """
