@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -22,13 +23,13 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Grey becomes RGB, 16 bits are scaled to 8, and whatever is transparent is laid over white.
     """
     with files.open_image(path) as image:
-        return _to_rgb(files.upright(image))
+        return _rgb(image, os.fspath(path))
 
 
 def decode_image(data: bytes, name: str = "the image") -> np.ndarray:
     """The same from a file's bytes. `name` is for messages."""
     with files.open_image(data, name) as image:
-        return _to_rgb(files.upright(image))
+        return _rgb(image, name)
 
 
 def list_images(
@@ -76,15 +77,8 @@ def _listed(file: epath.Path) -> list[str]:
     return paths
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        levels = np.asarray(image, dtype=np.float32)
-        grey = np.rint(np.clip(levels, 0, 65535) / 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    decoded = files.decode(image, name)
+    for note in decoded.notes:
+        warnings.warn(note, files.ImageWarning, stacklevel=3)
+    return decoded.rgb_over_white()

@@ -4,6 +4,7 @@ Every problem of a benchmark's files is found from their headers and reported in
 hour of metrics should not end at a stray file.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,15 +99,14 @@ def read_opaque(path: Path) -> np.ndarray:
     """uint8 RGB `h w 3`, turned the way its EXIF orientation says."""
     try:
         with files.open_image(path) as image:
-            upright = files.upright(image)
-            if (
-                upright.has_transparency_data
-                and np.asarray(upright.convert("RGBA"))[..., 3].min() < 255
-            ):
-                raise PairError(f"{path} has transparent pixels: put it on a background first.")
-            return np.asarray(upright.convert("RGB"))
+            decoded = files.decode(image, str(path))
     except DamagedImageError as error:
         raise PairError(str(error)) from error
+    if decoded.is_transparent():
+        raise PairError(f"{path} has transparent pixels: put it on a background first.")
+    for note in decoded.notes:
+        warnings.warn(note, files.ImageWarning, stacklevel=2)
+    return decoded.rgb_over_white()
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -36,6 +36,7 @@ class Report:
     latent_tiles: int = 0
     vae_tiles: int = 0
     peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()  # what the result lacks of the input: sentences
 
     def to_json(self) -> dict[str, Any]:
         def width_height(size: Size | None) -> list[int] | None:
@@ -53,6 +54,7 @@ class Report:
             "latent_tiles": self.latent_tiles,
             "vae_tiles": self.vae_tiles,
             "peak_bytes": self.peak_bytes,
+            "notes": list(self.notes),
         }
 
 
@@ -148,7 +150,7 @@ def _restore(
 def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
     started = time.perf_counter()
     try:
-        images.write(job.goal, result.picture)
+        notes = images.write(job.goal, result.picture)
         if job.comparison:
             images.write(job.comparison, labels.side_by_side(source, result.picture))
     except InputError as error:
@@ -164,6 +166,7 @@ def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> 
         latent_tiles=result.work.latent_tiles,
         vae_tiles=result.work.vae_tiles,
         peak_bytes=peak_bytes(),
+        notes=(*source.notes, *notes),
     )
 
 

@@ -5,6 +5,7 @@ import copy
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from PIL import Image
 
 from .. import assets, converted
 from ..errors import InputError
+from ..files import ImageWarning
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
@@ -89,7 +91,9 @@ class Upscaler:
         """One image, upscaled: exactly `scale` times (4 by default), or to a size.
 
         Args:
-            image: a path, a PIL image, or an array: uint8, uint16, or float in [0, 1]; h w c.
+            image: a path, the bytes of a file, a file that is open for reading bytes (read from its
+                beginning; it stays open, and stands afterwards where it stood), a PIL image, or an
+                array: uint8, uint16, or float in [0, 1]; h w c.
             scale: 1 .. 8; more than 4 is done in two passes.
             longest_side: of the output, in pixels, in place of a scale.
             size: width and height of the output, in place of a scale.
@@ -99,7 +103,8 @@ class Upscaler:
             seed: sample the VAE's posterior with it; by default its mode is taken.
 
         Returns:
-            An 8-bit PIL image with the input's transparency, greyness, profile and EXIF.
+            An 8-bit PIL image with the input's transparency and greyness; its `info` has the
+            profile, EXIF, XMP and resolution.
         """
         (result,) = self.upscale_batch(
             [image],
@@ -244,13 +249,20 @@ def _together(first: Work, second: Work) -> Work:
 
 
 def _picture(image: Any) -> Picture:
+    """What users call an image."""
     if isinstance(image, Picture):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return images.read(image)
-    if isinstance(image, Image.Image):
-        return images.from_pil(image)
-    return pictures.from_array(image)
+        picture = images.read(image)
+    elif isinstance(image, Image.Image):
+        picture = images.from_pil(image)
+    elif isinstance(image, (bytes, bytearray, memoryview)) or hasattr(image, "read"):
+        picture = images.decode(image)
+    else:
+        picture = pictures.from_array(image)
+    for note in picture.notes:
+        warnings.warn(note, ImageWarning, stacklevel=4)
+    return picture
 
 
 def load(

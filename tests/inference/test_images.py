@@ -8,6 +8,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from omgsr_jax.errors import InputError
+from omgsr_jax.files import Metadata
 from omgsr_jax.inference import deep_files, formats, images
 from omgsr_jax.inference.pictures import from_array
 
@@ -53,8 +54,8 @@ def test_16_bits_are_kept_exactly(tmp_path, suffix, channels):
 def test_16_bits_carry_the_profile(tmp_path, suffix):
     pixels = np.zeros((4, 4, 3), np.uint16)
     path = tmp_path / f"a{suffix}"
-    path.write_bytes(images.encode(replace(from_array(pixels), icc=SRGB), suffix))
-    assert images.read(path).icc == SRGB
+    images.write(path, replace(from_array(pixels), metadata=Metadata(icc=SRGB)))
+    assert images.read(path).metadata.icc == SRGB
 
 
 def test_16_bit_files_of_other_programs_are_read(tmp_path):
@@ -74,7 +75,7 @@ def test_orientation_is_applied_and_removed(tmp_path, orientation):
     picture = images.read(tmp_path / "a.png")
     np.testing.assert_array_equal(picture.pixels(), np.asarray(upright))
     exif = Image.Exif()
-    exif.load(picture.exif)
+    exif.load(picture.metadata.exif)
     assert ExifTags.Base.Orientation not in exif
     assert exif[ExifTags.Base.Make] == "Camera"
 
@@ -83,7 +84,9 @@ def test_orientation_is_applied_and_removed(tmp_path, orientation):
 def test_16_bit_orientation_is_that_of_8_bits(tmp_path, orientation):
     pixels = photo(6, 10)
     Image.fromarray(pixels).save(tmp_path / "8.png", exif=_exif(orientation))
-    deep = deep_files.png(pixels.astype(np.uint16) * 257, exif=_exif(orientation).tobytes())
+    deep = deep_files.png(
+        pixels.astype(np.uint16) * 257, metadata=Metadata(exif=_exif(orientation).tobytes())
+    )
     (tmp_path / "16.png").write_bytes(deep)
     shallow, deep = images.read(tmp_path / "8.png"), images.read(tmp_path / "16.png")
     np.testing.assert_array_equal(deep.pixels(8), shallow.pixels(8))
@@ -110,7 +113,7 @@ def test_cmyk_becomes_rgb_without_its_profile(tmp_path):
     image = Image.fromarray(photo(8, 8)).convert("CMYK")
     image.save(tmp_path / "a.jpg", quality=95)
     picture = images.read(tmp_path / "a.jpg")
-    assert picture.icc is None
+    assert picture.metadata.icc is None
     theirs = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))
     np.testing.assert_array_equal(picture.pixels(), theirs)
 
@@ -125,13 +128,13 @@ def test_formats_without_alpha_get_white(tmp_path):
 def test_every_suffix_is_written_and_read(tmp_path, suffix):
     pixels = photo(96, 128)
     path = tmp_path / f"a{suffix}"
-    images.write(path, replace(from_array(pixels), icc=SRGB, exif=_exif().tobytes()))
+    images.write(path, replace(from_array(pixels), metadata=Metadata(SRGB, _exif().tobytes())))
     picture = images.read(path)
     # Lossy formats at high quality stay within a few steps on average.
     assert np.abs(picture.pixels().astype(int) - pixels).mean() < 6
     if suffix != ".bmp":
-        assert picture.icc == SRGB
-        assert picture.exif
+        assert picture.metadata.icc == SRGB
+        assert picture.metadata.exif
 
 
 def test_phones_jpegs_with_a_second_image_are_read(tmp_path):
