@@ -15,7 +15,7 @@ from . import tiff_planes
 from .opening import DamagedImageError, bits_of, content, is_decoded, require_modest_exif
 
 _PHOTOMETRIC, _EXTRA_SAMPLES, _BITS, _SAMPLE_FORMAT, _PLANES = 262, 338, 258, 339, 284  # TIFF
-_WHITE_IS_ZERO, _YCBCR, _PREMULTIPLIED, _SIGNED, _SEPARATE = 0, 6, 1, 2, 2
+_WHITE_IS_ZERO, _PREMULTIPLIED, _SIGNED, _SEPARATE = 0, 1, 2, 2
 _YCBCR_SUBSAMPLING, _SUBFILE, _REDUCED = 530, 254, 1
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_GREY_ALPHA = 4
@@ -59,6 +59,7 @@ def decode(image: Image.Image, name: str) -> Decoded:
     if bits_of(image) == 16 and image.mode in ("RGB", "RGBA") and not is_decoded(image):
         decoded = _deep_colour(image, name)
     else:
+        _scale_key(image)
         image.load()
         decoded = _from_modes(image, name)
     require_modest_exif(image)
@@ -93,6 +94,11 @@ def _is_page(image: Image.Image, number: int) -> bool:
 
 def _require_levels(image: Image.Image, name: str) -> None:
     """What the numbers in a file mean must be known: whole numbers from black to white."""
+    if image.mode == "YCbCr" and image.format == "TIFF" and _is_subsampled(image):
+        raise DamagedImageError(
+            f"{name} has subsampled YCbCr pixels without compression; save it with compression or "
+            "as RGB"
+        )
     if image.mode == "F":
         raise DamagedImageError(
             f"{name} has floating-point pixels, which have no defined range; save it with 8 or 16 "
@@ -104,6 +110,10 @@ def _require_levels(image: Image.Image, name: str) -> None:
             f"{name} has {'signed' if signed else '32-bit'} pixels; expected 8 or 16 bits per "
             "channel, unsigned"
         )
+
+
+def _is_subsampled(image: Image.Image) -> bool:
+    return _tag(image, _YCBCR_SUBSAMPLING, (2, 2)) != (1, 1)
 
 
 def _tag(image: Image.Image, tag: int, default: Any = None) -> Any:
@@ -166,6 +176,14 @@ def _deep_grey(image: Image.Image) -> np.ndarray:
         pixels = 65535 - pixels
     key = image.info.get("transparency")
     return _with_key(pixels, (key,)) if isinstance(key, int) else pixels
+
+
+def _scale_key(image: Image.Image) -> None:
+    """Pillow makes 8 bits of a PNG's 2 or 4 bits of grey, and not of the grey that is transparent."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(key, int) and not is_decoded(image):
+        stored = image.tile[0][3]  # type: ignore[attr-defined]
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(stored, 1)
 
 
 def _with_key(pixels: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
