@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from . import tiff_planes
+from . import png_file, tiff_planes
 from .opening import DamagedImageError, bits_of, content, is_decoded, require_modest_exif
 
 _PHOTOMETRIC, _EXTRA_SAMPLES, _BITS, _SAMPLE_FORMAT, _PLANES = 262, 338, 258, 339, 284  # TIFF
@@ -56,16 +56,30 @@ def decode(image: Image.Image, name: str) -> Decoded:
     """The pixels of an image that is open; `name` is for messages."""
     _require_still(image, name)
     _require_levels(image, name)
-    if bits_of(image) == 16 and image.mode in ("RGB", "RGBA") and not is_decoded(image):
-        decoded = _deep_colour(image, name)
+    in_file = not is_decoded(image)
+    if in_file and image.mode in ("RGB", "RGBA") and _tag(image, _PLANES) == _SEPARATE:
+        decoded = Decoded(_straight_if_said(tiff_planes.read(image, content(image)), image))
+    elif in_file and image.mode in ("RGB", "RGBA") and bits_of(image) == 16:
+        decoded = Decoded(_deep_colour(image, name))
     else:
-        _scale_key(image)
-        image.load()
-        decoded = _from_modes(image, name)
+        decoded = _from_modes(_loaded(image), name)
     require_modest_exif(image)
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turned = image.format == "TIFF"  # PIL and OpenCV do that with these
+    orientation = 1 if turned else image.getexif().get(ExifTags.Base.Orientation, 1)
     pixels = np.ascontiguousarray(_upright(decoded.pixels, orientation))
     return Decoded(pixels, decoded.is_srgb, decoded.notes)
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    if image.format != "PNG" or is_decoded(image):
+        image.load()
+        return image
+    png_file.prepare(image)
+    stream = image.fp  # type: ignore[attr-defined]
+    image.load()
+    if not stream.closed:  # it is, if PIL itself opened the file
+        png_file.require_whole(image, stream)
+    return image
 
 
 def _require_still(image: Image.Image, name: str) -> None:
@@ -120,21 +134,15 @@ def _tag(image: Image.Image, tag: int, default: Any = None) -> Any:
     return getattr(image, "tag_v2", {}).get(tag, default)
 
 
-def _deep_colour(image: Image.Image, name: str) -> Decoded:
+def _deep_colour(image: Image.Image, name: str) -> np.ndarray:
     """16 bits in several channels, which PIL reads as 8."""
-    if _tag(image, _PLANES) == _SEPARATE:
-        pixels = tiff_planes.read(image, content(image))
-    else:
-        pixels = _interleaved(content(image), image, name)
+    pixels = _interleaved(content(image), image, name)
     transparency = image.info.get("transparency")
-    image.load()  # for its EXIF
     if image.mode == "RGB" and pixels.shape[-1] > 3:
         pixels = pixels[..., :3]  # a further channel that is no alpha
     if image.mode == "RGB" and isinstance(transparency, tuple):
         pixels = _with_key(pixels, transparency)
-    if _tag(image, _EXTRA_SAMPLES) == (_PREMULTIPLIED,):
-        pixels = _straight(pixels)
-    return Decoded(pixels)
+    return _straight_if_said(pixels, image)
 
 
 def _interleaved(data: bytes, image: Image.Image, name: str) -> np.ndarray:
@@ -178,25 +186,20 @@ def _deep_grey(image: Image.Image) -> np.ndarray:
     return _with_key(pixels, (key,)) if isinstance(key, int) else pixels
 
 
-def _scale_key(image: Image.Image) -> None:
-    """Pillow makes 8 bits of a PNG's 2 or 4 bits of grey, and not of the grey that is transparent."""
-    key = image.info.get("transparency")
-    if image.format == "PNG" and image.mode == "L" and isinstance(key, int) and not is_decoded(image):
-        stored = image.tile[0][3]  # type: ignore[attr-defined]
-        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(stored, 1)
-
-
 def _with_key(pixels: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
     """With an alpha channel: one colour is transparent, as a PNG may say."""
     opaque = (pixels != np.array(key)).any(axis=-1, keepdims=True)
     return np.concatenate([pixels, opaque.astype(pixels.dtype) * 65535], axis=-1)
 
 
-def _straight(pixels: np.ndarray) -> np.ndarray:
-    """Colours that were multiplied with their alpha, as they are."""
+def _straight_if_said(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Where colours were multiplied with their alpha: the colours themselves."""
+    if _tag(image, _EXTRA_SAMPLES) != (_PREMULTIPLIED,):
+        return pixels
+    peak = np.iinfo(pixels.dtype).max
     colour, alpha = pixels[..., :-1].astype(np.float64), pixels[..., -1:].astype(np.float64)
-    colour = np.rint(np.clip(colour * 65535 / np.maximum(alpha, 1), 0, 65535))
-    return np.concatenate([colour.astype(np.uint16), pixels[..., -1:]], axis=-1)
+    colour = np.rint(np.clip(colour * peak / np.maximum(alpha, 1), 0, peak))
+    return np.concatenate([colour.astype(pixels.dtype), pixels[..., -1:]], axis=-1)
 
 
 def _plain(image: Image.Image) -> np.ndarray:

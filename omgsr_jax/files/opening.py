@@ -5,11 +5,10 @@ import io
 import os
 import stat
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from etils import epath
 from PIL import Image, UnidentifiedImageError
@@ -22,7 +21,7 @@ _ORIENTATION = 0x0112  # EXIF
 _TIFF_BITS = 258
 # No file needs more than 16 bytes for a pixel, and this for everything else that it says.
 _BYTES_A_PIXEL, _BYTES_BESIDES = 16, 2**28
-_MOST_READS = 2**18  # before the header is known
+_MOST_READS = 2**17
 _MOST_EXIF = 2**24
 
 
@@ -76,10 +75,11 @@ def open_image(
             raise DamagedImageError(f"{name} is empty")
         stream.seek(0)
         bounded = _Bounded(stream)
-        with _opened(bounded) as image:
+        _require_modest_jpeg(bounded)
+        with Image.open(bounded, formats=formats()) as image:  # type: ignore[arg-type]
             if most_pixels:
                 require_at_most(image, most_pixels, name)
-            bounded.allow(_BYTES_BESIDES + _BYTES_A_PIXEL * image.width * image.height)
+            bounded.allow(image.width * image.height)
             yield image
 
 
@@ -135,7 +135,7 @@ def _may_have_exif(image: Image.Image) -> bool:
         stream.seek(position)
         chunk = stream.read(8 + len(_LATE_EXIF[1]))
         kind, text = chunk[4:8], chunk[8:]
-        if len(kind) < 4 or kind == b"IEND":
+        if not kind.isalpha() or kind == b"IEND":  # or nothing that is a chunk
             break
         found = kind == b"eXIf" or (kind.lower().endswith(b"txt") and text.startswith(_LATE_EXIF))
         position += 12 + int.from_bytes(chunk[:4], "big")
@@ -164,11 +164,32 @@ def bits_of(image: Image.Image) -> int:
     return 8
 
 
+_EXIF_BOMB = "its EXIF data are a bomb: they claim more than 16 MB"
+
+
 def require_modest_exif(image: Image.Image) -> None:
     """Pillow copies every value that EXIF names, and all of them may name the same bytes."""
     exif = image.info.get("exif", b"")
     if len(exif) > _MOST_EXIF or _claimed_by_exif(exif) > _MOST_EXIF:
-        raise ValueError("its EXIF data are a bomb: they claim more than 16 MB")
+        raise ValueError(_EXIF_BOMB)
+
+
+def _require_modest_jpeg(stream: "_Bounded") -> None:
+    """Pillow reads a JPEG's EXIF data when it opens the file, from all segments that hold some."""
+    exif, start = b"", stream.read(2)
+    while start == b"\xff\xd8" and len(head := stream.read(4)) == 4:
+        if head[0] != 0xFF or head[1] not in _BEFORE_PIXELS:
+            break
+        data = stream.read(max(0, int.from_bytes(head[2:], "big") - 2))
+        if head[1] == _APP1 and data.startswith(b"Exif\0\0"):
+            exif += data[6:]
+    stream.seek(0)
+    if _claimed_by_exif(exif) > _MOST_EXIF:
+        raise ValueError(_EXIF_BOMB)
+
+
+_APP1 = 0xE1
+_BEFORE_PIXELS = {*range(0xC0, 0xD0), *range(0xDB, 0xF0), 0xFE}  # markers with a length
 
 
 def _claimed_by_exif(exif: bytes) -> int:
@@ -266,9 +287,14 @@ class _Bounded:
         self._bytes, self._reads = _BYTES_BESIDES, _MOST_READS
         self.seek, self.tell, self.close = stream.seek, stream.tell, lambda: None
 
-    def allow(self, more: int) -> None:
-        """The header is known, and what it says needs `more` bytes."""
-        self._bytes, self._reads = self._bytes + more, self._reads + more
+    @property
+    def closed(self) -> bool:
+        return self._stream.closed
+
+    def allow(self, pixels: int) -> None:
+        """The header is known, and so many pixels are to be read."""
+        self._bytes = _BYTES_BESIDES + _BYTES_A_PIXEL * pixels
+        self._reads = _MOST_READS + pixels
 
     def read(self, size: int = -1) -> bytes:
         most = self._bytes + 1
@@ -277,9 +303,3 @@ class _Bounded:
         if self._bytes < 0 or self._reads < 0:
             raise ValueError("it says more besides its pixels than can be read safely")
         return data
-
-
-def _opened(stream: Any) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(stream, formats=formats())

@@ -1,7 +1,7 @@
-"""TIFFs whose channels lie apart, of 16 bits: each is read as a grey image of its own.
+"""TIFFs whose channels lie apart: each channel is read as a grey image of its own.
 
-Neither PIL nor OpenCV reads them right. A directory that names one channel's strips or tiles alone
-is put behind the file's own bytes.
+Neither PIL nor OpenCV reads them right with 16 bits, or with colours multiplied by their alpha. A
+directory that names one channel's strips or tiles alone is put behind the file's own bytes.
 """
 
 import io
@@ -14,22 +14,27 @@ from PIL import Image
 _PLACES = {273: 279, 324: 325}  # where strips or tiles lie: their lengths
 # Width, length, compression, rows of a strip, orientation, predictor, a tile's width and length.
 _COMMON = (256, 257, 259, 278, 274, 317, 322, 323)
-_AS_ONE = {258: [16], 262: [1], 277: [1]}  # bits, black is zero, one channel
+_AS_ONE = {262: [1], 277: [1]}  # black is zero, one channel
+_BITS, _SAMPLES = 258, 277
 _LONG = 4
 
 
 def read(image: Image.Image, data: bytes) -> np.ndarray:
-    """h w c, uint16: an image that is open and not decoded, and its file; turned upright."""
+    """h w c, uint8 or uint16, upright: an image that is open and not decoded, and its file."""
     order = "<" if data[:2] == b"II" else ">"
     tags = image.tag_v2  # type: ignore[attr-defined]
     planes = []
     for channel in range(len(image.getbands())):
         fields = {tag: [tags[tag]] for tag in _COMMON if tag in tags} | _AS_ONE
+        fields[_BITS] = [tags[_BITS][0]]
         for place, lengths in _PLACES.items():
             if place in tags:
-                fields |= {tag: _share(tags[tag], channel, tags[277]) for tag in (place, lengths)}
+                fields |= {
+                    tag: _share(tags[tag], channel, tags[_SAMPLES]) for tag in (place, lengths)
+                }
         with Image.open(io.BytesIO(_with_directory(data, fields, order)), formats=["TIFF"]) as grey:
-            planes.append(np.asarray(grey).astype(np.uint16))
+            plane = np.asarray(grey)
+            planes.append(plane.astype(plane.dtype.newbyteorder("=")))
     return np.stack(planes, axis=-1)
 
 

@@ -220,7 +220,7 @@ def _broken_inside() -> Iterator[Case]:
     yield Case("no-palette.png", no_palette, says=_DAMAGED)
     short = tiffs.tiff(noise(3), tiffs.RGB, fields={279: (4, [10])}, compression=tiffs.DEFLATE)
     yield Case("short-strip.tif", short, says=_DAMAGED)
-    for tag, values in {258: [9, 9, 9], 259: [777], 262: [777], 277: [5000], 284: [7]}.items():
+    for tag, values in {258: [9, 9, 9], 259: [777], 262: [777], 277: [5000]}.items():
         lie = tiffs.tiff(noise(3), tiffs.RGB, fields={tag: (3, values)})
         yield Case(f"tag{tag}-lies.tif", lie, says=())
     no_size = tiffs.tiff(noise(3), tiffs.RGB, fields={256: (2, [65, 66, 67, 0])})

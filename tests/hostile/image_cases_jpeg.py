@@ -95,7 +95,9 @@ def _segments() -> Iterator[Case]:
         "comments": segment(0xFE, b"x" * 60_000) * 20,
     }
     for name, segments in around.items():
-        yield Case(f"segment-{name}.jpg", with_segments(data, segments), smooth(), 4)
+        notes = ("colour profile is damaged",) if name == "icc-broken" else ()
+        notes += ("are not UTF-8",) if name == "xmp-broken" else ()
+        yield Case(f"segment-{name}.jpg", with_segments(data, segments), smooth(), 4, notes=notes)
     stored = jpeg(orientated(smooth(), 6))
     yield Case("turned-xmp.jpg", with_segments(stored, segment(0xE1, turned)), smooth(), 4)
     yield Case("behind-the-end.jpg", data + b"\0" * 5000, smooth(), 4)
@@ -140,8 +142,9 @@ def _webps() -> Iterator[Case]:
         data = saved(stored, "WEBP", lossless=True, exif=exif(orientation).tobytes())
         yield Case(f"turned{orientation}.webp", data, noise(3))
     data = saved(noise(3), "WEBP", lossless=True, xmp=b"<x/>", icc_profile=b"no profile")
-    yield Case("around.webp", data, noise(3))
-    yield Case("behind-the-end.webp", data + bytes(5000), noise(3))
+    damaged = ("colour profile is damaged",)
+    yield Case("around.webp", data, noise(3), notes=damaged)
+    yield Case("behind-the-end.webp", data + bytes(5000), noise(3), notes=damaged)
 
 
 def _bmps() -> Iterator[Case]:

@@ -29,6 +29,7 @@ def cmyk_profile() -> tuple[bytes, np.ndarray]:
     """An ICC profile with a table of the 16 corners, and their colours in sRGB (2 2 2 2 3)."""
     rng = np.random.default_rng(0)
     lab = rng.integers((60, 110, 110), (220, 146, 146), (2, 2, 2, 2, 3))
+    lab[0, 0, 0, 0], lab[..., 1, :] = (255, 128, 128), (0, 128, 128)  # paper, and black
     flat = [int(v) for corner in itertools.product(range(2), repeat=4) for v in lab[corner]]
     identity = bytes(range(256))
     table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
