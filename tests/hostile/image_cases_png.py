@@ -136,11 +136,12 @@ def _chunks() -> Iterator[Case]:
         "icc-no-name": [(b"iCCP", b"\0\0" + zlib.compress(b"no profile"))],
         "hdr": [(b"cICP", b"\x01\x0d\x00\x01")],
     }
+    said = {"icc-no-name": ("colour profile is damaged",), "xmp-broken": ("are not UTF-8",)}
     for name, chunks in harmless.items():
-        yield Case(f"chunk-{name}.png", png(noise(3), RGB, before=chunks), noise(3))
-        yield Case(
-            f"chunk-{name}-deep.png", png(noise(3, 16), RGB, 16, before=chunks), noise(3, 16)
-        )
+        for bits in (8, 16):
+            data = png(noise(3, bits), RGB, bits, before=chunks)
+            notes = said.get(name, ())
+            yield Case(f"chunk-{name}-{bits}.png", data, noise(3, bits), notes=notes)
     many = [text(b"tEXt", b"Comment", b"%d" % i) for i in range(500)]
     yield Case("chunk-many.png", png(noise(3), RGB, after=many), noise(3))
     data = png(noise(3), RGB)

@@ -4,8 +4,8 @@ A case says which pixels a reader shows, from the array that the file was made o
 the refusal that is due. All are small, and the same every time.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 HEIGHT, WIDTH = 12, 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One file. Either `pixels` or `says` holds."""
 
@@ -91,7 +91,16 @@ def all_cases() -> list[Case]:
         image_cases_jpeg.cases(),
         image_cases_bad.cases(),
     ]
-    cases = [case for part in parts for case in part]
-    names = [case.name.casefold() for case in cases]
-    assert len(set(names)) == len(names), "two cases have one name"
-    return cases
+    return list(_named_apart(case for part in parts for case in part))
+
+
+def _named_apart(cases: Iterable[Case]) -> Iterator[Case]:
+    """No two differ in their suffixes alone: some commands write PNGs of all."""
+    taken = set()
+    for case in cases:
+        stem, suffix = case.name.rsplit(".", 1)
+        if stem.casefold() in taken:
+            stem = f"{stem}-{suffix}"
+        assert stem.casefold() not in taken, f"two cases are named {stem}"
+        taken.add(stem.casefold())
+        yield replace(case, name=f"{stem}.{suffix}")
