@@ -12,7 +12,7 @@ from PIL import Image
 
 from .. import files
 from ..errors import InputError
-from ..files import DamagedImageError, write_image
+from ..files import DamagedImageError, decoding, write_image
 
 __all__ = ["DamagedImageError", "decode_image", "list_images", "read_image", "write_image"]
 
@@ -43,7 +43,7 @@ def list_images(
     root = epath.Path(source)
     if root.suffix.lower() == ".txt":
         return _listed(root)
-    if root.suffix.lower() in files.SUFFIXES and root.is_file():
+    if root.suffix.lower() in files.suffixes() and root.is_file():
         return [str(root)]
     if not root.exists():
         raise InputError(f"{source} does not exist; expected a folder of images or a .txt list")
@@ -52,7 +52,7 @@ def list_images(
     found = files.images_in(root)
     if not found.images:
         raise InputError(
-            f"{source} holds no images; the known kinds are {' '.join(files.SUFFIXES)}"
+            f"{source} holds no images; the known kinds are {' '.join(files.suffixes())}"
         )
     if notify and (mention := found.mention()):
         notify(mention)
@@ -78,7 +78,7 @@ def _listed(file: epath.Path) -> list[str]:
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
-    decoded = files.decode(image, name)
+    decoded = decoding.decode(image, name)
     for note in decoded.notes:
-        warnings.warn(note, files.ImageWarning, stacklevel=3)
+        warnings.warn(note, files.LeftOutWarning, stacklevel=3)
     return decoded.rgb_over_white()

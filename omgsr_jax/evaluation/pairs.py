@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
-from ..files import DamagedImageError
+from ..files import DamagedImageError, decoding
 from .errors import PairError
 
 SHOWN = 5  # of each kind of problem; the rest is counted
@@ -83,7 +83,10 @@ def images_by_name(folder: str | Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PairError(f"{folder} is not a folder.")
     found: dict[str, Path] = {}
-    for path in map(Path, files.images_in(folder, recursive=False).images):
+    listing = files.images_in(folder, recursive=False)
+    if mention := listing.mention():
+        warnings.warn(mention, files.LeftOutWarning, stacklevel=1)  # once, whoever asks
+    for path in map(Path, listing.images):
         if path.stem in found:
             raise PairError(
                 f"{folder} has both {found[path.stem].name} and {path.name}: images are paired by "
@@ -91,7 +94,7 @@ def images_by_name(folder: str | Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     if not found:
-        raise PairError(f"{folder} holds no images ({' '.join(files.SUFFIXES)}).")
+        raise PairError(f"{folder} holds no images ({' '.join(files.suffixes())}).")
     return found
 
 
@@ -99,13 +102,13 @@ def read_opaque(path: Path) -> np.ndarray:
     """uint8 RGB `h w 3`, turned the way its EXIF orientation says."""
     try:
         with files.open_image(path) as image:
-            decoded = files.decode(image, str(path))
+            decoded = decoding.decode(image, str(path))
     except DamagedImageError as error:
         raise PairError(str(error)) from error
     if decoded.is_transparent():
         raise PairError(f"{path} has transparent pixels: put it on a background first.")
     for note in decoded.notes:
-        warnings.warn(note, files.ImageWarning, stacklevel=2)
+        warnings.warn(note, files.LeftOutWarning, stacklevel=2)
     return decoded.rgb_over_white()
 
 

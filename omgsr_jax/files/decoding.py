@@ -21,10 +21,6 @@ _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_GREY_ALPHA = 4
 
 
-class ImageWarning(UserWarning):
-    """An image could be read, and not all that it says."""
-
-
 @dataclass(frozen=True)
 class Decoded:
     """The pixels of a file, upright."""

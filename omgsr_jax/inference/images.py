@@ -10,6 +10,7 @@ from PIL import Image
 
 from .. import files
 from ..errors import InputError
+from ..files import decoding
 from . import deep_files
 from .formats import SAVING, require_suffix
 from .pictures import Picture, from_array
@@ -40,7 +41,7 @@ def from_pil(image: Image.Image, name: str = "the image") -> Picture:
 
 
 def _picture(image: Image.Image, name: str) -> Picture:
-    decoded = files.decode(image, name)
+    decoded = decoding.decode(image, name)
     metadata, notes = files.metadata_of(image, name)
     if decoded.is_srgb:
         metadata = replace(metadata, icc=None)

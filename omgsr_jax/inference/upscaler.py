@@ -19,7 +19,7 @@ from PIL import Image
 
 from .. import assets, converted
 from ..errors import InputError
-from ..files import ImageWarning
+from ..files import LeftOutWarning
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
@@ -261,7 +261,7 @@ def _picture(image: Any) -> Picture:
     else:
         picture = pictures.from_array(image)
     for note in picture.notes:
-        warnings.warn(note, ImageWarning, stacklevel=4)
+        warnings.warn(note, LeftOutWarning, stacklevel=4)
     return picture
 
 
