@@ -130,7 +130,7 @@ class Upscaler:
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
         options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
-        loaded = [_picture(image) for image in batch]
+        loaded = [picture_of(image) for image in batch]
         upscaler = self._with(quirks)
         if len(loaded) > 1:
             upscaler.plan([picture.size for picture in loaded], options)
@@ -248,7 +248,7 @@ def _together(first: Work, second: Work) -> Work:
     )
 
 
-def _picture(image: Any) -> Picture:
+def picture_of(image: Any) -> Picture:
     """What users call an image."""
     if isinstance(image, Picture):
         return image
