@@ -110,9 +110,9 @@ def require_at_most(image: Image.Image, most_pixels: int, name: str) -> None:
         )
 
 
-def header(path: str | os.PathLike[str]) -> Header:
+def header(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Header:
     """What a file says of itself, without decoding it."""
-    with open_image(path) as image:
+    with open_image(source, name) as image:
         width, height = image.size
         bits = bits_of(image)  # first: asking for EXIF may decode
         if image.format == "TIFF":  # Pillow turns these itself, and says so from the start
