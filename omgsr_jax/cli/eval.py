@@ -69,6 +69,10 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check(args: Namespace) -> None:
+    if args.out:
+        from ..files import require_folder_name
+
+        require_folder_name(args.out)
     if not args.sr and not args.model:
         raise InputError("give outputs with --sr, or what makes them with --model")
     if args.model and not args.lr:
