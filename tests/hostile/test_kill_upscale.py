@@ -1,4 +1,4 @@
-"""`omgsr upscale` killed at any moment: nothing is half-written, and it goes on to the same bits."""
+"""`omgsr upscale` killed at any moment: nothing is half-written; it goes on to the same bits."""
 
 import os
 import random
