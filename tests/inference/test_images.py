@@ -165,8 +165,13 @@ def _with_all(path, kind: str) -> None:
     exif = _exif()
     if kind != "TIFF":
         exif[ExifTags.Base.PhotometricInterpretation] = 6  # must not get anywhere
-    exif[ExifTags.IFD.Exif] = {0x9003: "2024:05:01 12:00:00", 0xA002: 10}
-    exif[ExifTags.IFD.GPSInfo] = {1: "N"}
+    for directory, values in (
+        (ExifTags.IFD.Exif, {0x9003: "2024:05:01 12:00:00", 0xA002: 10}),
+        (ExifTags.IFD.GPSInfo, {1: "N"}),
+    ):
+        exif.get_ifd(directory).update(values)
+        if kind == "TIFF":  # Pillow writes these there only if they are entries, too
+            exif[directory] = 0
     options = {"icc_profile": SRGB, "exif": exif, "xmp": _XMP, "dpi": (300, 150)}
     if kind == "WEBP":
         exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = 300.0, 150.0
