@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax.data import DataConfig, list_images, open_sources
+from omgsr_jax import files
+from omgsr_jax.data import DataConfig, list_images, open_sources, read_image
 from omgsr_jax.data.pipeline import Examples
+from omgsr_jax.errors import InputError
+from omgsr_jax.inference import images
 from omgsr_jax.inference.upscaler import Upscaled
 from tests.hostile.images import Case, all_cases
-from tests.hostile.judge import Answer, assert_sentence, command, untouched
+from tests.hostile.judge import Answer, assert_sentence, command, little_memory, untouched
 
 CASES = all_cases()
 GOOD = [case for case in CASES if case.pixels is not None]
@@ -197,6 +200,21 @@ def test_scoring_names_what_it_cannot_read(tmp_path):
             assert_sentence(reason, stem, *(() if no_pair else case.says))
 
     judged(BAD[::4], judge)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_what_is_refused_takes_little_memory_to_refuse(corpus):
+    def judge(case: Case) -> None:
+        for read in (images.read, read_image, files.header):
+            try:
+                read(corpus / case.name)
+            except InputError:
+                continue
+            except MemoryError:
+                raise AssertionError(f"{read.__name__} takes more than 1 GB") from None
+
+    with little_memory(2**30):
+        judged(BAD, judge)
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
