@@ -10,6 +10,7 @@ from flax import nnx
 
 from omgsr_jax import converted, files
 from omgsr_jax.converted import ModelCard
+from omgsr_jax.descriptions import Json, build, read_json
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.lora import LoRASpec
@@ -75,9 +76,9 @@ def convert(
             encoder_lora=adapters.encoder_spec,
             backbone_lora=adapters.backbone_spec,
         )
+        model = OMGSR(generator, rngs=None)
     except ValueError as error:
-        raise InputError(str(error)) from error
-    model = OMGSR(generator, rngs=None)
+        raise InputError(f"{folder.path} cannot be converted: {error}") from error
     dtype = np.dtype(PRECISIONS[precision]) if precision else None
 
     def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, Pending]:
@@ -153,7 +154,7 @@ class _Adapters:
                 f"{peft_adapters.ENCODER_FOLDERS[0]} and {peft_adapters.BACKBONE_FOLDERS[0]}"
             )
         for file in sorted([*self.encoder.iterdir(), *self.backbone.iterdir()]):
-            if file.suffix in (".json", ".safetensors"):
+            if file.suffix in (".json", ".safetensors") and file.is_file():
                 self.sources[str(file.relative_to(path))] = sha256(file)
 
     @property
@@ -179,11 +180,12 @@ class _Adapters:
 
 def _recipe_of(folder: DiffusersFolder) -> Recipe | None:
     if (folder.path / _RECIPE).is_file():
-        return Recipe(**configs.read_json(folder.path / _RECIPE))
+        path = folder.path / _RECIPE
+        return build(Recipe, read_json(path), str(path))
     return recipes.recipe_of(folder.config("scheduler", "scheduler_config.json"))
 
 
-def _write_part(folder: Path, config: configs.Json, module: nnx.Module) -> None:
+def _write_part(folder: Path, config: Json, module: nnx.Module) -> None:
     params = {
         name: np.asarray(leaf[...])
         for name, leaf in variables(module).items()

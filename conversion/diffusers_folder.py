@@ -1,14 +1,11 @@
 """Diffusers folders: one sub-folder per component, each a config and its weights."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
+from omgsr_jax.descriptions import Json, read_json
 from omgsr_jax.errors import InputError
 
-from .configs import Json, read_json
 from .tensor_files import Tensors, open_tensors
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -43,12 +40,11 @@ class DiffusersFolder:
             self._used(path)
         return self.path / part
 
-    def tensors(self, part: str, stem: str = _WEIGHTS) -> Mapping[str, np.ndarray]:
+    def tensors(self, part: str, stem: str = _WEIGHTS) -> Tensors:
         """The weights of a component, by their PyTorch keys."""
         tensors = open_tensors(self.path / part, stem, allow_pickle=self.allow_pickle)
-        if isinstance(tensors, Tensors):
-            for file in tensors.files:
-                self._used(file.path)
+        for file in tensors.files:
+            self._used(file.path)
         return tensors
 
     def _used(self, path: Path) -> Path:

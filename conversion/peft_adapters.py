@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from omgsr_jax.descriptions import Json, build, read_json, several, shown
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.lora import LoRASpec
 from omgsr_jax.storage import Pending
 from omgsr_jax.weights import variables
 
-from .configs import Json, read_json
+from .configs import listed
 from .keymap import Spelling, plan_state, torch_state
 from .tensor_files import open_tensors, write_safetensors
 
@@ -50,24 +51,23 @@ def read_spec(folder: Path) -> LoRASpec:
     if absent:
         raise InputError(f"{path} lacks {', '.join(absent)}; is it a LoRA adapter?")
     wrong = [
-        f"{field} = {value!r}"
+        f"{field} = {shown(value)}"
         for field, value in config.items()
         if field not in _USED
         and field not in _IGNORED
         and (value != _FIXED[field] if field in _FIXED else bool(value))
     ]
     if wrong:
-        raise InputError(f"{path} asks for what is not supported: {', '.join(wrong)}")
-    if not isinstance(config["target_modules"], list):
-        raise InputError(
-            f"{path}: target_modules is {config['target_modules']!r}; expected a list of names"
-        )
-    return LoRASpec(
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        targets=tuple(sorted(config["target_modules"])),
-        rslora=bool(config.get("use_rslora")),
-    )
+        raise InputError(f"{path} asks for what is not supported: {several(wrong)}")
+    targets = listed(config, "target_modules", str(path))
+    fields = {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "targets": sorted(targets),
+        "rslora": config.get("use_rslora", False),
+    }
+    called = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora"}
+    return build(LoRASpec, fields, str(path), called=called)
 
 
 def read_factors(

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..assets import SAMPLES
-from .progress import show_compiling
+from .progress import show_work
 
 if TYPE_CHECKING:
     from ..demo import Demonstration
@@ -25,7 +25,7 @@ def run(args: Namespace) -> None:
     from .. import demo
 
     print(f"restoring the sample {args.sample} with nano, in one step", flush=True)
-    _print(demo.run(args.out, args.sample, notify=show_compiling))
+    _print(demo.run(args.out, args.sample, notify=show_work))
 
 
 def _print(shown: "Demonstration") -> None:

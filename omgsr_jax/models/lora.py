@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from . import stack
-from .layers import Conv, Linear, Rngs, initial
+from .layers import Conv, Linear, Rngs, initial, zeros
 from .ops.convolution import doubled
 from .ops.product import narrow_product
 from .paths import get, modules, replace
@@ -86,7 +86,7 @@ class LoRA(nnx.Module):
         self.base_layer = base_layer
         self.lora_A = LoRAFactor(initial(gaussian, rngs, *first, c_in, spec.rank))
         first = [1 for _ in first] if isinstance(base_layer, Conv) else first
-        self.lora_B = LoRAFactor(jnp.zeros((*first, spec.rank, c_out), jnp.float32))
+        self.lora_B = LoRAFactor(zeros(rngs, *first, spec.rank, c_out))
         self.scaling = spec.scaling
 
     def __call__(self, x: Array) -> Array:
