@@ -43,6 +43,29 @@ _IGNORED = (
 )
 
 
+class Adapter:
+    """An adapter in a folder: its config is read, and the headers of its weights, which follow."""
+
+    def __init__(self, folder: Path, *, allow_pickle: bool = False):
+        self.folder = folder
+        self.spec = read_spec(folder)
+        self._tensors = open_tensors(folder, _STEM, allow_pickle=allow_pickle)
+
+    def plan_factors(self, abstract: nnx.Module) -> dict[str, Pending]:
+        """The factors by name, each read when asked for.
+
+        `abstract` is a model with shapes in place of arrays that carries the adapter.
+        """
+        return plan_state(
+            self._tensors,
+            nnx.state(abstract, nnx.LoRAParam),
+            spelling=_SPELLING,
+            headline=f"the adapter {self.folder} does not fit this base; was it trained on another "
+            "one?",
+            dtype=np.dtype("float32"),
+        )
+
+
 def read_spec(folder: Path) -> LoRASpec:
     """What adapter_config.json says; any feature that is switched on and unknown is an error."""
     path = folder / "adapter_config.json"
@@ -70,25 +93,10 @@ def read_spec(folder: Path) -> LoRASpec:
     return build(LoRASpec, fields, str(path), called=called)
 
 
-def read_factors(
-    folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
-) -> dict[str, np.ndarray]:
-    """The factors by name, for a model with shapes in place of arrays that carries the adapter."""
-    planned = plan_factors(folder, abstract, allow_pickle=allow_pickle)
+def read_factors(folder: Path, abstract: nnx.Module) -> dict[str, np.ndarray]:
+    """The factors of the adapter in a folder; see `Adapter.plan_factors`."""
+    planned = Adapter(folder).plan_factors(abstract)
     return {name: factor.read() for name, factor in planned.items()}
-
-
-def plan_factors(
-    folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
-) -> dict[str, Pending]:
-    """The same, each read when asked for."""
-    return plan_state(
-        open_tensors(folder, _STEM, allow_pickle=allow_pickle),
-        nnx.state(abstract, nnx.LoRAParam),
-        spelling=_SPELLING,
-        headline=f"the adapter {folder} does not fit this base; was it trained on another one?",
-        dtype=np.dtype("float32"),
-    )
 
 
 def write_adapter(folder: Path, spec: LoRASpec, model: nnx.Module) -> None:

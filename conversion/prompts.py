@@ -30,7 +30,7 @@ def exported(base: DiffusersFolder) -> dict[str, np.ndarray] | None:
     path = base.path / EXPORTED
     if base.has("text_encoder") or not path.exists():
         return None
-    tensors = Tensors([SafetensorsFile(path)])
+    tensors = Tensors([SafetensorsFile(base.used(path))])
     return {name: tensors.weight(name) for name in tensors}
 
 

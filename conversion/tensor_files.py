@@ -68,13 +68,13 @@ class _Entry:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(
-                f"is stored as {shown(self.dtype)}, which is not supported; expected one of "
+                f"it is stored as {shown(self.dtype)}, which is not supported; expected one of "
                 f"{', '.join(DTYPES)}"
             )
         begin, end = self.data_offsets
         if end - begin != self.size:
             raise ValueError(
-                f"of shape {shown(self.shape)} needs {self.size} bytes, its header gives it "
+                f"its shape {shown(self.shape)} needs {self.size} bytes, its header gives it "
                 f"{end - begin}. The file is damaged; fetch it again."
             )
 
@@ -173,6 +173,11 @@ class Tensors(Mapping[str, np.ndarray]):
     def weight(self, name: str) -> np.ndarray:
         """A tensor that a network can compute with: all of its numbers are finite."""
         tensor = self[name]
+        if not is_floating(tensor.dtype):
+            raise InputError(
+                f"{self._where[name].path}: tensor {name} is of {tensor.dtype}, expected "
+                "floating-point numbers"
+            )
         if not np.isfinite(tensor).all():
             raise InputError(
                 f"{self._where[name].path}: tensor {name} has values that are not finite (NaN or "

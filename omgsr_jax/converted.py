@@ -93,7 +93,11 @@ def _to_json(part: Any) -> Any:
 
 def write(directory: str | Path, card: ModelCard, params: Mapping[str, Weight]) -> None:
     """Writes a converted model. It appears under its name only when it is whole."""
-    write_directory(directory, KIND, card.to_json(), {PARAMS: params})
+    content = card.to_json()
+    # What could not be read again is not written.
+    described = {name: value for name, value in content.items() if name != "format"}
+    ModelCard.from_json(described, f"{directory} cannot be written")
+    write_directory(directory, KIND, content, {PARAMS: params})
 
 
 def read_card(directory: str | Path) -> ModelCard:

@@ -210,7 +210,8 @@ class _Reader:
         try:
             return kind(**values)
         except ValueError as error:
-            raise InputError(f"{self.where}: {prefix.rstrip('.')} {error}".strip()) from error
+            about = f"{name}: " if name else ""
+            raise InputError(f"{self.where}: {about}{error}") from error
 
     def value(self, annotation: Any, value: Any, name: str, field: str) -> Any:
         origin, inner = get_origin(annotation), get_args(annotation)

@@ -37,7 +37,7 @@ class Written:
 
     def __post_init__(self) -> None:
         if len(self.sha256) != 64:
-            raise ValueError(f"has a sha256 of {len(self.sha256)} characters, expected 64")
+            raise ValueError(f"there is a sha256 of {len(self.sha256)} characters, expected 64")
 
 
 def of_files(folder: Path) -> Json:

@@ -50,6 +50,8 @@ FLUX_TARGETS = (
     "ff_context.net.2",
 )
 
+_LONGEST_LIST = 200  # characters, in a message
+
 
 @dataclass(frozen=True)
 class LoRASpec:
@@ -126,10 +128,13 @@ def inject(model: nnx.Module, spec: LoRASpec, *, expected: int | None = None, rn
     """
     paths = targeted(model, spec)
     found = sum(_depth(path, get(model, path)) for path in paths)
+    names = ", ".join(spec.targets)
+    if len(names) > _LONGEST_LIST:
+        names = f"{names[:_LONGEST_LIST]} ..."
     if not found or (expected is not None and found != expected):
         raise ValueError(
-            f"the targets {', '.join(spec.targets)} match {found} layers of "
-            f"{type(model).__name__}, expected {expected or 'at least one'}"
+            f"the targets {names} match {found} layers of {type(model).__name__}, expected "
+            f"{expected or 'at least one'}"
         )
     for path in paths:
         replace(model, path, LoRA(get(model, path), spec, rngs=rngs))
