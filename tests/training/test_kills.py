@@ -14,7 +14,7 @@ from omgsr_jax.training import checkpoints, digests, log
 from tests.training import toy
 
 _ROOT = Path(__file__).parents[2]
-_STEPS, _PAUSE = 1200, 0.02
+_STEPS, _PAUSE = 900, 0.02
 _MOMENTS = ("starting", "stepping", "saving", "terminating") * 5
 pytestmark = pytest.mark.slow
 
