@@ -30,7 +30,7 @@ def require_whole(image: Image.Image, stream: BinaryIO) -> None:
         return
     stream.seek(_FIRST + _HEADER)
     head = stream.read(13)
-    if _length(stream) < _expected(head):
+    if not _holds(stream, _expected(head)):
         raise ValueError("some of its lines are missing")
 
 
@@ -42,14 +42,14 @@ def _expected(head: bytes) -> int:
     return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if columns > 0)
 
 
-def _length(stream: BinaryIO) -> int:
-    """Bytes of pixels, as far as they can be inflated."""
-    inflater, total = zlib.decompressobj(), 0
+def _holds(stream: BinaryIO, length: int) -> bool:
+    """Whether so many bytes of pixels can be inflated."""
+    inflater = zlib.decompressobj()
     for data in _pixel_data(stream):
-        while data and not inflater.eof:
-            total += len(inflater.decompress(data, _PART))
+        while data and length > 0 and not inflater.eof:
+            length -= len(inflater.decompress(data, _PART))
             data = inflater.unconsumed_tail
-    return total + len(inflater.flush())
+    return length <= 0
 
 
 def _pixel_data(stream: BinaryIO) -> Iterator[bytes]:

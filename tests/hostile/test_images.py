@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,9 @@ from omgsr_jax.data import DataConfig, list_images, open_sources, read_image
 from omgsr_jax.data.pipeline import Examples
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import images
+from omgsr_jax.inference.options import Options
+from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.inference.sizes import Enlargement
 from omgsr_jax.inference.upscaler import Upscaled
 from tests.hostile.images import Case, all_cases
 from tests.hostile.judge import Answer, assert_sentence, command, little_memory, untouched
@@ -233,6 +237,28 @@ def test_training_data_answer_every_case(corpus):
             assert example.get("hr") is not None, example.get("damaged")
 
     judged([*BAD, *GOOD[::8]], judge)
+
+
+def test_the_real_network_gets_the_right_pixels(corpus, upscaler, model_64, monkeypatch, tmp_path):
+    """Of twenty kinds of file: the result is bit for bit that of the array that is in it."""
+    monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: upscaler)
+    exact = [case for case in GOOD if case.pixels.shape[:2] == (12, 16) and not case.tolerance]
+    chosen = exact[:: len(exact) // 20][:20]
+    paths = [corpus / case.name for case in chosen]
+    answer = command(
+        *("upscale", *paths, "-o", tmp_path, "--format", "png", "--json", "--model", model_64)
+    )
+    assert answer.code == 0, answer.err
+    found = reports(answer)
+    options = Options(Enlargement.asked())
+
+    def judge(case: Case) -> None:
+        [expected] = upscaler.restore([from_array(case.pixels)], options)
+        pixels = expected.picture.pixels()
+        assert_shows(Path(found[case.name]["output"]), replace(case, pixels=pixels))
+
+    judged(chosen, judge)
+    assert len(chosen) == 20
 
 
 def test_nothing_of_how_pixels_were_stored_gets_into_a_result(corpus, identity, tmp_path):
