@@ -142,7 +142,7 @@ def _read(
     row = NETWORKS[name]
     if path.is_dir() and row.config_json is not None:
         config_file = path / "config.json"
-        tensors = open_tensors(path, "model", allow_pickle=allow_pickle)
+        tensors: Mapping[str, np.ndarray] = open_tensors(path, "model", allow_pickle=allow_pickle)
         config = row.config_json(read_json(config_file), str(config_file))
         files = [config_file]
         files += [file.path for file in tensors.files] if isinstance(tensors, Tensors) else []
