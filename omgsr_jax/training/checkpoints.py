@@ -174,15 +174,17 @@ def find(workdir: str | Path, which: str, best: str = "psnr") -> int:
     folder = absolute(workdir) / _FOLDER
     steps = steps_in(folder)
     there = ", ".join(map(str, steps)) or "none"
-    asked = [int(which)] if which.isdigit() else {LATEST: steps[-1:], BEST: steps}.get(which, [])
-    if not asked or asked[0] not in steps:
+    named = {LATEST: steps[-1:], BEST: steps, **{str(step): [step] for step in steps}}
+    asked = named.get(which)
+    if not asked:
         raise InputError(f"there is no checkpoint {which!r}; there are {there}")
     damaged = {step: what for step in asked if (what := digests.damage(folder / str(step)))}
     if damaged:
         raise InputError(f"{_damaged(workdir, damaged)}: choose another one by its step ({there})")
     if which != BEST:
         return asked[0]
-    ranked = {step: rank for step in asked if (rank := _rank_of(folder / str(step), best))}
+    ranks = {step: _rank_of(folder / str(step), best) for step in steps}
+    ranked = {step: rank for step, rank in ranks.items() if rank is not None}
     if not ranked:
         raise InputError(f"no checkpoint was validated: choose one by its step ({there})")
     return max(ranked, key=lambda step: (ranked[step], step))

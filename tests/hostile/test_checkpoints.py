@@ -17,7 +17,7 @@ _MORE = 2  # steps that a run takes when it goes on
 
 
 def _validate(state):
-    return {"psnr": float(-int(state.step))}, {}
+    return {"psnr": float(BEST - int(state.step))}, {}  # of the best, 0
 
 
 def _go_on(workdir, **options):
@@ -32,7 +32,7 @@ def _losses(workdir):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run") / "run"
-    toy.run(workdir, LATEST, validate=lambda s: ({"psnr": float(-int(s.step))}, {}))
+    toy.run(workdir, LATEST, validate=_validate)
     assert tuple(checkpoints.steps_in(checkpoints.absolute(workdir) / "checkpoints")) == STEPS
     return workdir
 
@@ -109,7 +109,7 @@ def test_only_a_whole_checkpoint_is_exported(workdir):
         with untouched(workdir), pytest.raises(InputError) as caught:
             checkpoints.find(workdir, which)
         assert_sentence(str(caught.value), "checkpoint 20", "is damaged", "by its step")
-    for which in ("40", "worst", "", "-1"):
+    for which in ("40", "worst", "", "-1", "\u00b2", "9" * 5000):
         with pytest.raises(InputError, match="there are 10, 20, 30"):
             checkpoints.find(workdir, which)
 
