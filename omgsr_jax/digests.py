@@ -25,6 +25,7 @@ Notify = Callable[[str, float | None], None]
 
 _SMALL_BYTES = 2**20
 _WORTH_MENTIONING_BYTES = 10**9
+_MEND = "Convert the model again, or copy it again."
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -64,7 +65,10 @@ def require_sizes(directory: epath.Path, written: Mapping[str, Written]) -> None
     local = not _is_remote(directory)
     for name, one in written.items():
         path = directory / name
-        size = file_size(path) if local else _remote_size(path)
+        try:
+            size = file_size(path) if local else _remote_size(path)
+        except InputError as error:
+            raise InputError(f"{error}. {_MEND}") from None
         if size != one.bytes:
             raise _damaged(path, f"it has {size} bytes, {one.bytes} were written")
     for name, one in written.items():
@@ -114,7 +118,7 @@ def _require_digest(path: epath.Path, one: Written) -> None:
 
 
 def _damaged(path: epath.Path, how: str) -> InputError:
-    return InputError(f"{path} is damaged: {how}. Convert the model again, or copy it again.")
+    return InputError(f"{path} is damaged: {how}. {_MEND}")
 
 
 def _written(path: Path) -> Written:

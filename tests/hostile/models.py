@@ -77,11 +77,15 @@ def _files(change: Any) -> Any:
     return edit
 
 
+def without_digests(root: Path) -> None:
+    put("files", ...)(root / CARD)
+
+
 def _undigested(edit: Any) -> Any:
     """As an earlier version wrote it, and damaged then."""
 
     def both(root: Path) -> None:
-        put("files", ...)(root / CARD)
+        without_digests(root)
         edit(root)
 
     return both
@@ -245,7 +249,9 @@ def _of_the_weights() -> list[Case]:
         (METADATA, "of nothing", text(b"{}")),
     ):
         damaged = _undigested(of(name, edit))
-        found.append(Case(f"undigested, {name}: {what}", damaged, ("params cannot be read",)))
+        found.append(
+            Case(f"undigested, {name}: {what}", damaged, ("params cannot be read as weights",))
+        )
     damaged = _undigested(lambda root: _data(root, half, largest=True))
     found.append(Case("undigested, data file: half", damaged, ("cannot be read",)))
     return found
