@@ -24,6 +24,7 @@ from omgsr_jax.descriptions import (
     build,
     checked,
     file_size,
+    first_line,
     parse_json,
     read_json,
     several,
@@ -272,10 +273,9 @@ class _Pickle(dict[str, np.ndarray]):
             found = torch.load(path, map_location="cpu", weights_only=True)
             super().__init__((str(name), _as_array(tensor)) for name, tensor in found.items())
         except Exception as error:  # what torch finds wrong has nearly every type there is
-            first = (str(error) or repr(error)).splitlines()[0][:200]
             raise InputError(
                 f"{path} is not a dict of tensors that torch.load(weights_only=True) can read: "
-                f"{first}"
+                f"{first_line(error)}"
             ) from error
 
     def dtype(self, name: str) -> np.dtype:

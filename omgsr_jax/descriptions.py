@@ -148,6 +148,11 @@ def file_size(path: str | os.PathLike[str]) -> int:
     return status.st_size
 
 
+def first_line(error: Exception) -> str:
+    """What another library found wrong, for a message."""
+    return (str(error) or repr(error)).splitlines()[0][:200]
+
+
 def shown(value: Any) -> str:
     """A value for a message: Python's spelling, cut where it is long."""
     return _short.repr(value)

@@ -25,7 +25,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint import type_handlers
 
 from . import digests
-from .descriptions import Json, read_json, shown
+from .descriptions import Json, first_line, read_json, shown
 from .digests import Notify, Written
 from .errors import InputError
 from .files import new_directory, write_text
@@ -236,10 +236,9 @@ def _reading(directory: str | Path, tree: str) -> Iterator[None]:
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # it reports damage by nearly every type there is
-        first = (str(error) or repr(error)).splitlines()[0][:200]
         raise InputError(
-            f"{directory}/{tree} cannot be read as weights in Orbax's format ({first}). Convert the "
-            "model again, or copy it again."
+            f"{directory}/{tree} cannot be read as weights in Orbax's format "
+            f"({first_line(error)}). Convert the model again, or copy it again."
         ) from error
 
 
