@@ -245,7 +245,8 @@ def _open_shards(index: Path) -> Tensors:
     outside = [name for name in names if not name or Path(name).name != name]
     if outside:
         raise InputError(f"{index} lists shards that are not beside it: {several(outside)}")
-    absent = [name for name in names if not (index.parent / name).is_file()]
+    # Path.is_file raises where a name is none that a file could have.
+    absent = [name for name in names if not os.path.isfile(index.parent / name)]
     if absent:
         raise InputError(f"{index} lists shards that are not there: {several(absent)}")
     tensors = Tensors([SafetensorsFile(index.parent / name) for name in names])
