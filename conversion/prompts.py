@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from omgsr_jax.descriptions import first_line
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.clip_text import CLIPTextEncoder
 from omgsr_jax.models.t5 import T5Encoder
@@ -106,8 +107,9 @@ def _tokenize(
             prompt, max_length=length, padding="max_length", truncation=True, return_tensors="np"
         ).input_ids
     except Exception as error:  # transformers reports a damaged file by nearly every type there is
-        first = (str(error) or repr(error)).splitlines()[0][:200]
-        raise InputError(f"{folder} holds no tokenizer that can be read: {first}") from error
+        raise InputError(
+            f"{folder} holds no tokenizer that can be read: {first_line(error)}"
+        ) from error
     if ids.shape != (1, length) or not (ids.min() >= 0 and ids.max() < vocabulary):
         raise InputError(
             f"the tokenizer in {folder} does not fit the text encoder beside it: its tokens are "

@@ -24,6 +24,7 @@ from omgsr_jax.descriptions import (
     build,
     checked,
     file_size,
+    first_line,
     parse_json,
     read_json,
     several,
@@ -244,7 +245,8 @@ def _open_shards(index: Path) -> Tensors:
     outside = [name for name in names if not name or Path(name).name != name]
     if outside:
         raise InputError(f"{index} lists shards that are not beside it: {several(outside)}")
-    absent = [name for name in names if not (index.parent / name).is_file()]
+    # Path.is_file raises where a name is none that a file could have.
+    absent = [name for name in names if not os.path.isfile(index.parent / name)]
     if absent:
         raise InputError(f"{index} lists shards that are not there: {several(absent)}")
     tensors = Tensors([SafetensorsFile(index.parent / name) for name in names])
@@ -272,10 +274,9 @@ class _Pickle(dict[str, np.ndarray]):
             found = torch.load(path, map_location="cpu", weights_only=True)
             super().__init__((str(name), _as_array(tensor)) for name, tensor in found.items())
         except Exception as error:  # what torch finds wrong has nearly every type there is
-            first = (str(error) or repr(error)).splitlines()[0][:200]
             raise InputError(
                 f"{path} is not a dict of tensors that torch.load(weights_only=True) can read: "
-                f"{first}"
+                f"{first_line(error)}"
             ) from error
 
     def dtype(self, name: str) -> np.dtype:

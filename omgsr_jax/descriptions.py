@@ -25,7 +25,7 @@ Config = TypeVar("Config")
 
 _MOST_BYTES = 2**26
 _LISTED = 5
-_LONGEST_NAME = 80
+_LONGEST_NAME, _LONGEST_VALUE = 80, 120
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxlist, _short.maxstring = 2, 8, _LONGEST_NAME
 
@@ -148,9 +148,15 @@ def file_size(path: str | os.PathLike[str]) -> int:
     return status.st_size
 
 
+def first_line(error: Exception) -> str:
+    """What another library found wrong, for a message."""
+    return (str(error) or repr(error)).splitlines()[0][:200]
+
+
 def shown(value: Any) -> str:
     """A value for a message: Python's spelling, cut where it is long."""
-    return _short.repr(value)
+    text = _short.repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
 
 
 def several(names: Iterable[Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from .descriptions import Json, checked, file_size
+from .descriptions import Json, checked, file_size, shown
 from .errors import InputError
 
 # Told what takes long and None when it begins, and the seconds that it took at the end.
@@ -25,6 +25,8 @@ Notify = Callable[[str, float | None], None]
 
 _SMALL_BYTES = 2**20
 _WORTH_MENTIONING_BYTES = 10**9
+_LONGEST_NAME = 255
+_MEND = "Convert the model again, or copy it again."
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -54,8 +56,9 @@ def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
     found = checked(Mapping[str, Written], {} if files is None else files, where, "files")
     for name in found:
         parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name:
-            raise InputError(f"{where}: files names {name}, which is not inside the folder")
+        inside = not parts.is_absolute() and ".." not in parts.parts and "\\" not in name
+        if not inside or len(name) > _LONGEST_NAME:
+            raise InputError(f"{where}: files names {shown(name)}, which is not inside the folder")
     return {name: one for name, one in found.items() if name.startswith(below)}
 
 
@@ -64,7 +67,10 @@ def require_sizes(directory: epath.Path, written: Mapping[str, Written]) -> None
     local = not _is_remote(directory)
     for name, one in written.items():
         path = directory / name
-        size = file_size(path) if local else _remote_size(path)
+        try:
+            size = file_size(path) if local else _remote_size(path)
+        except InputError as error:
+            raise InputError(f"{error}. {_MEND}") from None
         if size != one.bytes:
             raise _damaged(path, f"it has {size} bytes, {one.bytes} were written")
     for name, one in written.items():
@@ -114,7 +120,7 @@ def _require_digest(path: epath.Path, one: Written) -> None:
 
 
 def _damaged(path: epath.Path, how: str) -> InputError:
-    return InputError(f"{path} is damaged: {how}. Convert the model again, or copy it again.")
+    return InputError(f"{path} is damaged: {how}. {_MEND}")
 
 
 def _written(path: Path) -> Written:

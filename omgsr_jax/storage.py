@@ -25,7 +25,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint import type_handlers
 
 from . import digests
-from .descriptions import Json, read_json, shown
+from .descriptions import Json, first_line, read_json, shown
 from .digests import Notify, Written
 from .errors import InputError
 from .files import new_directory, write_text
@@ -137,6 +137,8 @@ def rewrite_card(directory: str | Path, kind: Kind, card: Mapping[str, Any]) -> 
     """Another card for the weights that are there: their files and digests stay listed."""
     before = read_content(directory, kind)
     files = {_FILES: before[_FILES]} if _FILES in before else {}
+    for left in epath.Path(directory).glob(".*.partial"):  # of an edit that was killed
+        left.unlink(missing_ok=True)
     _write_card(epath.Path(directory) / kind.card, {**card, **files})
 
 
@@ -154,9 +156,12 @@ def tree_shapes(
 
 def _shapes(directory: str | Path, tree: str) -> dict[str, jax.ShapeDtypeStruct]:
     with _reading(directory, tree), ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(_absolute(directory, tree)).item_metadata.tree
+        metadata = checkpointer.metadata(_absolute(directory, tree)).item_metadata
+        if metadata is None:
+            raise ValueError("it has no whole description of its arrays")
         return {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            for name, leaf in metadata.tree.items()
         }
 
 
@@ -231,10 +236,9 @@ def _reading(directory: str | Path, tree: str) -> Iterator[None]:
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # it reports damage by nearly every type there is
-        first = (str(error) or repr(error)).splitlines()[0][:200]
         raise InputError(
-            f"{directory}/{tree} cannot be read: {first}. Convert the model again, or copy it "
-            "again."
+            f"{directory}/{tree} cannot be read as weights in Orbax's format "
+            f"({first_line(error)}). Convert the model again, or copy it again."
         ) from error
 
 

@@ -77,11 +77,15 @@ def _files(change: Any) -> Any:
     return edit
 
 
+def without_digests(root: Path) -> None:
+    put("files", ...)(root / CARD)
+
+
 def _undigested(edit: Any) -> Any:
     """As an earlier version wrote it, and damaged then."""
 
     def both(root: Path) -> None:
-        put("files", ...)(root / CARD)
+        without_digests(root)
         edit(root)
 
     return both
@@ -105,6 +109,7 @@ def _whole_numbers(root: Path) -> None:
 _FIELDS: list[tuple[str, Any]] = [
     ("format", 2),
     ("format", "1"),
+    ("format", {"x" * 80 + str(i): "y" * 80 for i in range(9)}),
     ("format", ...),
     ("generator", ...),
     ("generator", None),
@@ -204,6 +209,8 @@ def _of_the_card() -> list[Case]:
         Case("card: its files are a list", _files_are([]), ("files", CARD)),
         Case("card: a file outside", _lists("params/../../x"), ("not inside the folder",)),
         Case("card: a file elsewhere", _lists("params/x"), ("params/x is not there",)),
+        Case("card: a file of a long name", _lists("params/" + "x" * 9999), ("not inside",)),
+        Case("card: a file of no name", _lists("params/\x00"), ("cannot be read",)),
         Case("card: an absolute file", _lists("/dev/zero"), ("not inside the folder",)),
         Case("card: a file of -1 bytes", _lists("params/x", bytes=-1), ("bytes is -1",)),
         Case("card: a short sha256", _lists("params/x", sha256="12"), ("sha256 of 2 characters",)),
@@ -245,7 +252,9 @@ def _of_the_weights() -> list[Case]:
         (METADATA, "of nothing", text(b"{}")),
     ):
         damaged = _undigested(of(name, edit))
-        found.append(Case(f"undigested, {name}: {what}", damaged, ("params cannot be read",)))
+        found.append(
+            Case(f"undigested, {name}: {what}", damaged, ("params cannot be read as weights",))
+        )
     damaged = _undigested(lambda root: _data(root, half, largest=True))
     found.append(Case("undigested, data file: half", damaged, ("cannot be read",)))
     return found
@@ -364,6 +373,8 @@ def _of_shards() -> list[Case]:
         ("lost", lambda index: index.update(weight_map={"a": "b"}), "not there: b"),
         ("outside", lambda index: index.update(weight_map={"a": "../vae/x"}), "not beside it"),
         ("absolute", lambda index: index.update(weight_map={"a": "/dev/zero"}), "not beside it"),
+        ("long", lambda index: index.update(weight_map={"a": "x" * 999}), "not there: 'xxx"),
+        ("zero", lambda index: index.update(weight_map={"a": "\x00"}), "not there"),
         ("no name", lambda index: index.update(weight_map={"a": ""}), "not beside it"),
         ("none", lambda index: index.update(weight_map={}), "keys missing"),
         ("lies", lambda index: index["weight_map"].update(more=min(index["weight_map"].values())),
