@@ -23,7 +23,7 @@ from .errors import InputError
 # Told what takes long and None when it begins, and the seconds that it took at the end.
 Notify = Callable[[str, float | None], None]
 
-_SMALL_BYTES = 2**20
+_SMALL_BYTES = _CHUNK = 2**20
 _WORTH_MENTIONING_BYTES = 10**9
 _LONGEST_NAME = 255
 _MEND = "Convert the model again, or copy it again."
@@ -42,13 +42,21 @@ class Written:
             raise ValueError(f"there is a sha256 of {len(self.sha256)} characters, expected 64")
 
 
-def of_files(folder: Path) -> Json:
+def of_files(folder: Path | epath.Path) -> Json:
     """The files below `folder`, as a card lists them."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(_below(epath.Path(folder)))
     with ThreadPoolExecutor(_THREADS) as pool:
         written = list(pool.map(_written, paths))
     names = [path.relative_to(folder).as_posix() for path in paths]
     return {name: asdict(one) for name, one in zip(names, written, strict=True)}
+
+
+def _below(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _below(path)
+        else:
+            yield path
 
 
 def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
@@ -62,20 +70,25 @@ def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
     return {name: one for name, one in found.items() if name.startswith(below)}
 
 
+def difference(path: epath.Path, one: Written) -> str | None:
+    """What a file has become, if it is not as it was written."""
+    size = path.stat().length if _is_remote(path) else file_size(path)
+    if size != one.bytes:
+        return f"it has {size} bytes, {one.bytes} were written"
+    return None if _written(path) == one else "its sha256 is not that of what was written"
+
+
 def require_sizes(directory: epath.Path, written: Mapping[str, Written]) -> None:
     """All files are there and have their sizes, and the small ones have their digests."""
     local = not _is_remote(directory)
     for name, one in written.items():
         path = directory / name
-        try:
-            size = file_size(path) if local else _remote_size(path)
-        except InputError as error:
-            raise InputError(f"{error}. {_MEND}") from None
+        size = file_size(path) if local else _remote_size(path)
         if size != one.bytes:
             raise _damaged(path, f"it has {size} bytes, {one.bytes} were written")
     for name, one in written.items():
         if local and one.bytes < _SMALL_BYTES:
-            _require_digest(directory / name, one)
+            _require_same(directory / name, one)
 
 
 @contextmanager
@@ -96,7 +109,7 @@ def verified(
     tell(what, None)
     started = time.perf_counter()
     pool = ThreadPoolExecutor(_THREADS)
-    checks = [pool.submit(_require_digest, directory / n, one) for n, one in large.items()]
+    checks = [pool.submit(_require_same, directory / n, one) for n, one in large.items()]
     try:
         try:
             yield
@@ -114,19 +127,22 @@ def _wait_for(checks: list[Future[None]]) -> None:
         check.result()
 
 
-def _require_digest(path: epath.Path, one: Written) -> None:
-    if _written(Path(path)).sha256 != one.sha256:
-        raise _damaged(path, "its sha256 is not that of what was written")
+def _require_same(path: epath.Path, one: Written) -> None:
+    if found := difference(path, one):
+        raise _damaged(path, found)
 
 
 def _damaged(path: epath.Path, how: str) -> InputError:
     return InputError(f"{path} is damaged: {how}. {_MEND}")
 
 
-def _written(path: Path) -> Written:
+def _written(path: epath.Path) -> Written:
+    size, digest = 0, hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Written(file.tell(), digest)
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            digest.update(chunk)
+    return Written(size, digest.hexdigest())
 
 
 def _is_remote(directory: epath.Path) -> bool:

@@ -104,23 +104,29 @@ def _damaged(name: str, spoil: Callable[[Path], None], *words: str) -> Case:
 
 
 DAMAGED = (
-    _damaged("a byte of an array is flipped", _file(_ARRAYS, flip), "is not what was written"),
-    _damaged("an array is cut short", _file(_ARRAYS, _truncate), "bytes, expected"),
-    _damaged("an array is empty", _file(_ARRAYS, _empty), "has 0 bytes, expected"),
-    _damaged("an array is missing", _file(_ARRAYS, os.unlink), "is missing"),
-    _damaged("an array is a dangling link", _file(_ARRAYS, _replace_by_link), "is missing"),
+    _damaged(
+        "a byte of an array is flipped",
+        _file(_ARRAYS, flip),
+        "its sha256 is not that of what was written",
+    ),
+    _damaged("an array is cut short", _file(_ARRAYS, _truncate), "were written"),
+    _damaged("an array is empty", _file(_ARRAYS, _empty), "it has 0 bytes"),
+    _damaged("an array is missing", _file(_ARRAYS, os.unlink), "is not there"),
+    _damaged("an array is a dangling link", _file(_ARRAYS, _replace_by_link), "is not there"),
     _damaged("the arrays' manifest is flipped", _file("state/manifest.ocdbt", flip)),
     _damaged("the tree of names is edited", _file("state/_METADATA", _edit("use_ocdbt", False))),
     _damaged("the state is missing", _checkpoint(lambda c: shutil.rmtree(c / "state")), "state/"),
     _damaged("the state is empty", _checkpoint(lambda c: _empty(c / "state")), "state/"),
-    _damaged("the data's position is missing", _file(_DATA, os.unlink), _DATA, "is missing"),
+    _damaged("the data's position is missing", _file(_DATA, os.unlink), _DATA, "is not there"),
     _damaged("the data's position is edited", _file(_DATA, _edit("next_index", 124)), _DATA),
     _damaged("the data's position is a word", _file(_DATA, _edit("next_index", "x")), _DATA),
     _damaged("the metrics are no JSON", _file("metrics/metrics", _truncate), "metrics/metrics"),
     _damaged("Orbax's description is a list", _file("_CHECK*", lambda p: p.write_text("[]"))),
     _damaged("Orbax's description is binary", _file("_CHECK*", lambda p: p.write_bytes(b"\xff"))),
     _damaged("the digests are missing", _file("digests.json", os.unlink), "digests.json"),
-    _damaged("the digests are empty", _file("digests.json", _empty), "digests.json is damaged"),
+    _damaged(
+        "the digests are empty", _file("digests.json", _empty), "digests.json is not valid JSON"
+    ),
     _damaged(
         "the digests name nothing", _file("digests.json", lambda p: p.write_text("{}")), "no file"
     ),
@@ -131,7 +137,7 @@ DAMAGED = (
     _damaged(
         "the digests are nested deep", _file("digests.json", lambda p: p.write_text("[" * 99_999))
     ),
-    _damaged("the checkpoint is empty", _checkpoint(_empty), "digests.json is missing"),
+    _damaged("the checkpoint is empty", _checkpoint(_empty), "digests.json is not there"),
     _damaged("the checkpoint is made of two", _from_two, "state/"),
     Case(
         "the latest two are damaged",
