@@ -1,21 +1,34 @@
 """`omgsr eval`: scores, and the outputs of models that are to be scored."""
 
 import contextlib
+import os
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..evaluation.options import require_metrics
+from ..evaluation.papers import require_benchmark
 from .progress import show_progress
-from .values import not_negative, positive
+from .values import location, not_negative, positive
 
 SUMMARY = "scores of outputs against references"
+
+
+# Which metrics read what an option names.
+_FOR = {
+    "niqe_params": {"niqe"},
+    "inception": {"fid"},
+    "perceptual": {"lpips", "dists", "lpips_vgg"},
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sr",
+        type=location,
         action="append",
         default=[],
         metavar="DIR",
@@ -23,14 +36,21 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
+        type=location,
         action="append",
         default=[],
         metavar="MODEL",
         help="nano, or a converted model: makes outputs from --lr; may be given again, too",
     )
-    parser.add_argument("--hr", required=True, metavar="DIR", help="references of the same names")
-    parser.add_argument("--lr", metavar="DIR", help="inputs, for --model and to show in the report")
-    parser.add_argument("--out", metavar="DIR", help="write CSV, JSON, Markdown and HTML there")
+    parser.add_argument(
+        "--hr", type=location, required=True, metavar="DIR", help="references of the same names"
+    )
+    parser.add_argument(
+        "--lr", type=location, metavar="DIR", help="inputs, for --model and to show in the report"
+    )
+    parser.add_argument(
+        "--out", type=location, metavar="DIR", help="write CSV, JSON, Markdown and HTML there"
+    )
     parser.add_argument("--metrics", nargs="+", metavar="KEY", help="default: all that can run")
     parser.add_argument("--protocol", choices=("papers",), help="hold the outputs to the papers'")
     parser.add_argument(
@@ -54,10 +74,17 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="PX",
         help="of `grid` (default: 16)",
     )
-    parser.add_argument("--niqe-params", metavar="FILE", help="NIQE's parameters, .npz or .mat")
-    parser.add_argument("--inception", metavar="FILE", help="FID's Inception weights")
     parser.add_argument(
-        "--perceptual", metavar="DIR", help="LPIPS' and DISTS' networks, converted (else by pyiqa)"
+        "--niqe-params", type=location, metavar="FILE", help="NIQE's parameters, .npz or .mat"
+    )
+    parser.add_argument(
+        "--inception", type=location, metavar="FILE", help="FID's Inception weights"
+    )
+    parser.add_argument(
+        "--perceptual",
+        type=location,
+        metavar="DIR",
+        help="LPIPS' and DISTS' networks, converted (else by pyiqa)",
     )
     parser.add_argument(
         "--allow-pickle", action="store_true", help="open a .pth (torch.load, weights only)"
@@ -73,9 +100,22 @@ def check(args: Namespace) -> None:
         raise InputError("give outputs with --sr, or what makes them with --model")
     if args.model and not args.lr:
         raise InputError("--model needs inputs: give their folder with --lr")
+    require_metrics(args.metrics or ())
+    if args.benchmark:
+        require_benchmark(args.benchmark)
+    for option, given in (("--sr", args.sr), ("--model", args.model)):
+        twice = [path for path, count in Counter(map(os.path.realpath, given)).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{option} {twice[0]} is given twice: it cannot be compared with itself"
+            )
 
 
 def run(args: Namespace) -> Sequence[str]:
+    for option in _FOR:
+        path = getattr(args, option)
+        if path and not os.path.exists(path):
+            raise InputError(f"--{option.replace('_', '-')} {path} does not exist")
     from .. import evaluation
     from ..evaluation.writing import markdown, summarise
 
@@ -107,21 +147,30 @@ def run(args: Namespace) -> Sequence[str]:
     print(markdown(summarise(result)), end="")
     if args.out:
         print(f"\n{args.out}: images.csv, summary.json, summary.md, report.html")
-    asked = args.metrics or ()
+    asked = {*(args.metrics or ()), *_given_in_vain(args, result.not_run)}
     return [f"{key} was not run: {why}" for key, why in result.not_run.items() if key in asked]
 
 
+def _given_in_vain(args: Namespace, not_run: Mapping[str, str]) -> Iterator[str]:
+    """Metrics that do not run although a file for them is named: something is wrong with it."""
+    for option, keys in _FOR.items():
+        if getattr(args, option) and not_run.keys() >= keys:
+            yield from keys
+
+
 @contextlib.contextmanager
-def _outputs(args: Namespace) -> Iterator[list[Path]]:
+def _outputs(args: Namespace) -> Iterator[dict[str, Path]]:
     """The folders of outputs to score: those given, and those that the given models make."""
+    from ..evaluation.benchmark import name_systems
     from ..evaluation.restoring import restore_inputs
+    from ..files import Outputs
 
     with tempfile.TemporaryDirectory(prefix="omgsr-eval-") as scratch:
-        made = Path(args.out or scratch) / "sr"
+        made, planned = Path(args.out or scratch) / "sr", Outputs()
         folders = [Path(folder) for folder in args.sr]
-        for model in args.model:
-            folders.append(made / Path(model).resolve().name)
+        for model in args.model:  # a/x and b/x make sr/x and sr/x-2
+            folders.append(planned.claim(planned.free(made / Path(model).resolve().name)))
             restore_inputs(
                 model, args.lr, args.hr, folders[-1], reads=args.sr, progress=show_progress
             )
-        yield folders
+        yield dict(zip(name_systems([*args.sr, *args.model]), folders, strict=True))

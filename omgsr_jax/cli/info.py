@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import assets
-from .values import MODEL
+from .values import MODEL, location
 
 if TYPE_CHECKING:
     from ..models.lora import LoRASpec
@@ -15,7 +15,7 @@ SUMMARY = "what a converted model is"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("model", type=location, metavar="MODEL", help=MODEL)
 
 
 def run(args: Namespace) -> None:
@@ -73,6 +73,8 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "prompt": repr(card.prompt),
         "color": card.color,
         "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
+        "digest": converted.digest(directory)
+        or "none: an earlier version wrote this model, and what is read is not compared",
         "size on disk": f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
         "sources": dict(card.sources),
     }

@@ -9,8 +9,11 @@ from PIL import Image
 
 _FIRST, _HEADER, _PART = 8, 8, 2**16
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
-_PASSES += ((1, 0, 2, 1),)  # of Adam7: first row and column, steps down and across
+# Of Adam7: first row and column, steps down and across.
+_PASSES = (
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
+    *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
+)
 
 
 def prepare(image: Image.Image) -> None:

@@ -5,6 +5,7 @@ decoder. The VAE takes it whole on a canvas, if the memory allows, else in tiles
 chosen for a whole list of images beforehand, so that few programs serve all of them.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from . import vae_tiles
 from .programs import Programs, Tile
 from .sizes import Size, padded
@@ -33,6 +35,18 @@ class Work:
     seconds: dict[str, float] = field(default_factory=dict)
     latent_tiles: int = 0
     vae_tiles: int = 1
+
+
+class NotFiniteError(InputError):
+    """A stage gave NaN or infinity for one of the images: their `index`."""
+
+    def __init__(self, stage: str, index: int, name: str | None = None):
+        super().__init__(
+            f"{f'{name}: ' if name else ''}what the model's {stage} stage gives is not finite (NaN "
+            "or infinity): its weights are damaged, or too large for this precision. Try precision "
+            "fp32, or convert the model again."
+        )
+        self.stage, self.index = stage, index
 
 
 @dataclass(frozen=True)
@@ -65,8 +79,10 @@ class Engine:
         self.multiple = programs.multiple
         self.latent_tile = padded((process_size,) * 2, self.multiple)[0] // downsampling
         self.memory = policy.memory or _free_memory(programs)
+        self._choosing = threading.Lock()
         self._canvases: list[Size] = []
         self._inner: Size | None = None
+        self._placed: dict[Size, Size | None] = {}
 
     def restore(
         self,
@@ -82,11 +98,14 @@ class Engine:
         canvases = [self.place(_size(image)) for image in images]
         with _timed(works, "encode"):
             posteriors = self._through_vae(images, canvases, works, encode=True)
+            _require_finite(posteriors, "encode")
         z_l = [self._latents(posterior, seed) for posterior in posteriors]
         with _timed(works, "predict"):
             z_p = self._predict(z_l, works)
+            _require_finite(z_p, "predict")
         with _timed(works, "decode"):
             restored = self._through_vae(z_p, canvases, works, encode=False)
+            _require_finite(restored, "decode")
         return restored, works
 
     def _latents(self, posterior: np.ndarray, seed: int | None) -> np.ndarray:
@@ -161,34 +180,41 @@ class Engine:
         return next(fitting, _TILES[-1])
 
     def plan(self, sizes: Iterable[Size]) -> None:
-        """Chooses canvases for images of these sizes, which are all that there will be."""
+        """Chooses canvases for images of these sizes, beside those that there are already."""
         if self.policy.tile == "off":
             return
-        wanted = Counter(sizes)
-        whole = {size: n for size, n in wanted.items() if self._may_be_whole(size)}
-        tiled = [size for size in wanted if size not in whole]
-        while True:
-            room = MOST_PROGRAMS - (3 if tiled else 1)
-            clusters = _merge(whole, room, self._may_be_whole)
-            if len(clusters) <= room:
-                break
-            largest = max(whole, key=lambda size: size[0] * size[1])
-            tiled.append(largest)
-            del whole[largest]
-        self._canvases = list(clusters)
-        for size in tiled:
-            self._grow_inner(size)
+        with self._choosing:
+            wanted = Counter(size for size in sizes if not self._is_close(self._best(size), size))
+            whole = {size: n for size, n in wanted.items() if self._may_be_whole(size)}
+            tiled = [size for size in wanted if size not in whole]
+            while room := self._room(tiled=bool(tiled)):  # else each is placed when it comes
+                clusters = _merge(whole, room, self._may_be_whole)
+                if len(clusters) <= room:
+                    self._canvases += clusters
+                    break
+                largest = max(whole, key=lambda size: size[0] * size[1])
+                tiled.append(largest)
+                del whole[largest]
+            for size in tiled:
+                self._grow_inner(size)
 
     def place(self, size: Size) -> Size | None:
-        """The canvas for an image of this size, or None if the VAE has to take it in tiles."""
+        """The canvas for an image of this size, or None if the VAE has to take it in tiles.
+
+        Once chosen it stays, so that an image's result never depends on what came in between.
+        """
         if self.policy.tile == "off":
             return size
-        fitting = [c for c in self._canvases if c[0] >= size[0] and c[1] >= size[1]]
-        best = min(fitting, key=lambda c: c[0] * c[1], default=None)
-        if best and best[0] * best[1] <= _WASTE * size[0] * size[1]:
+        with self._choosing:
+            if size not in self._placed:
+                self._placed[size] = self._choose(size)
+            return self._placed[size]
+
+    def _choose(self, size: Size) -> Size | None:
+        best = self._best(size)
+        if self._is_close(best, size):
             return best
-        programs = 1 + len(self._canvases) + (2 if self._inner else 0)
-        if programs < MOST_PROGRAMS and self._may_be_whole(size):
+        if self._room(tiled=False) and self._may_be_whole(size):
             self._canvases.append(size)
             return size
         if best is not None:
@@ -200,6 +226,17 @@ class Engine:
             return larger
         self._grow_inner(size)
         return None
+
+    def _best(self, size: Size) -> Size | None:
+        fitting = [c for c in self._canvases if c[0] >= size[0] and c[1] >= size[1]]
+        return min(fitting, key=lambda c: c[0] * c[1], default=None)
+
+    def _is_close(self, canvas: Size | None, size: Size) -> bool:
+        return canvas is not None and canvas[0] * canvas[1] <= _WASTE * size[0] * size[1]
+
+    def _room(self, *, tiled: bool) -> int:
+        """How many canvases may be added; `tiled` where tiles will be needed, too."""
+        return max(0, MOST_PROGRAMS - 1 - len(self._canvases) - 2 * bool(self._inner or tiled))
 
     def _grow_inner(self, size: Size) -> None:
         now = self._inner or (0, 0)
@@ -214,6 +251,14 @@ class Engine:
 
     def _fits_memory(self, size: Size) -> bool:
         return whole_bytes(self.programs, size) <= self.memory
+
+
+def _require_finite(arrays: Sequence[np.ndarray], stage: str) -> None:
+    """Of what is on the host already. A sum is finite if all of its numbers are, and takes a
+    millisecond for a million of them; they are far from where it could overflow."""
+    for index, array in enumerate(arrays):
+        if not np.isfinite(array.sum()):
+            raise NotFiniteError(stage, index)
 
 
 def whole_bytes(programs: Programs, size: Size) -> float:

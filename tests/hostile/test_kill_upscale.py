@@ -1,4 +1,4 @@
-"""`omgsr upscale`, killed at any moment: all files are whole, and it resumes to the same bits."""
+"""`omgsr upscale` killed at any moment: nothing is half-written; it goes on to the same bits."""
 
 import os
 import random

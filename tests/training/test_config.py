@@ -69,6 +69,9 @@ def test_arguments_are_the_ablations():
         ({"quirks": "some"}, 'quirks must be "published" or None'),
         ({"model": {"precision": "fp16"}}, "'fp32', 'bf16'"),
         ({"run": {"steps": 0}}, "1 or more"),
+        ({"validation": {"images": 0}}, r"1 or more: {'validation.images': 0}"),
+        ({"validation": {"shown": -1}}, r"1 or more: {'validation.shown': -1}"),
+        ({"run": {"resume": "best"}}, r"run.resume is 'best', expected one of 'latest', 'last_w"),
     ],
 )
 def test_unknown_and_mistyped_settings_are_named(change, message):

@@ -17,7 +17,7 @@ from omgsr_jax.evaluation.fidelity import psnr
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.losses.texture import texture
 from omgsr_jax.models.vae import VAE, Posterior
-from omgsr_jax.training import loop, pretrain
+from omgsr_jax.training import loop, pretrain, work_directory
 from omgsr_jax.training.config import OptimizerConfig, RunConfig, ValidationConfig
 from omgsr_jax.weights import fill, variables
 from tests.helpers import relative_error
@@ -203,5 +203,6 @@ def _trained(task, config, workdir):
         return found["state"], metrics
 
     task.step = keep
-    assert loop.train(task, config.run, workdir).finished
+    with work_directory.opened(workdir, dataclasses.asdict(config), config.run) as saved:
+        assert loop.train(task, config.run, saved, lambda step: False).finished
     return found["state"]
