@@ -1,7 +1,9 @@
 """Files: nothing that is read is lost, nothing is half-written, and every name has an answer."""
 
+import contextlib
 import cProfile
 import os
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax import files
-from omgsr_jax.data import degrade_folder, list_images, read_image
+from omgsr_jax import cli, files
+from omgsr_jax.data import DataConfig, degrade_folder, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
-from omgsr_jax.evaluation import restoring
+from omgsr_jax.evaluation import find_pairs, restoring
 from omgsr_jax.inference import folder
 from omgsr_jax.inference.folder import upscale_files
 from omgsr_jax.inference.jobs import Job, plan
@@ -243,3 +245,41 @@ def test_skipping_what_exists_and_looking_at_headers_is_linear_and_bounded(tmp_p
     assert first.status == "failed"  # it is not there
     assert len(looked) == 2000
     assert looked[-1] == Path("9995.png")  # from all over the folder
+
+
+def test_every_command_mentions_what_it_passes_over(tmp_path, capsys):
+    """Upscaling and degrading: above. Evaluation, and training data with the mid-timestep's."""
+    for name in ("sr", "hr"):
+        save(tmp_path / name / "a.png")
+        (tmp_path / name / "b.cr2").touch()
+    with pytest.warns(files.LeftOutWarning, match=r"passed over in .*sr: 1 \.cr2"):
+        find_pairs(tmp_path / "sr", tmp_path / "hr")
+    config = DataConfig(sources=(str(tmp_path / "hr"),), resolution=8, batch_size=1)
+    with pytest.warns(files.LeftOutWarning, match=r"passed over in .*hr: 1 \.cr2") as said:
+        make_pipeline(config, process_index=0, process_count=1)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of several processes one says it
+        make_pipeline(config, process_index=1, process_count=1)
+    assert cli.main(["eval", "--sr", str(tmp_path / "sr"), "--hr", str(tmp_path / "none")]) == 1
+    assert "omgsr eval: passed over in " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["degrade", "in", "-o"],
+        ["eval", "--sr", "in", "--hr", "in", "--out"],
+        ["demo", "-o"],
+        ["timestep", "--model", "nano", "--data", "in", "--out"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_output_folder_is_not_called_like_an_image(tmp_path, monkeypatch, capsys, command):
+    save(tmp_path / "in" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        assert cli.main([*command, "x.gif"]) == 1
+    expected = "x.gif is called like an image; expected the name of a folder"
+    assert expected in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["in"]

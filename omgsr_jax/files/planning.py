@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -45,13 +45,15 @@ class Outputs:
         `replaces` is the one file that is read and may be written over all the same.
         """
         may_replace = replaces is not None and self._are_one(path, replaces)
-        if self._is_read(path) and not may_replace:
+        places = self._places(path)
+        if self._is_read(places) and not may_replace:
             raise InputError(f"{path} is an input and would be overwritten; {hint}")
-        if (other := self._claimed.get(self._key(path))) is not None:
+        key = places[0].casefold()
+        if (other := self._claimed.get(key)) is not None:
             raise InputError(f"{path} would be written twice, the other time as {other}; {hint}")
         if obstacle := self._obstacle(path.parent):
             raise InputError(f"{path} cannot be written: {obstacle}")
-        self._claimed[self._key(path)] = path
+        self._claimed[key] = path
         return path
 
     def free(self, *wanted: Path, of_inputs: bool = True) -> Path:
@@ -61,7 +63,9 @@ class Outputs:
         """
 
         def is_free(path: Path) -> bool:
-            return self._key(path) not in self._claimed and not (of_inputs and self._is_read(path))
+            places = self._places(path)
+            taken = places[0].casefold() in self._claimed
+            return not taken and not (of_inputs and self._is_read(places))
 
         for path in wanted:
             if is_free(path):
@@ -74,8 +78,8 @@ class Outputs:
             if is_free(path):
                 return path
 
-    def _is_read(self, path: Path) -> bool:
-        for place in self._places(path) if self._reads else ():
+    def _is_read(self, places: Sequence[str]) -> bool:
+        for place in places if self._reads else ():
             read = self._reads.get(place.casefold())
             if read is not None and (read == place or _is_one_file(read, place)):
                 return True

@@ -117,12 +117,12 @@ def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None
     def key(place: Path) -> str:
         return str(place).casefold()  # as file systems may see it
 
-    claims = Counter(key(wanted(place)) for _, place in found)
+    first = [wanted(place) for _, place in found]
+    claims = Counter(map(key, first))
     names = Outputs()  # apart from those of all the command: what is read is no reason to rename
     goals = []
-    for _, place in found:
-        goal = wanted(place)
-        if claims[key(goal)] > 1 and suffix:
+    for (_, place), goal in zip(found, first, strict=True):
+        if suffix and claims[key(goal)] > 1:
             goal = place.with_name(place.name + suffix)
         goals.append(names.claim(names.free(out / goal)))
     return goals

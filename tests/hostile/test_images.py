@@ -20,9 +20,10 @@ from omgsr_jax.inference import images
 from omgsr_jax.inference.options import Options
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.inference.sizes import Enlargement
-from omgsr_jax.inference.upscaler import Upscaled
+from omgsr_jax.inference.upscaler import Upscaled, load
 from tests.hostile.images import Case, all_cases
 from tests.hostile.judge import Answer, assert_sentence, command, little_memory, untouched
+from tests.stand_in import write_stand_in
 
 CASES = all_cases()
 GOOD = [case for case in CASES if case.pixels is not None]
@@ -239,14 +240,16 @@ def test_training_data_answer_every_case(corpus):
     judged([*BAD, *GOOD[::8]], judge)
 
 
-def test_the_real_network_gets_the_right_pixels(corpus, upscaler, model_64, monkeypatch, tmp_path):
+def test_the_real_network_gets_the_right_pixels(corpus, compile_cache, tmp_path, monkeypatch):
     """Of twenty kinds of file: the result is bit for bit that of the array that is in it."""
+    model = write_stand_in(tmp_path / "model", process_size=64)
+    upscaler = load(model)
     monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: upscaler)
     exact = [case for case in GOOD if case.pixels.shape[:2] == (12, 16) and not case.tolerance]
     chosen = exact[:: len(exact) // 20][:20]
     paths = [corpus / case.name for case in chosen]
     answer = command(
-        *("upscale", *paths, "-o", tmp_path, "--format", "png", "--json", "--model", model_64)
+        *("upscale", *paths, "-o", tmp_path / "out", "--format", "png", "--json", "--model", model)
     )
     assert answer.code == 0, answer.err
     found = reports(answer)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from omgsr_jax import files
 from tests.inference.conftest import photo
+from tests.stand_in import write_stand_in
 
 ROOT = Path(__file__).parents[2]
 KILLS, IMAGES = 40, 120
@@ -40,8 +41,9 @@ def _is_partial(name: str) -> bool:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
-    model_64, compile_cache, tmp_path
+    compile_cache, tmp_path
 ):
+    model = write_stand_in(tmp_path / "model", process_size=64)
     source, whole, out = tmp_path / "in", tmp_path / "whole", tmp_path / "out"
     source.mkdir()
     rng = random.Random(_SEED)
@@ -49,7 +51,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
         size = rng.randrange(16, 40), rng.randrange(16, 40)
         Image.fromarray(photo(*size, seed=number)).save(source / f"{number:03}.png")
     started = time.monotonic()
-    assert _start(model_64, compile_cache, source, whole).wait() == 0
+    assert _start(model, compile_cache, source, whole).wait() == 0
     seconds = time.monotonic() - started
     undisturbed = _contents(whole)
     assert len(undisturbed) == 2 * IMAGES
@@ -57,7 +59,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
     begun = 0  # kills that found a file begun
     for kill in range(KILLS):
         before = _contents(out)
-        process = _start(model_64, compile_cache, source, out)
+        process = _start(model, compile_cache, source, out)
         if kill % 4:  # most of them while files are written
             while len(_contents(out)) == len(before) and process.poll() is None:
                 time.sleep(0.01)
@@ -79,7 +81,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
     for name in _contents(out):
         if _is_partial(name):
             os.utime(out / name, (0, 0))
-    process = _start(model_64, compile_cache, source, out)
+    process = _start(model, compile_cache, source, out)
     assert process.wait() == 0, process.stderr
     assert _contents(out) == undisturbed
 
