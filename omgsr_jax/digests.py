@@ -60,8 +60,8 @@ def _below(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
-    """The files that a card lists, those below a folder or all; none in a card without digests."""
-    found = checked(Mapping[str, Written], {} if files is None else files, where, "files")
+    """The files that a card lists, those below a folder or all."""
+    found = checked(Mapping[str, Written], files, where, "files")
     for name in found:
         parts = PurePosixPath(name)
         inside = not parts.is_absolute() and ".." not in parts.parts and "\\" not in name

@@ -250,9 +250,13 @@ def _absolute(directory: str | Path, tree: str) -> epath.Path:
 
 def _written(directory: str | Path, kind: Kind, tree: str) -> dict[str, Written]:
     """The files of a tree with their digests; none where the card has none."""
-    return digests.listed(
-        read_content(directory, kind).get(_FILES), _where(directory, kind), f"{tree}/"
-    )
+    content, where = read_content(directory, kind), _where(directory, kind)
+    if _FILES not in content:
+        return {}
+    found = digests.listed(content[_FILES], where, f"{tree}/")
+    if not found:
+        raise InputError(f"{where}: {_FILES} lists nothing below {tree}/. Convert again.")
+    return found
 
 
 def digest(directory: str | Path, kind: Kind) -> str | None:

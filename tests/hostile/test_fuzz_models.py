@@ -32,7 +32,7 @@ from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.models.t5 import T5Config
 from omgsr_jax.process import DDPM, FlowMatching
 
-from . import models
+from . import bases, models
 from .judge import assert_sentence, command
 from .mutations import damaged
 
@@ -67,7 +67,7 @@ def whole(originals, tmp_path_factory) -> Originals:
 
 def _write_other_configs(base: Path) -> None:
     """Of kinds of parts that the small model does not have."""
-    shutil.copyfile(base / models.VAE, base / "model-1.safetensors")
+    shutil.copyfile(base / bases.VAE, base / "model-1.safetensors")
     names = list(SafetensorsFile(base / "model-1.safetensors"))
     shards = {"weight_map": dict.fromkeys(names, "model-1.safetensors")}
     for name, content in {
@@ -133,9 +133,9 @@ def _targets(whole: Originals) -> dict[str, Target]:
 
     return {
         "card": Target("omgsr.json", _card, 2),
-        "unet config": Target(models.UNET_CONFIG, _config(configs.unet_config)),
-        "vae config": Target(models.VAE_CONFIG, _config(configs.vae_config)),
-        "scheduler": Target(models.SCHEDULER, _config(configs.ddpm)),
+        "unet config": Target(bases.UNET_CONFIG, _config(configs.unet_config)),
+        "vae config": Target(bases.VAE_CONFIG, _config(configs.vae_config)),
+        "scheduler": Target(bases.SCHEDULER, _config(configs.ddpm)),
         "recipe": Target("recipe.json", _config(lambda c, where: build(Recipe, c, where))),
         "flux config": Target("flux.json", _config(flux_configs.flux_config)),
         "flow scheduler": Target("flow.json", _config(flux_configs.flow_matching)),
@@ -147,12 +147,12 @@ def _targets(whole: Originals) -> dict[str, Target]:
         ),
         "adapter config": Target("unet_lora_adapter/adapter_config.json", of_adapter),
         "adapter": Target("unet_lora_adapter/adapter_model.safetensors", of_adapter),
-        "vae weights": Target(models.VAE, of_weights),
-        "unet weights": Target(models.UNET, of_weights, 0.5),
+        "vae weights": Target(bases.VAE, of_weights),
+        "unet weights": Target(bases.UNET, of_weights, 0.5),
         "info": Target("omgsr.json", lambda path: _command("info", path.parent), 0.1),
         "manifest": Target(models.MANIFEST, lambda path: _command("info", path.parents[1]), 0.1),
         "metadata": Target(models.METADATA, lambda path: _command("info", path.parents[1]), 0.1),
-        "convert": Target(models.UNET_CONFIG, _converted, 0.04),
+        "convert": Target(bases.UNET_CONFIG, _converted, 0.04),
     }
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from omgsr_jax.converted import read_card
 
+from .bases import BASES
 from .corpus import assert_same_weights, assert_sentences
 from .judge import Answer, command
-from .models import BASES, CONVERTED
+from .models import CONVERTED
 
 
 def test_the_corpus_is_as_large_as_was_promised():
