@@ -22,13 +22,15 @@ from PIL import Image
 from ..errors import InputError
 from .degradation import degrade
 from .images import DamagedImageError, decode_image
-from .plan import PRESETS, DegradationConfig, draw_plan, example_rng
+from .plan import PRESETS, AnyDegradation, DegradationConfig, Plan, draw_plan, example_rng
 from .sources import Source, open_sources
 
 if TYPE_CHECKING:
     import jax
 
 Example = dict[str, Any]
+
+_CROPS = 4  # how often a flat crop is drawn anew
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,21 @@ class PipelineConfig:
     resolution: int = 512
     batch_size: int = 8
     seed: int = 0
-    degradation: DegradationConfig | None = None
+    degradation: AnyDegradation | None = None
     degrade_on: str = "host"
     shuffle: bool = True
     workers: int = 0
     threads: int = 4
     damaged_limit: float = 0.01
+    flat: float = 0.0  # grey levels: crops of a lower deviation are drawn anew, up to four times
 
     def __post_init__(self) -> None:
         if self.degrade_on not in ("host", "device"):
             raise InputError(f'degrade_on must be "host" or "device", not {self.degrade_on!r}')
+        if self.degrade_on == "device" and not isinstance(
+            self.degradation or DegradationConfig(), DegradationConfig
+        ):
+            raise InputError('only the published degradations run with degrade_on "device"')
         if self.degradation is None and self.resolution not in PRESETS:
             raise InputError(
                 f"there is no published degradation for {self.resolution} px, only for "
@@ -67,7 +74,7 @@ class PipelineConfig:
             )
 
     @property
-    def degradation_config(self) -> DegradationConfig:
+    def degradation_config(self) -> AnyDegradation:
         return self.degradation or PRESETS[self.resolution]
 
 
@@ -116,8 +123,15 @@ class Examples:
         except DamagedImageError as error:
             return {"epoch": epoch, "damaged": str(error)}
         rng = example_rng(self.config.seed, epoch, index)
-        hr = prepare(image, name, self.config.resolution, rng)
+        hr = self._crop(image, name, rng)
         return {"epoch": epoch, "id": name, "hr": hr, **self._degraded(hr, rng)}
+
+    def _crop(self, image: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+        for _ in range(_CROPS):
+            hr = prepare(image, name, self.config.resolution, rng)
+            if not self.config.flat or hr.std() >= self.config.flat:
+                break
+        return hr
 
     def _degraded(self, hr: np.ndarray, rng: np.random.Generator) -> Example:
         degradation = self.config.degradation_config
@@ -126,6 +140,7 @@ class Examples:
             return {"lr": degrade(hr, plan, degradation.scale)}
         from .degradation_jax import plan_arrays
 
+        assert isinstance(plan, Plan) and isinstance(degradation, DegradationConfig)
         return {"plan": plan_arrays(plan, degradation, hr.shape[:2])}
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -287,6 +302,7 @@ def to_device(
     if config.degrade_on == "device":
         from .degradation_jax import degrade_function
 
+        assert isinstance(config.degradation_config, DegradationConfig)
         degrade_placed = degrade_function(config.degradation_config, sharding)
 
     def place(batch: Example) -> Example:

@@ -75,7 +75,8 @@ class MeshConfig:
 class DataConfig:
     sources: tuple[str, ...] = ()
     resolution: int = 512
-    degradation: int = 512  # the published preset
+    degradation: int | str = 512  # a preset of data.plan: 512 and 1024 are the published ones
+    flat: float = 0.0  # grey levels: flatter crops are drawn anew
     batch_size: int = 8  # of an optimiser step, on all devices together
     accumulation: int = 1  # micro-batches that a step's batch is divided into
     degrade_on: str = "host"
@@ -157,6 +158,7 @@ class TrainConfig:
             degrade_on=data.degrade_on,
             workers=data.workers,
             damaged_limit=data.damaged_limit,
+            flat=data.flat,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from .. import architectures, converted
-from ..data import make_pipeline, to_device
-from ..generator import OMGSR, OMGSRConfig
+from ..data import make_pipeline, open_sources, to_device
+from ..data.images import decode_image
+from ..generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from ..losses.pixel import l1
 from ..losses.texture import texture
 from ..models.layers import normal
+from ..models.pixel_vae import PixelVAEConfig, principal_components
 from ..models.vae import VAE
 from ..weights import below, fill, variables
 from .blueprint import Weights, shapes
@@ -40,7 +42,10 @@ from .config import (
 from .layout import batch_sharding, make_mesh, replicated, rows_by_process
 from .loop import Metrics, Task
 from .state import optimizer, random_weights
+from .step import CPU_OPTIONS
 from .validation import Metric, fixed_pairs, unit
+
+_FITTED = 300  # images that the components are fitted to
 
 _VAE, _BACKBONE, _DECODER = "vae.", "backbone.", "decoder."  # weights' names
 
@@ -54,6 +59,7 @@ class PretrainConfig:
     name: str = "unnamed"
     seed: int = 0
     architecture: str = "nano"
+    whitening: float = 0.6  # of the VAE's components, see models.pixel_vae
     kl: float = 1e-6  # of the VAE's posterior
     edges: float = 1.0  # of the error in the differences between neighbouring pixels
     texture: float = 1.0  # in the decoder's stage
@@ -169,6 +175,21 @@ def with_decoder(vae: Weights, stage: Weights) -> Weights:
     return {**vae, **_part(stage, _DECODER)}
 
 
+def fitted_vae(config: PretrainConfig) -> dict[str, np.ndarray]:
+    """The first stage: the weights of a VAE whose components are those of the sources' images."""
+    of_vae = architectures.named(config.architecture).vae
+    assert isinstance(of_vae, PixelVAEConfig)
+    source = open_sources(config.data.sources)
+    chosen = range(0, len(source), max(1, len(source) // _FITTED))
+    images = [decode_image(data, name) for name, data in (source[i] for i in chosen)]
+    side = min(min(image.shape[:2]) for image in images) // of_vae.patch * of_vae.patch
+    pixels = np.stack([image[:side, :side] for image in images]).astype(np.float32)  # b h w 3
+    found = principal_components(pixels / 127.5 - 1, of_vae, config.whitening)
+    random = jax.device_get(_random(config, make_vae(of_vae, rngs=None)))
+    begun = {name: np.zeros_like(array) for name, array in random.items() if "branch.conv2" in name}
+    return random | begun | found.weights()
+
+
 def prior_task(config: PretrainConfig, base: "Base") -> Task:
     """The third stage, on the latents of the base's VAE."""
     generator = OMGSR(base.generator, rngs=None)
@@ -188,8 +209,8 @@ class Base(NamedTuple):
     params: dict[str, np.ndarray]
 
     @property
-    def vae(self) -> VAE:
-        return fill(VAE(self.generator.vae, rngs=None), below(_VAE, self.params))
+    def vae(self) -> AnyVAE:
+        return fill(make_vae(self.generator.vae, rngs=None), below(_VAE, self.params))
 
     def with_prior(self, weights: Mapping[str, Any]) -> "Base":
         named = {_BACKBONE + name: np.asarray(array) for name, array in weights.items()}
@@ -198,20 +219,15 @@ class Base(NamedTuple):
     def write(self, out: str | Path, *, mid_timestep: int, process_size: int) -> None:
         """Writes a converted model."""
         generator = dataclasses.replace(self.generator, mid_timestep=mid_timestep)
-        # So small a decoder shifts colours from place to place, which adain cannot mend.
         card = converted.ModelCard(generator, process_size, "", color="wavelet")
         converted.write(out, card, self.params)
 
 
 def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
-    """A base with this VAE, whose latents are scaled to unit variance, and a random backbone."""
+    """A base with this VAE and a random backbone."""
     generator = architectures.named(config.architecture)
     params = jax.device_get(_random(config, OMGSR(generator, rngs=None)))
-    params |= {_VAE + name: np.asarray(array) for name, array in vae.items()}
-    encode = jax.jit(lambda images: Base(generator, params).vae.encode(images).mode())
-    scale = float(1 / np.std(encode(fixed_images(config))))
-    scaled = dataclasses.replace(generator.vae, scaling_factor=scale)
-    return Base(dataclasses.replace(generator, vae=scaled), params)
+    return Base(generator, params | {_VAE + name: np.asarray(v) for name, v in vae.items()})
 
 
 def _part(weights: Weights, prefix: str) -> Weights:
@@ -275,6 +291,7 @@ def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
         in_shardings=(everywhere, batch_sharding(mesh)),
         out_shardings=everywhere,
         donate_argnums=0,
+        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
     )
     return lambda state, batch: compiled(state, batch["hr"])
 

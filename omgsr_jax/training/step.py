@@ -29,7 +29,7 @@ Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
 
 # By default the compiler for CPUs begins all that can begin: up to twice the memory, and more time.
-_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class _Sums(NamedTuple):
@@ -106,7 +106,7 @@ def compile_ready(blueprint: Blueprint, where: Placed, mesh: Mesh) -> Any:
         in_shardings=(where.state_sharding, where.frozen_sharding, batch_sharding(mesh)),
         out_shardings=(where.state_sharding, replicated(mesh)),
         donate_argnums=0,
-        compiler_options=_CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
+        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
     )
 
 
