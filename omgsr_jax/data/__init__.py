@@ -17,10 +17,11 @@ from .pipeline import (
     make_pipeline,
     to_device,
 )
-from .plan import PRESETS, DegradationConfig, Plan, StageConfig, draw_plan, example_rng
+from .plan import MIXED, PRESETS, DegradationConfig, Plan, StageConfig, draw_plan, example_rng
 from .sources import open_sources, pack
 
 __all__ = [
+    "MIXED",
     "PRESETS",
     "DamagedImageError",
     "DamagedImageWarning",

@@ -160,12 +160,12 @@ MILD = DegradationConfig(
     final_sinc_probability=0.4,
 )
 
-PRESETS: dict[int | str, AnyDegradation] = {
+PRESETS = {
     512: DegradationConfig(),
     1024: DegradationConfig(scale=8, kernel_size=(11, 41), small_kernel=25),
-    # Photographs of all kinds, most of them good.
-    "mixed": Mixture((LightConfig(), MILD, DegradationConfig()), (0.5, 0.25, 0.25)),
 }
+# Photographs of all kinds, most of them good.
+MIXED = Mixture((LightConfig(), MILD, DegradationConfig()), (0.5, 0.25, 0.25))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .dists import DISTSWeights, oc_dists, oc_ea_dists
 from .dv3cd import dv3cd
 from .latent import ldr
 from .lpips import LPIPSHeads, feature_distance, oc_lpips
-from .pixel import l1, mse
+from .pixel import l1, mse, spectrum
 from .texture import texture
 
 
@@ -30,6 +30,7 @@ class LossWeights:
     ldr: float = 0.0
     mse: float = 0.0
     l1: float = 0.0
+    spectrum: float = 0.0
     oc_lpips: float = 0.0
     oc_dists: float = 0.0
     oc_ea_dists: float = 0.0
@@ -129,6 +130,7 @@ def total(
         "ldr": lambda: ldr(z_l, z_h, eps, process, t_m),
         "mse": lambda: mse(x_p, x_h),
         "l1": lambda: l1(x_p, x_h),
+        "spectrum": lambda: spectrum(x_p, x_h),
         "oc_lpips": lambda: oc_lpips(x_p, x_h, n.vgg, n.lpips_vgg, quirks=quirks),
         "oc_dists": lambda: oc_dists(x_p, x_h, n.vgg, n.dists),
         "oc_ea_dists": lambda: oc_ea_dists(x_p, x_h, n.vgg, n.dists),

@@ -17,7 +17,7 @@ from jax import Array
 
 from .. import architectures, converted, perceptual
 from ..errors import InputError
-from ..generator import OMGSR, OMGSRConfig
+from ..generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from ..losses.total import Networks
 from ..models.discriminator import (
     Discriminator,
@@ -31,7 +31,6 @@ from ..models.discriminator import (
 from ..models.features import Detail
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
-from ..models.vae import VAE
 from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import ModelConfig, TrainConfig
 
@@ -48,13 +47,18 @@ class Blueprint:
     config: TrainConfig
     generator_config: OMGSRConfig
     generator: OMGSR  # with adapters
-    vae: VAE  # without
+    vae: AnyVAE  # without
     networks: dict[str, nnx.Module]  # by their names in `Networks`, the VAE's encoder aside
     discriminator: Discriminator | None
 
     @property
     def adapters(self) -> Shapes:
-        return shapes({n: v for n, v in variables(self.generator).items() if _is_adapter(v)})
+        """What is trained of the generator: its adapters, and the parts that are trained whole."""
+        found = variables(self.generator)
+        return shapes({n: v for n, v in found.items() if _is_adapter(v) or self._is_whole(n)})
+
+    def _is_whole(self, name: str) -> bool:
+        return name.startswith(self.config.model.whole)
 
     @property
     def heads(self) -> Shapes:
@@ -79,6 +83,8 @@ class Blueprint:
             name: jax.ShapeDtypeStruct(leaf.shape, dtype)
             for name, leaf in variables(self.generator).items()
             if not _is_adapter(leaf)
+            # The targets are the pre-trained VAE's, which stays.
+            and (name.startswith("vae.") or not self._is_whole(name))
         }
         looked_through = {
             f"{_NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
@@ -122,7 +128,7 @@ def draw(config: TrainConfig) -> Blueprint:
     parts = set(config.losses.networks)
     if config.losses.gan:
         parts.add(config.discriminator.backbone)
-    vae = VAE(generator_config.vae, remat=remat, rngs=None)
+    vae = make_vae(generator_config.vae, remat=remat, rngs=None)
     own = {_OWN_ENCODER: vae.encoder, "detail": Detail()}
     networks = _networks(config, parts - own.keys())
     backbones = {**networks, **own}
@@ -168,8 +174,12 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
     return dataclasses.replace(base, mid_timestep=t_m, **specs)
 
 
-def _adapter(present: LoRASpec | None, rank: int, targets: tuple[str, ...], name: str) -> LoRASpec:
+def _adapter(
+    present: LoRASpec | None, rank: int, targets: tuple[str, ...], name: str
+) -> LoRASpec | None:
     """The base's own adapter, whose training goes on, or a new one with alpha = rank."""
+    if present is None and not rank:
+        return None
     if present is None:
         return LoRASpec(rank=rank, alpha=rank, targets=targets)
     if present.rank != rank:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data import PRESETS, PipelineConfig
+from ..data import MIXED, PRESETS, PipelineConfig
 from ..errors import InputError
 from ..losses import texture
 from ..losses.total import LossWeights
@@ -31,6 +31,8 @@ class ModelConfig:
     architecture: str = ""
     encoder_rank: int = 16
     backbone_rank: int = 32
+    # Weights whose names begin so are trained themselves. A rank of 0 is no adapter.
+    whole: tuple[str, ...] = ()
     mid_timestep: int | None = None  # None: the base's own
     # Side of the images to restore in one piece; None: that of the training crops.
     process_size: int | None = None
@@ -75,7 +77,8 @@ class MeshConfig:
 class DataConfig:
     sources: tuple[str, ...] = ()
     resolution: int = 512
-    degradation: int | str = 512  # a preset of data.plan: 512 and 1024 are the published ones
+    degradation: int = 512  # the published preset
+    mixed: bool = False  # instead, light and published degradations mixed: see data.plan
     flat: float = 0.0  # grey levels: flatter crops are drawn anew
     batch_size: int = 8  # of an optimiser step, on all devices together
     accumulation: int = 1  # micro-batches that a step's batch is divided into
@@ -154,7 +157,7 @@ class TrainConfig:
             resolution=data.resolution,
             batch_size=data.batch_size,
             seed=self.seed,
-            degradation=PRESETS[data.degradation],
+            degradation=MIXED if data.mixed else PRESETS[data.degradation],
             degrade_on=data.degrade_on,
             workers=data.workers,
             damaged_limit=data.damaged_limit,

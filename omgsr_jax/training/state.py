@@ -99,10 +99,16 @@ def make_state(blueprint: Blueprint, where: Placed, adapters: Weights | None = N
     sharding, seed = where.state_sharding, blueprint.config.seed
     start = jax.jit(partial(begin, blueprint.config), out_shardings=sharding)
     return start(
-        adapters or random_weights(blueprint.adapters, sharding.generator, seed),
+        _adapters(blueprint, where, adapters or {}),
         random_weights(blueprint.heads, sharding.discriminator, seed),
         random_weights(blueprint.spectral, sharding.spectral, seed),
     )
+
+
+def _adapters(blueprint: Blueprint, where: Placed, known: Weights) -> Weights:
+    """All that is trained of the generator: what the base has, and the rest at random."""
+    new = {name: shape for name, shape in blueprint.adapters.items() if name not in known}
+    return random_weights(new, where.state_sharding.generator, blueprint.config.seed) | known
 
 
 def load_frozen(blueprint: Blueprint, where: Placed) -> tuple[Weights, Weights]:
@@ -117,7 +123,12 @@ def load_frozen(blueprint: Blueprint, where: Placed) -> tuple[Weights, Weights]:
         stored,
         lambda name: everywhere[name],
     )
-    adapters = {name: params.pop(name) for name in sorted(stored & set(blueprint.adapters))}
+    adapters = {name: params[name] for name in sorted(stored & set(blueprint.adapters))}
+    for name in adapters:
+        if name in where.frozen:  # a part of the VAE: it is trained, and gives the targets
+            adapters[name] = jnp.copy(params[name])
+        else:
+            del params[name]
     return _cast(params, where) | _load_networks(config, where), adapters
 
 

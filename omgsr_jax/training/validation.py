@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from ..data import PRESETS, PipelineConfig, make_pipeline
+from ..data import PipelineConfig, make_pipeline
 from ..weights import fill
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
@@ -65,7 +65,7 @@ def fixed_pairs(config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
         resolution=config.data.resolution,
         batch_size=config.validation.images,
         seed=0,
-        degradation=PRESETS[config.data.degradation],
+        degradation=config.pipeline().degradation,
         shuffle=False,
     )
     batch = next(iter(make_pipeline(pipeline, process_index=0, process_count=1)))
