@@ -9,6 +9,8 @@ and the same command goes on from there. What it makes, in order:
     prior/     stage 1, configs/nano_base.py, behind a VAE that is fitted to the tiles
     base/      both as a converted model, at the mid-timestep that its own latents ask for
     fidelity/  stage 2, configs/nano.py, by the ordinary train step
+    faithful/  its result as a converted model
+    texture/   stage 3, configs/nano_texture.py, with --textures only
     model/     the result, in bf16
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
@@ -40,6 +42,8 @@ FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
 config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stage 1")
 config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 2")
+config_flags.DEFINE_config_file("texture", str(_CONFIGS / "nano_texture.py"), "stage 3")
+flags.DEFINE_bool("textures", False, "train stage 3 too, which takes hours")
 flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
 flags.DEFINE_string("validation", None, "photographs for validation", required=True)
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
@@ -84,11 +88,22 @@ def _train(workdir: Path) -> None:
         cut(FLAGS.photos, tiles)
     if not base.exists():
         _make_base(workdir, base)
-    config = _config(TrainConfig, FLAGS.config, tiles, model={"path": str(base)})
-    metrics = {"psnr": psnr, "ssim": ssim}
-    state = _finish(workdir / "fidelity", config, lambda: finetune.make_task(config, metrics))
-    finetune.write_model(str(model), config, state.ema, precision="bf16")
+    adapted, trained = _adapt(workdir / "fidelity", FLAGS.config, tiles, base)
+    if FLAGS.textures:
+        faithful = workdir / "faithful"
+        if not faithful.exists():
+            finetune.write_model(str(faithful), adapted, trained)
+        adapted, trained = _adapt(workdir / "texture", FLAGS.texture, tiles, faithful)
+    finetune.write_model(str(model), adapted, trained, precision="bf16")
     print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
+
+
+def _adapt(workdir: Path, settings: ConfigDict, tiles: Path, base: Path) -> tuple[TrainConfig, Any]:
+    """Stage 2 or 3 to its end: its config, and the average of what it trains."""
+    config = _config(TrainConfig, settings, tiles, model={"path": str(base)})
+    metrics = {"psnr": psnr, "ssim": ssim}
+    state = _finish(workdir, config, lambda: finetune.make_task(config, metrics))
+    return config, state.ema
 
 
 def _make_base(workdir: Path, out: Path) -> None:

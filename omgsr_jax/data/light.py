@@ -86,7 +86,9 @@ def blurred(image: np.ndarray, across: float, down: float) -> np.ndarray:
     if max(across, down) < 0.1:
         return image
     border = cv2.BORDER_REFLECT_101
-    return cv2.GaussianBlur(image, (0, 0), max(across, 0.1), sigmaY=max(down, 0.1), borderType=border)
+    return cv2.GaussianBlur(
+        image, (0, 0), max(across, 0.1), sigmaY=max(down, 0.1), borderType=border
+    )
 
 
 def resized(image: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:

@@ -70,7 +70,17 @@ class PatchHeadsConfig:
     image_size: int | None = None
 
 
-HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | PatchHeadsConfig
+@dataclass(frozen=True)
+class UNetHeadsConfig:
+    """A U-Net that judges every pixel of an image, as Real-ESRGAN's does."""
+
+    channels: tuple[int, ...] = (3,)
+    width: int = 24
+    levels: tuple[int, ...] = (0,)
+    image_size: int | None = None
+
+
+HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | PatchHeadsConfig | UNetHeadsConfig
 
 
 class Blur(nnx.Module):
@@ -164,6 +174,38 @@ def _patches(c_in: int, width: int, rngs: Rngs) -> list[nnx.Module]:
     return [*layers, Conv(c_in, 1, 1, rngs=rngs)]
 
 
+class UNetHeads(nnx.Module):
+    """A logit for every pixel (b h w 1), of images whose sides are multiples of 8."""
+
+    def __init__(self, config: UNetHeadsConfig, *, rngs: Rngs):
+        (c_in,), w = config.channels, config.width
+
+        def conv(c_in: int, c_out: int, size: int = 3, stride: int = 1) -> SpectralNorm:
+            layer = Conv(c_in, c_out, size, stride=stride, padding=1, bias=False, rngs=rngs)
+            return SpectralNorm(layer, rngs=rngs)
+
+        self.first = Conv(c_in, w, 3, padding=1, rngs=rngs)
+        self.down = nnx.List(conv(w * 2**i, w * 2 ** (i + 1), 4, 2) for i in range(3))
+        self.up = nnx.List(conv(w * 2 ** (i + 1), w * 2**i) for i in reversed(range(3)))
+        self.refine = nnx.List(conv(w, w) for _ in range(2))
+        self.last = Conv(w, 1, 3, padding=1, rngs=rngs)
+
+    def __call__(self, maps: list[Array], *, train: bool) -> list[Array]:
+        (x,) = maps
+        x = jax.nn.leaky_relu(self.first(x), _SLOPE)
+        skips = []
+        for layer in self.down:
+            skips.append(x)
+            x = jax.nn.leaky_relu(layer(x, train=train), _SLOPE)
+        for layer in self.up:
+            b, h, w, c = x.shape
+            x = jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
+            x = jax.nn.leaky_relu(layer(x, train=train), _SLOPE) + skips.pop()
+        for layer in self.refine:
+            x = jax.nn.leaky_relu(layer(x, train=train), _SLOPE)
+        return [self.last(x)]
+
+
 def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:
     for layer in layers:
         x = layer(x, train=train) if isinstance(layer, SpectralNorm) else layer(x)
@@ -174,6 +216,7 @@ _HEADS: dict[type, Any] = {
     TokenHeadsConfig: TokenHeads,
     TowerHeadsConfig: TowerHeads,
     PatchHeadsConfig: PatchHeads,
+    UNetHeadsConfig: UNetHeads,
 }
 
 

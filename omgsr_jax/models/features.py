@@ -31,6 +31,14 @@ class FeatureBackbone(Protocol):
         """Images (b h w 3, in [-1, 1]) to feature maps (b h' w' c), in the order of their depth."""
 
 
+class Pixels(nnx.Module):
+    """A feature backbone that shows the image itself: the heads look for themselves."""
+
+    def features(self, x: Array) -> list[Array]:
+        """Images (b h w 3, in [-1, 1]) as they are."""
+        return [x.astype(jnp.float32)]
+
+
 class Detail(nnx.Module):
     """A feature backbone without weights: how pixels differ from their surroundings' mean, in
     their surroundings' deviations.

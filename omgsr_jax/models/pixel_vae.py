@@ -22,7 +22,7 @@ from .vae import Posterior
 _YCC = np.diag([1.0, 0.5, 0.5]) @ np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
 )
-_CERTAIN = -30.0  # the log-variance of a posterior that is a point
+CERTAIN = -30.0  # the log-variance of a posterior that is a point
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,22 @@ class PixelVAEConfig:
 
     scaling_factor: ClassVar[float] = 1.0
     shift_factor: ClassVar[float] = 0.0
+    norm_num_groups: ClassVar[int] = 1  # there are no norms
 
     @property
     def downsampling(self) -> int:
         """How many image pixels stand behind one latent pixel, per side."""
         return self.patch
+
+    @property
+    def features(self) -> int:
+        """The channels of the maps between the parts at the image's and the latents' resolution."""
+        return self.latent_channels
+
+    @property
+    def channels_per_pixel(self) -> int:
+        """The channels that meet at the image's resolution, where most memory is needed."""
+        return 3 + -(-(self.branch_width + self.latent_channels) // self.patch**2)
 
 
 class Branch(nnx.Module):
@@ -86,7 +97,7 @@ class PixelVAE(nnx.Module):
     def encode(self, x: Array) -> Posterior:
         """Images in [-1, 1] to latents; the posterior is a point."""
         mean = self.encoder(x).astype(jnp.float32)
-        return Posterior(mean, jnp.full_like(mean, _CERTAIN))
+        return Posterior(mean, jnp.full_like(mean, CERTAIN))
 
     def decode(self, z: Array) -> Array:
         """Latents to images around [-1, 1]."""
@@ -120,7 +131,9 @@ class Components(NamedTuple):
         return dict(zip(names, self, strict=True))
 
 
-def principal_components(images: np.ndarray, config: PixelVAEConfig, whitening: float) -> Components:
+def principal_components(
+    images: np.ndarray, config: PixelVAEConfig, whitening: float
+) -> Components:
     """The components of the blocks of `images` (b h w 3, in [-1, 1]), most variance first.
 
     A component is divided by its deviation to the power of `whitening`: with 1 all have the same

@@ -26,9 +26,10 @@ from ..models.discriminator import (
     PatchHeadsConfig,
     TokenHeadsConfig,
     TowerHeadsConfig,
+    UNetHeadsConfig,
     take_apart,
 )
-from ..models.features import Detail
+from ..models.features import Detail, Pixels
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..weights import PRECISIONS, below, by_name, fill, variables
@@ -129,7 +130,7 @@ def draw(config: TrainConfig) -> Blueprint:
     if config.losses.gan:
         parts.add(config.discriminator.backbone)
     vae = make_vae(generator_config.vae, remat=remat, rngs=None)
-    own = {_OWN_ENCODER: vae.encoder, "detail": Detail()}
+    own = {_OWN_ENCODER: vae.encoder, "detail": Detail(), "pixels": Pixels()}
     networks = _networks(config, parts - own.keys())
     backbones = {**networks, **own}
     discriminator = (
@@ -221,6 +222,8 @@ def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
             heads = TokenHeadsConfig(widths[0], wanted.width, **seen)
         case "tower":
             heads = TowerHeadsConfig(widths, wanted.layout, **seen)
+        case "unet":
+            heads = UNetHeadsConfig(widths, wanted.width, **seen)
         case _:
             heads = PatchHeadsConfig(widths, wanted.width, **seen)
     return Discriminator(backbone, heads, rngs=None)

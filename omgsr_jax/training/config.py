@@ -43,13 +43,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder, detail
-    heads: str = "token"  # or tower, patch
+    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder, detail, pixels
+    heads: str = "token"  # or tower, patch, unet
     levels: tuple[int, ...] = (-8, -4, -1)
-    width: int = 128  # of token and patch heads
+    width: int = 128  # of token, patch and unet heads
     layout: int = 512  # of tower heads: the resolution that they are laid out for
     image_size: int | None = 518
     chunk: int | None = None  # OC-GAN's window; None judges whole images
+    relativistic: bool = False  # restored images are judged beside their originals
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("quirks", self.quirks, ("none", "published"))
         _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
-        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
+        _one_of(
+            "discriminator.heads", self.discriminator.heads, ("token", "tower", "patch", "unet")
+        )
         _one_of("data.degradation", self.data.degradation, tuple(PRESETS))
         _one_of(
             "discriminator.backbone",
             self.discriminator.backbone,
-            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder", "detail"),
+            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder", "detail", "pixels"),
         )
         counts = {
             "data.batch_size": self.data.batch_size,

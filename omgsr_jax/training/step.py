@@ -15,7 +15,12 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..losses.adversarial import discriminator_loss, generator_loss
+from ..losses.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    relativistic_discriminator_loss,
+    relativistic_generator_loss,
+)
 from ..losses.total import Restoration, total
 from ..models.layers import normal
 from ..weights import below, fill
@@ -136,9 +141,12 @@ def _gradients(
         gan, vectors = None, spectral
         if config.losses.gan:
             parts = blueprint.assemble_discriminator(frozen, state.discriminator, spectral)
-            gan, next_state = generator_loss(
-                parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
-            )
+            if config.discriminator.relativistic:
+                gan, next_state = relativistic_generator_loss(parts, micro["hr"], restored.x_p)
+            else:
+                gan, next_state = generator_loss(
+                    parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
+                )
             vectors = names.values(next_state)
         loss, terms = total(
             config.losses,
@@ -162,14 +170,17 @@ def _gradients(
 
     def discriminator_side(heads: Weights) -> tuple[Array, Any]:
         parts = blueprint.assemble_discriminator(frozen, heads, spectral)
-        loss, next_state = discriminator_loss(
-            parts,
-            micro["hr"],
-            x_p,
-            augment_key,
-            chunk=config.discriminator.chunk,
-            quirks=config.published,
-        )
+        if config.discriminator.relativistic:
+            loss, next_state = relativistic_discriminator_loss(parts, micro["hr"], x_p)
+        else:
+            loss, next_state = discriminator_loss(
+                parts,
+                micro["hr"],
+                x_p,
+                augment_key,
+                chunk=config.discriminator.chunk,
+                quirks=config.published,
+            )
         return config.losses.gan * loss, (loss, names.values(next_state))
 
     d_gradient, (loss, spectral) = jax.grad(discriminator_side, has_aux=True)(state.discriminator)
