@@ -42,6 +42,13 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
                    transformer_depth=(1,), cross_attention_dim=8, norm_num_groups=4),
         DDPM(), 195, {"context": (2, 8)},
     ),
+    "smallest-pixels": OMGSRConfig(
+        PixelVAEConfig(latent_channels=8, branch_width=4),
+        UNetConfig(in_channels=8, out_channels=8, block_out_channels=(8,), layers_per_block=1,
+                   attention=(True,), heads=(2,), transformer_depth=(1,), cross_attention_dim=8,
+                   norm_num_groups=4),
+        ScaledDDPM(), 195, {"context": (2, 8)},
+    ),
     "smallest-flux": OMGSRConfig(
         VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
                   latent_channels=16, mid_block_add_attention=False, shift_factor=0.1,

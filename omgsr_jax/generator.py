@@ -14,8 +14,8 @@ from .models import lora
 from .models.flux import Flux, FluxConfig
 from .models.layers import Rngs
 from .models.lora import LoRASpec
-from .models.unet import UNet, UNetConfig
 from .models.pixel_vae import PixelVAE, PixelVAEConfig
+from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
 from .process import DDPM, FlowMatching
 

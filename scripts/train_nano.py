@@ -149,7 +149,8 @@ def _config(kind: type, settings: ConfigDict, tiles: Path, **more: Mapping[str, 
     found = settings.to_dict()
     given = {"data": {"sources": (str(tiles),)}, "validation": {"sources": (FLAGS.validation,)}}
     for group, values in (given | more).items():
-        found[group] |= values
+        if group in found:
+            found[group] |= values
     return read(kind, found)
 
 

@@ -140,7 +140,8 @@ class Examples:
             return {"lr": degrade(hr, plan, degradation.scale)}
         from .degradation_jax import plan_arrays
 
-        assert isinstance(plan, Plan) and isinstance(degradation, DegradationConfig)
+        assert isinstance(plan, Plan)
+        assert isinstance(degradation, DegradationConfig)
         return {"plan": plan_arrays(plan, degradation, hr.shape[:2])}
 
     def _epoch_order(self, epoch: int) -> np.ndarray:

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..generator import AnyVAE
 from ..models.blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
 from ..models.layers import Conv, GroupNorm
 from ..models.ops.attention import attention
-from ..generator import AnyVAE
 from ..models.pixel_vae import CERTAIN, Branch, PixelVAE
 from ..models.vae import MidBlock
 
