@@ -74,6 +74,10 @@ class Encoder(nnx.Module):
         z = self.components(x)
         return z + self.branch(z)
 
+    def features(self, x: Array) -> list[Array]:
+        """What a loss or a discriminator may look through: one map."""
+        return [self(x)]
+
 
 class Decoder(nnx.Module):
     def __init__(self, config: PixelVAEConfig, *, rngs: Rngs):
