@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -20,7 +20,6 @@ from .dv3cd import dv3cd
 from .latent import ldr
 from .lpips import LPIPSHeads, feature_distance, oc_lpips
 from .pixel import l1, mse, spectrum
-from .texture import texture
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ class LossWeights:
     oc_ea_dists: float = 0.0
     dv3cd: float = 0.0
     features: float = 0.0
-    texture: float = 0.0
     gan: float = 0.0
 
     @property
@@ -102,7 +100,6 @@ def total(
     process: Process,
     t_m: int,
     gan: Array | None = None,
-    key: Array | None = None,
     quirks: bool = False,
 ) -> tuple[Array, dict[str, Array]]:
     """The generator's loss, Eq. 16: the sum of weight * loss over the losses that have a weight.
@@ -113,7 +110,6 @@ def total(
         restoration: images and latents.
         process, t_m: for the LDR loss.
         gan: the value of `generator_loss` on the restored images, where it has a weight.
-        key: for the texture loss, where it has a weight.
         quirks: compute every loss as the published code does.
 
     Returns:
@@ -121,7 +117,6 @@ def total(
     """
     absent = [part for part in sorted(weights.networks) if getattr(networks, part) is None]
     absent += ["gan"] if weights.gan and gan is None else []
-    absent += ["key"] if weights.texture and key is None else []
     if absent:
         raise ValueError(f"the weights {weights.active} need what is not given: {absent}")
     x_p, x_h, z_l, z_h, eps = restoration
@@ -136,7 +131,6 @@ def total(
         "oc_ea_dists": lambda: oc_ea_dists(x_p, x_h, n.vgg, n.dists),
         "dv3cd": lambda: dv3cd(x_p, x_h, n.dinov3_convnext),
         "features": lambda: feature_distance(x_p, x_h, n.vae_encoder),
-        "texture": lambda: texture(x_p, x_h, cast(Array, key)),
         "gan": lambda: gan,
     }
     found = {name: losses[name]() for name in weights.active}

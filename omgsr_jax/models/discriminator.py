@@ -2,7 +2,7 @@
 
 v1 (Fig. 5 of the paper): DINOv2 at 518 pixels, two spatial levels and a token level.
 v2 (the revised paper): the first three stages of DINOv3-ConvNeXt, a tower on each.
-Ours, where no pre-trained network is at hand: patches of the image's own detail.
+Ours, where no pre-trained network is at hand: a U-Net that judges every pixel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -61,16 +61,6 @@ class TowerHeadsConfig:
 
 
 @dataclass(frozen=True)
-class PatchHeadsConfig:
-    """Heads for maps that nothing has looked at yet, such as `Detail`'s."""
-
-    channels: tuple[int, ...] = (3,)
-    width: int = 32
-    levels: tuple[int, ...] = (0,)
-    image_size: int | None = None
-
-
-@dataclass(frozen=True)
 class UNetHeadsConfig:
     """A U-Net that judges every pixel of an image, as Real-ESRGAN's does."""
 
@@ -80,7 +70,7 @@ class UNetHeadsConfig:
     image_size: int | None = None
 
 
-HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | PatchHeadsConfig | UNetHeadsConfig
+HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | UNetHeadsConfig
 
 
 class Blur(nnx.Module):
@@ -154,26 +144,6 @@ def _tower(c_in: int, steps: _Tower, rngs: Rngs) -> list[nnx.Module]:
     return [*layers, Blur(), SpectralNorm(Conv(c_in, 1, 1, rngs=rngs), rngs=rngs)]
 
 
-class PatchHeads(LevelHeads):
-    """Judges patches of 20 x 20 places, four places apart, without spectral norms."""
-
-    def __init__(self, config: PatchHeadsConfig, *, rngs: Rngs):
-        self.decoders = nnx.List(nnx.List(_patches(c, config.width, rngs)) for c in config.channels)
-
-
-def _patches(c_in: int, width: int, rngs: Rngs) -> list[nnx.Module]:
-    layers: list[nnx.Module] = []
-    for c_out, size, stride in (
-        (width, 3, 1),
-        (2 * width, 4, 2),
-        (3 * width, 4, 2),
-        (3 * width, 3, 1),
-    ):
-        layers += [Conv(c_in, c_out, size, stride=stride, padding=1, rngs=rngs), LeakyReLU()]
-        c_in = c_out
-    return [*layers, Conv(c_in, 1, 1, rngs=rngs)]
-
-
 class UNetHeads(nnx.Module):
     """A logit for every pixel (b h w 1), of images whose sides are multiples of 8."""
 
@@ -215,7 +185,6 @@ def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:
 _HEADS: dict[type, Any] = {
     TokenHeadsConfig: TokenHeads,
     TowerHeadsConfig: TowerHeads,
-    PatchHeadsConfig: PatchHeads,
     UNetHeadsConfig: UNetHeads,
 }
 

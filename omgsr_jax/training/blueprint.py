@@ -23,13 +23,12 @@ from ..models.discriminator import (
     Discriminator,
     DiscriminatorParts,
     HeadsConfig,
-    PatchHeadsConfig,
     TokenHeadsConfig,
     TowerHeadsConfig,
     UNetHeadsConfig,
     take_apart,
 )
-from ..models.features import Detail, Pixels
+from ..models.features import Pixels
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..weights import PRECISIONS, below, by_name, fill, variables
@@ -130,7 +129,7 @@ def draw(config: TrainConfig) -> Blueprint:
     if config.losses.gan:
         parts.add(config.discriminator.backbone)
     vae = make_vae(generator_config.vae, remat=remat, rngs=None)
-    own = {_OWN_ENCODER: vae.encoder, "detail": Detail(), "pixels": Pixels()}
+    own = {_OWN_ENCODER: vae.encoder, "pixels": Pixels()}
     networks = _networks(config, parts - own.keys())
     backbones = {**networks, **own}
     discriminator = (
@@ -222,10 +221,8 @@ def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
             heads = TokenHeadsConfig(widths[0], wanted.width, **seen)
         case "tower":
             heads = TowerHeadsConfig(widths, wanted.layout, **seen)
-        case "unet":
-            heads = UNetHeadsConfig(widths, wanted.width, **seen)
         case _:
-            heads = PatchHeadsConfig(widths, wanted.width, **seen)
+            heads = UNetHeadsConfig(widths, wanted.width, **seen)
     return Discriminator(backbone, heads, rngs=None)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..data import MIXED, PRESETS, PipelineConfig
 from ..errors import InputError
-from ..losses import texture
 from ..losses.total import LossWeights
 from ..weights import Rule
 
@@ -43,10 +42,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder, detail, pixels
-    heads: str = "token"  # or tower, patch, unet
+    backbone: str = "dinov2"  # or dinov3_convnext, vgg, vae_encoder, pixels
+    heads: str = "token"  # or tower, unet
     levels: tuple[int, ...] = (-8, -4, -1)
-    width: int = 128  # of token, patch and unet heads
+    width: int = 128  # of token and unet heads
     layout: int = 512  # of tower heads: the resolution that they are laid out for
     image_size: int | None = 518
     chunk: int | None = None  # OC-GAN's window; None judges whole images
@@ -125,14 +124,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _one_of("quirks", self.quirks, ("none", "published"))
         _one_of("model.precision", self.model.precision, ("bf16", "fp32"))
-        _one_of(
-            "discriminator.heads", self.discriminator.heads, ("token", "tower", "patch", "unet")
-        )
+        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("data.degradation", self.data.degradation, tuple(PRESETS))
         _one_of(
             "discriminator.backbone",
             self.discriminator.backbone,
-            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder", "detail", "pixels"),
+            ("dinov2", "dinov3_convnext", "vgg", "vae_encoder", "pixels"),
         )
         counts = {
             "data.batch_size": self.data.batch_size,
@@ -146,8 +143,6 @@ class TrainConfig:
         wrong = {name: value for name, value in counts.items() if value < 1}
         if wrong:
             raise InputError(f"these must be 1 or more: {wrong}")
-        if self.losses.texture:
-            require_room_for_textures(self.data.resolution)
 
     @property
     def published(self) -> bool:
@@ -169,15 +164,6 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def require_room_for_textures(resolution: int) -> None:
-    """The texture loss compares patches, and smaller images have none."""
-    if resolution < texture.SMALLEST:
-        raise InputError(
-            f"the texture loss compares patches of images of {texture.SMALLEST} px and more, "
-            f"data.resolution is {resolution}: raise it, or set the loss's weight to 0"
-        )
 
 
 def from_dict(content: Mapping[str, Any]) -> TrainConfig:

@@ -167,7 +167,7 @@ def _random_frozen(blueprint: Blueprint, where: Placed) -> Weights:
         raise InputError(
             f"config.model.architecture has random weights, but the losses need trained networks "
             f"({', '.join(blueprint.networks)}): set config.model.perceptual, or take losses "
-            "that look through vae_encoder, and a discriminator through it or detail"
+            "that look through vae_encoder, and a discriminator through it or pixels"
         )
 
     return random_weights(where.frozen, where.frozen_sharding, 0)

@@ -155,7 +155,6 @@ def _gradients(
             process=blueprint.generator_config.process,
             t_m=blueprint.generator_config.mid_timestep,
             gan=gan,
-            key=step_key,
             quirks=config.published,
         )
         ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
