@@ -20,12 +20,13 @@ from jax.sharding import Sharding
 
 from . import files
 from .errors import InputError
-from .generator import OMGSR, OMGSRConfig
+from .generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from .models.flux import FluxConfig
 from .models.lora import LoRASpec
+from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
-from .models.vae import VAE, VAEConfig
-from .process import DDPM, FlowMatching
+from .models.vae import VAEConfig
+from .process import DDPM, FlowMatching, ScaledDDPM
 from .storage import (
     FORMAT,
     PARAMS,
@@ -43,9 +44,12 @@ CARD = "omgsr.json"
 
 # How the parts that have variants are called in omgsr.json.
 _KINDS: dict[str, type] = {
+    "autoencoder_kl": VAEConfig,
+    "pixel_vae": PixelVAEConfig,
     "unet": UNetConfig,
     "flux": FluxConfig,
     "ddpm": DDPM,
+    "scaled_ddpm": ScaledDDPM,
     "flow_matching": FlowMatching,
 }
 
@@ -81,7 +85,8 @@ class ModelCard:
         parts = content["generator"]
         return cls(
             generator=OMGSRConfig(
-                vae=from_json(VAEConfig, parts["vae"]),
+                # Cards of the time when there was one kind of VAE do not name it.
+                vae=from_json(_KINDS[parts["vae"].get("kind", "autoencoder_kl")], parts["vae"]),
                 backbone=from_json(_KINDS[parts["backbone"]["kind"]], parts["backbone"]),
                 process=from_json(_KINDS[parts["process"]["kind"]], parts["process"]),
                 mid_timestep=parts["mid_timestep"],
@@ -144,9 +149,9 @@ def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
     return below("prompt.", restored)
 
 
-def read_vae(directory: str | Path) -> VAE:
+def read_vae(directory: str | Path) -> AnyVAE:
     """The pre-trained VAE alone, in fp32: no adapter, and nothing of the backbone is read."""
-    vae = VAE(read_card(directory).generator.vae, rngs=None)
+    vae = make_vae(read_card(directory).generator.vae, rngs=None)
     names = {f"vae.{name}" for name in variables(vae)}
     params = restore(epath.Path(directory) / PARAMS, names, part=True)
     return fill(vae, {k: array.astype(np.float32) for k, array in below("vae.", params).items()})
@@ -179,4 +184,4 @@ def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 def kind_name(part: Any) -> str:
     """What the class of a part is called in omgsr.json."""
-    return next(name for name, kind in _KINDS.items() if isinstance(part, kind))
+    return next(name for name, kind in _KINDS.items() if type(part) is kind)

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..data import DataConfig
 from ..errors import InputError
-from ..losses import texture
 from ..losses.total import LossWeights
 from ..perceptual import BACKBONES
 from ..quirks import require_quirks
@@ -33,6 +32,8 @@ class ModelConfig:
     architecture: str = ""
     encoder_rank: int = 16
     backbone_rank: int = 32
+    # Weights whose names begin so are trained themselves. A rank of 0 is no adapter.
+    whole: tuple[str, ...] = ()
     mid_timestep: int | None = None  # None: the base's own
     # Side of the images to restore in one piece; None: that of the training crops.
     process_size: int | None = None
@@ -44,12 +45,13 @@ class ModelConfig:
 @dataclass(frozen=True)
 class DiscriminatorConfig:
     backbone: str = "dinov2"  # or another one of perceptual.BACKBONES
-    heads: str = "token"  # or tower, patch
+    heads: str = "token"  # or tower, unet
     levels: tuple[int, ...] = (-8, -4, -1)
-    width: int = 128  # of token and patch heads
+    width: int = 128  # of token and unet heads
     layout: int = 512  # of tower heads: the resolution that they are laid out for
     image_size: int | None = 518
     chunk: int | None = None  # OC-GAN's window; None judges whole images
+    relativistic: bool = False  # restored images are judged beside their originals
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_quirks(self.quirks)
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
-        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
+        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
         counts = {
             "data.batch_size": self.data.batch_size,
@@ -125,8 +127,6 @@ class TrainConfig:
         wrong = {name: value for name, value in counts.items() if value < 1}
         if wrong:
             raise InputError(f"these must be 1 or more: {wrong}")
-        if self.losses.texture:
-            require_room_for_textures(self.data.resolution)
 
     @property
     def published(self) -> bool:
@@ -134,15 +134,6 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def require_room_for_textures(resolution: int) -> None:
-    """The texture loss compares patches, and smaller images have none."""
-    if resolution < texture.SMALLEST:
-        raise InputError(
-            f"the texture loss compares patches of images of {texture.SMALLEST} px and more, "
-            f"data.resolution is {resolution}: raise it, or set the loss's weight to 0"
-        )
 
 
 def from_dict(content: Mapping[str, Any]) -> TrainConfig:

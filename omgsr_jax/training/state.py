@@ -79,8 +79,7 @@ def make_state(blueprint: Blueprint, layout: Layout) -> TrainState:
     sharding, seed = layout.state_sharding, blueprint.config.seed
     start = jax.jit(partial(begin, blueprint.config), out_shardings=sharding)
     return start(
-        _load_adapters(blueprint, layout)
-        or random_weights(blueprint.adapters, sharding.generator, seed),
+        _adapters(blueprint, layout),
         random_weights(blueprint.heads, sharding.discriminator, seed),
         random_weights(blueprint.spectral, sharding.spectral, seed),
     )
@@ -91,16 +90,19 @@ def load_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
     config = blueprint.config
     if not config.model.path:
         return _random_frozen(blueprint, layout)
-    names = set(converted.stored_shapes(config.model.path)) - set(blueprint.adapters)
+    names = set(converted.stored_shapes(config.model.path)) & set(blueprint.frozen)
     params = _read(config.model.path, names, layout)
     return _cast(params, layout) | _load_networks(blueprint, layout)
 
 
-def _load_adapters(blueprint: Blueprint, layout: Layout) -> Weights:
-    """Those that the base has already."""
-    path = blueprint.config.model.path
-    names = set(converted.stored_shapes(path)) & set(blueprint.adapters) if path else set()
-    return _read(path, names, layout) if names else {}
+def _adapters(blueprint: Blueprint, layout: Layout) -> Weights:
+    """All that is trained of the generator: what the base has of it, and the rest at random."""
+    path, sharding = blueprint.config.model.path, layout.state_sharding.generator
+    stored = set(converted.stored_shapes(path)) if path else set()
+    new = {name: shape for name, shape in blueprint.adapters.items() if name not in stored}
+    begun = random_weights(new, sharding, blueprint.config.seed)
+    known = stored & set(blueprint.adapters)
+    return begun | (_read(path, known, layout) if known else {})
 
 
 def _read(path: str, names: set[str], layout: Layout) -> Weights:
@@ -143,7 +145,7 @@ def _random_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
         raise InputError(
             f"config.model.architecture has random weights, but the losses need trained networks "
             f"({', '.join(blueprint.networks)}): set config.model.perceptual, or take losses "
-            "that look through vae_encoder, and a discriminator through it or detail"
+            "that look through vae_encoder, and a discriminator through it or pixels"
         )
 
     return random_weights(layout.frozen, layout.frozen_sharding, 0)

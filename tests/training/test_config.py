@@ -81,10 +81,3 @@ def test_a_config_survives_its_own_dict():
     assert from_dict(config.to_dict()) == config
     assert from_dict(SETTINGS) == config
     assert from_dict({}) == TrainConfig()
-
-
-def test_images_too_small_for_the_texture_loss_are_refused():
-    settings = {"losses": {"texture": 1.0}, "data": {"resolution": 24}}
-    with pytest.raises(InputError, match=r"34 px and more.* is 24"):
-        from_dict(settings)
-    assert from_dict({**settings, "data": {"resolution": 48}}).losses.texture == 1
