@@ -29,8 +29,8 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
     # OMGSR-nano, the model in the package: latents of a quarter of the image's size.
     "nano": OMGSRConfig(
         PixelVAEConfig(),
-        UNetConfig(in_channels=20, out_channels=20, block_out_channels=(64, 128, 192),
-                   layers_per_block=1, attention=(False, False, False), heads=(2, 4, 6),
+        UNetConfig(in_channels=24, out_channels=24, block_out_channels=(64, 128, 160),
+                   layers_per_block=1, attention=(False, False, False), heads=(2, 4, 5),
                    transformer_depth=(1, 1, 1), cross_attention_dim=32, norm_num_groups=8),
         ScaledDDPM(), 150, {"context": (2, 32)},
     ),

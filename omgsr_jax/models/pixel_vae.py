@@ -27,7 +27,7 @@ CERTAIN = -30.0  # the log-variance of a posterior that is a point
 
 @dataclass(frozen=True)
 class PixelVAEConfig:
-    latent_channels: int = 20
+    latent_channels: int = 24
     patch: int = 4  # the side of a block in pixels
     branch_width: int = 64
 
@@ -102,6 +102,11 @@ class PixelVAE(nnx.Module):
         """Images in [-1, 1] to latents; the posterior is a point."""
         mean = self.encoder(x).astype(jnp.float32)
         return Posterior(mean, jnp.full_like(mean, CERTAIN))
+
+    def latents(self, x: Array, key: Array | None = None) -> Array:
+        """Images in [-1, 1] to scaled latents, fp32; a point leaves nothing to sample."""
+        del key
+        return self.encode(x).mode()
 
     def decode(self, z: Array) -> Array:
         """Latents to images around [-1, 1]."""

@@ -86,6 +86,7 @@ class ValidationConfig:
 @dataclass(frozen=True)
 class RunConfig:
     steps: int = 1000
+    cooldown: int = 0  # steps before the last over which the learning rate falls to 0
     log_every: int = 10
     save_every: int = 500
     keep: int = 3

@@ -19,7 +19,7 @@ from ..models import stack
 from ..storage import PARAMS, restore
 from ..weights import variables
 from .blueprint import NETWORKS, Blueprint, Shapes, Weights
-from .config import OptimizerConfig, TrainConfig
+from .config import OptimizerConfig, RunConfig, TrainConfig
 from .layout import Layout
 
 
@@ -35,12 +35,12 @@ class TrainState(NamedTuple):
     ema: Weights  # averaged adapters, if they are kept
 
 
-def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig, run: RunConfig) -> optax.GradientTransformation:
     """AdamW on gradients clipped by their global norm."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            learning_rate(config),
+            learning_rate(config, run),
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
@@ -49,15 +49,21 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def learning_rate(config: OptimizerConfig) -> optax.Schedule:
-    if not config.warmup:
-        return optax.constant_schedule(config.learning_rate)
-    return optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+def learning_rate(config: OptimizerConfig, run: RunConfig) -> optax.Schedule:
+    """A rise over the warm-up, then a constant, which falls to 0 over the run's cool-down."""
+    highest = config.learning_rate
+    risen = optax.constant_schedule(highest)
+    if config.warmup:
+        risen = optax.linear_schedule(0.0, highest, config.warmup)
+    if not run.cooldown:
+        return risen
+    falling = optax.linear_schedule(highest, 0.0, run.cooldown)
+    return optax.join_schedules([risen, falling], [run.steps - run.cooldown])
 
 
 def begin(config: TrainConfig, adapters: Weights, heads: Weights, spectral: Weights) -> TrainState:
     """The state before the first step."""
-    adam = optimizer(config.optimizer)
+    adam = optimizer(config.optimizer, config.run)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=adapters,

@@ -56,8 +56,8 @@ class _Sums(NamedTuple):
 def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     """The step as a pure function, to be jitted."""
     config = blueprint.config
-    adam = optimizer(config.optimizer)
-    rate = learning_rate(config.optimizer)
+    adam = optimizer(config.optimizer, config.run)
+    rate = learning_rate(config.optimizer, config.run)
     count = config.data.accumulation
     numbers = _numbers(rows_by_process(config.data.batch_size, mesh))
 

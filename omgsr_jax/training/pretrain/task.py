@@ -60,13 +60,13 @@ def _begin(config: PretrainConfig, weights: Weights) -> PretrainState:
     return PretrainState(
         step=jnp.zeros((), jnp.int32),
         weights=weights,
-        optimizer=optimizer(config.optimizer).init(weights),
+        optimizer=optimizer(config.optimizer, config.run).init(weights),
         ema=jax.tree.map(jnp.copy, weights),
     )
 
 
 def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
-    adam = optimizer(config.optimizer)
+    adam = optimizer(config.optimizer, config.run)
 
     def step(state: PretrainState, images: Array) -> tuple[PretrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
