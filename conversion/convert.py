@@ -112,6 +112,7 @@ def export(model_directory: str | Path, out: str | Path) -> None:
 
     The folder has no text encoder; the prompt's embeddings stand in its place.
     """
+    files.require_new(out)
     card = converted.read_card(model_directory)
     model = converted.read(model_directory)
     generator = card.generator

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..errors import InputError
 from .info import print_info
-from .values import not_negative, positive
+from .values import location, not_negative, positive
 
 SUMMARY = "PyTorch weights to a converted model"
 
@@ -13,12 +13,19 @@ _OF_A_MODEL = ("adapter", "prompt", "mid_timestep", "process_size", "precision")
 
 def add_options(parser: ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--base", help="diffusers folder, or a hub id")
+    source.add_argument("--base", type=location, help="diffusers folder, or a hub id")
     source.add_argument(
-        "--perceptual", metavar="DIR", help="instead of a model: the losses' networks in a folder"
+        "--perceptual",
+        type=location,
+        metavar="DIR",
+        help="instead of a model: the losses' networks in a folder",
     )
-    parser.add_argument("--adapter", help="folder with the published adapter sub-folders")
-    parser.add_argument("--out", required=True, help="the folder to write; must not exist")
+    parser.add_argument(
+        "--adapter", type=location, help="folder with the published adapter sub-folders"
+    )
+    parser.add_argument(
+        "--out", required=True, type=location, help="the folder to write; must not exist"
+    )
     parser.add_argument("--prompt", help="default: that of the base's published recipe")
     parser.add_argument("--mid-timestep", type=not_negative, help="default: that of the recipe")
     parser.add_argument(

@@ -5,14 +5,18 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from .progress import show_progress
-from .values import not_negative, positive
+from .values import location, not_negative, positive
 
 SUMMARY = "pairs of low and high quality from photographs"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IN", help="a folder, a .txt list or an image")
-    parser.add_argument("-o", "--out", required=True, metavar="OUT", help="the folder to write")
+    parser.add_argument(
+        "source", type=location, metavar="IN", help="a folder, a .txt list or an image"
+    )
+    parser.add_argument(
+        "-o", "--out", required=True, type=location, metavar="OUT", help="the folder to write"
+    )
     parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--preset",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..assets import SAMPLES
 from .progress import show_compiling
+from .values import location
 
 if TYPE_CHECKING:
     from ..demo import Demonstration
@@ -14,7 +15,12 @@ SUMMARY = "a photograph restored by nano, to see what it does"
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--out", default="omgsr-demo", metavar="DIR", help="default: omgsr-demo"
+        "-o",
+        "--out",
+        type=location,
+        default="omgsr-demo",
+        metavar="DIR",
+        help="default: omgsr-demo",
     )
     parser.add_argument(
         "--sample", choices=SAMPLES, default=SAMPLES[0], help=f"default: {SAMPLES[0]}"

@@ -3,14 +3,16 @@
 from argparse import ArgumentParser, Namespace
 
 from .. import assets
-from .values import MODEL
+from .values import MODEL, location
 
 SUMMARY = "a converted model to diffusers and peft folders"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL)
-    parser.add_argument("--out", required=True, help="the folder to write; must not exist")
+    parser.add_argument("--model", required=True, type=location, metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--out", required=True, type=location, help="the folder to write; must not exist"
+    )
 
 
 def run(args: Namespace) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import assets
-from .values import MODEL
+from .values import MODEL, location
 
 if TYPE_CHECKING:
     from ..models.lora import LoRASpec
@@ -15,7 +15,7 @@ SUMMARY = "what a converted model is"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("model", type=location, metavar="MODEL", help=MODEL)
 
 
 def run(args: Namespace) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import assets
 from ..errors import InputError
 from .progress import show_progress
-from .values import MODEL, not_negative, positive
+from .values import MODEL, location, not_negative, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,11 +20,12 @@ SUMMARY = "the optimal mid-timestep for a model's VAE"
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="MODEL", help=MODEL)
+    parser.add_argument("--model", required=True, type=location, metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--data",
         required=True,
         nargs="+",
+        type=location,
         metavar="DIR",
         help="high-quality photographs: folders, .txt lists or ArrayRecord shards",
     )
@@ -44,7 +45,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--write", action="store_true", help="write the optimum into the model, before training"
     )
-    parser.add_argument("--out", metavar="DIR", help="write timestep.json and timestep.svg there")
+    parser.add_argument(
+        "--out", type=location, metavar="DIR", help="write timestep.json and timestep.svg there"
+    )
     parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--workers",

@@ -1,6 +1,7 @@
 """`omgsr upscale`: from its arguments to files, with progress and a summary."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -9,12 +10,19 @@ from collections.abc import Iterator
 from types import FrameType
 
 from .. import assets
+from ..errors import InputError
 from ..inference.formats import suffix_of_format
-from ..inference.options import COLORS, INFERENCE_PRECISIONS, Options
+from ..inference.options import (
+    COLORS,
+    INFERENCE_PRECISIONS,
+    Options,
+    require_batch,
+    require_whole_scale,
+)
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
 from .progress import Progress
-from .values import MODEL, positive, tile, width_height
+from .values import MODEL, location, not_negative, positive, tile, width_height
 
 SUMMARY = "images to larger, restored ones"
 
@@ -22,16 +30,22 @@ _NO_MODEL_NAMED = "no --model given: taking nano, the small model that comes wit
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IN", help="files, folders, globs")
     parser.add_argument(
-        "-o", "--out", required=True, help="a file for one input, else a folder that mirrors them"
+        "inputs", nargs="+", type=location, metavar="IN", help="files, folders, globs"
     )
-    parser.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: nano)")
+    parser.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=location,
+        help="a file for one input, else a folder that mirrors them",
+    )
+    parser.add_argument("--model", type=location, metavar="MODEL", help=f"{MODEL} (default: nano)")
     larger = parser.add_mutually_exclusive_group()
     larger.add_argument(
         "--scale", type=float, help=f"1 .. {LARGEST_SCALE:g} (default: {DEFAULT_SCALE:g})"
     )
-    larger.add_argument("--longest-side", type=int, metavar="PX", help="of the output")
+    larger.add_argument("--longest-side", type=positive, metavar="PX", help="of the output")
     larger.add_argument("--size", type=width_height, metavar="WxH", help="of the output")
     parser.add_argument(
         "--color",
@@ -60,7 +74,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive, default=1, help="images at once per device (default: 1)"
     )
-    parser.add_argument("--seed", type=int, help="sample the VAE's posterior (default: its mode)")
+    parser.add_argument(
+        "--seed", type=not_negative, help="sample the VAE's posterior (default: its mode)"
+    )
     parser.add_argument(
         "--quirks", choices=QUIRKS, help="round and truncate as the published script does"
     )
@@ -80,10 +96,9 @@ def add_options(parser: ArgumentParser) -> None:
 
 def check(args: Namespace) -> None:
     options = _options(args)
+    require_batch(args.batch)
     if args.quirks:
-        from ..inference.published import require_scale
-
-        require_scale(options.enlargement)
+        require_whole_scale(options.enlargement)
     if args.format is not None:
         suffix_of_format(args.format)
 
@@ -101,6 +116,9 @@ def run(args: Namespace) -> int:
         compare=args.compare,
         notify=lambda text: print(text, file=sys.stderr, flush=True),
     )
+    if not any(os.path.lexists(job.source) for job in jobs):  # no need to load a model for that
+        more = f", nor do {len(jobs) - 1} others" if len(jobs) > 1 else ""
+        raise InputError(f"{jobs[0].source} does not exist{more}")
     if args.model is None:
         print(_NO_MODEL_NAMED, file=sys.stderr, flush=True)
     directory = assets.model_directory(args.model or assets.NANO)

@@ -8,30 +8,54 @@ from ..inference.options import require_tile
 MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
 
 
+_MOST_DIGITS = 18
+_MOST_SHOWN = 40
+
+
+def location(text: str) -> str:
+    """Of a file or a folder. Python would take an empty one for the current folder."""
+    if not text:
+        raise ArgumentTypeError("expected a name, not an empty text")
+    return text
+
+
 def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
-    return int(text)
+    return _whole(text, at_least=1)
 
 
 def not_negative(text: str) -> int:
-    if not text.isdigit():
-        raise ArgumentTypeError(f"expected a whole number of at least 0, not {text!r}")
-    return int(text)
+    return _whole(text, at_least=0)
 
 
 def width_height(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not {text!r}")
+    if not (_is_whole(width) and _is_whole(height)):
+        raise ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not {_shown(text)}")
     return int(width), int(height)
 
 
 def tile(text: str) -> str | int:
     """Whether it fits a model is known when that is loaded."""
-    value = int(text) if text.isdigit() else text
+    value = int(text) if _is_whole(text) else text[:_MOST_SHOWN]
     try:
         require_tile(value)
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
     return value
+
+
+def _whole(text: str, *, at_least: int) -> int:
+    if not _is_whole(text) or int(text) < at_least:
+        raise ArgumentTypeError(
+            f"expected a whole number of at least {at_least}, not {_shown(text)}"
+        )
+    return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    """`isdigit` alone would take ², and `int` alone 1_0; no size or seed needs more digits."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")

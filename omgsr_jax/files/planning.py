@@ -27,6 +27,7 @@ class Outputs:
         # Looked up once for each folder: a file costs no question to the file system.
         self._real = functools.cache(lambda folder: os.path.realpath(folder or os.curdir))
         self._links = functools.cache(_links_in)
+        self._obstacle = functools.cache(_obstacle)
         self._reads = {place.casefold(): place for path in reads for place in self._places(path)}
         self._claimed: dict[str, Path] = {}
         self._numbers: dict[str, int] = {}
@@ -47,6 +48,8 @@ class Outputs:
             raise InputError(f"{path} is an input and would be overwritten; {hint}")
         if (other := self._claimed.get(self._key(path))) is not None:
             raise InputError(f"{path} would be written twice, the other time as {other}; {hint}")
+        if obstacle := self._obstacle(path.parent):
+            raise InputError(f"{path} cannot be written: {obstacle}")
         self._claimed[self._key(path)] = path
         return path
 
@@ -91,6 +94,16 @@ class Outputs:
         folder = self._real(folder or slash)
         here = f"{folder.rstrip(os.sep)}{os.sep}{name}"
         return [here, os.path.realpath(here)] if name in self._links(folder) else [here]
+
+
+def _obstacle(folder: Path) -> str | None:
+    """Why no file can be made in a folder that is there, or is still to be made."""
+    there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not os.path.isdir(there):
+        return f"{there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"no permission to write into {there}"
+    return None
 
 
 def _links_in(folder: str) -> frozenset[str]:

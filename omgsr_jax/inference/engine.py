@@ -5,6 +5,7 @@ decoder. The VAE takes it whole on a canvas, if the memory allows, else in tiles
 chosen for a whole list of images beforehand, so that few programs serve all of them.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -65,8 +66,10 @@ class Engine:
         self.multiple = programs.multiple
         self.latent_tile = padded((process_size,) * 2, self.multiple)[0] // downsampling
         self.memory = policy.memory or _free_memory(programs)
+        self._choosing = threading.Lock()
         self._canvases: list[Size] = []
         self._inner: Size | None = None
+        self._placed: dict[Size, Size | None] = {}
 
     def restore(
         self,
@@ -161,34 +164,41 @@ class Engine:
         return next(fitting, _TILES[-1])
 
     def plan(self, sizes: Iterable[Size]) -> None:
-        """Chooses canvases for images of these sizes, which are all that there will be."""
+        """Chooses canvases for images of these sizes, beside those that there are already."""
         if self.policy.tile == "off":
             return
-        wanted = Counter(sizes)
-        whole = {size: n for size, n in wanted.items() if self._may_be_whole(size)}
-        tiled = [size for size in wanted if size not in whole]
-        while True:
-            room = MOST_PROGRAMS - (3 if tiled else 1)
-            clusters = _merge(whole, room, self._may_be_whole)
-            if len(clusters) <= room:
-                break
-            largest = max(whole, key=lambda size: size[0] * size[1])
-            tiled.append(largest)
-            del whole[largest]
-        self._canvases = list(clusters)
-        for size in tiled:
-            self._grow_inner(size)
+        with self._choosing:
+            wanted = Counter(size for size in sizes if not self._is_close(self._best(size), size))
+            whole = {size: n for size, n in wanted.items() if self._may_be_whole(size)}
+            tiled = [size for size in wanted if size not in whole]
+            while room := self._room(tiled=bool(tiled)):  # else each is placed when it comes
+                clusters = _merge(whole, room, self._may_be_whole)
+                if len(clusters) <= room:
+                    self._canvases += clusters
+                    break
+                largest = max(whole, key=lambda size: size[0] * size[1])
+                tiled.append(largest)
+                del whole[largest]
+            for size in tiled:
+                self._grow_inner(size)
 
     def place(self, size: Size) -> Size | None:
-        """The canvas for an image of this size, or None if the VAE has to take it in tiles."""
+        """The canvas for an image of this size, or None if the VAE has to take it in tiles.
+
+        Once chosen it stays, so that an image's result never depends on what came in between.
+        """
         if self.policy.tile == "off":
             return size
-        fitting = [c for c in self._canvases if c[0] >= size[0] and c[1] >= size[1]]
-        best = min(fitting, key=lambda c: c[0] * c[1], default=None)
-        if best and best[0] * best[1] <= _WASTE * size[0] * size[1]:
+        with self._choosing:
+            if size not in self._placed:
+                self._placed[size] = self._choose(size)
+            return self._placed[size]
+
+    def _choose(self, size: Size) -> Size | None:
+        best = self._best(size)
+        if self._is_close(best, size):
             return best
-        programs = 1 + len(self._canvases) + (2 if self._inner else 0)
-        if programs < MOST_PROGRAMS and self._may_be_whole(size):
+        if self._room(tiled=False) and self._may_be_whole(size):
             self._canvases.append(size)
             return size
         if best is not None:
@@ -200,6 +210,17 @@ class Engine:
             return larger
         self._grow_inner(size)
         return None
+
+    def _best(self, size: Size) -> Size | None:
+        fitting = [c for c in self._canvases if c[0] >= size[0] and c[1] >= size[1]]
+        return min(fitting, key=lambda c: c[0] * c[1], default=None)
+
+    def _is_close(self, canvas: Size | None, size: Size) -> bool:
+        return canvas is not None and canvas[0] * canvas[1] <= _WASTE * size[0] * size[1]
+
+    def _room(self, *, tiled: bool) -> int:
+        """How many canvases may be added; `tiled` where tiles will be needed, too."""
+        return max(0, MOST_PROGRAMS - 1 - len(self._canvases) - 2 * bool(self._inner or tiled))
 
     def _grow_inner(self, size: Size) -> None:
         now = self._inner or (0, 0)

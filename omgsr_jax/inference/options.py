@@ -8,6 +8,7 @@ from .sizes import Enlargement
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
 _LEAST_TILE = 16  # in pixels of the latents
+_LARGEST_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ def require_precision(precision: str) -> None:
         raise InputError(
             f"precision must be one of {', '.join(INFERENCE_PRECISIONS)}, not {precision!r}"
         )
+
+
+def require_whole_scale(enlargement: Enlargement) -> float:
+    """What the published script can be asked for."""
+    scale = enlargement.scale
+    if scale is None:
+        raise InputError('quirks="published" knows a scale only, no longest_side or size')
+    if scale != int(scale):
+        raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
+    return scale
+
+
+def require_batch(batch: int) -> None:
+    if not 1 <= batch <= _LARGEST_BATCH:
+        raise InputError(f"batch must be within 1 .. {_LARGEST_BATCH}, not {batch}")
 
 
 def require_tile(tile: str | int, multiple: int = 1) -> None:

@@ -11,6 +11,7 @@ up by the caller and handed back with one of them computed from the other.
 """
 
 import copy
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Programs:
         self.config = model.vae.config
         self.multiple = model.multiple
         self.compiled: dict[Program, Any] = {}
+        self._compiling = threading.Lock()
         self.notify = notify or (lambda name, seconds: None)
         self._outer_norms = canvas_vae.outer_norms(model.vae)
         self._graph, state = nnx.split(model)
@@ -173,7 +175,9 @@ class Programs:
 
     def _run(self, program: Program, *operands: Any) -> Any:
         if program not in self.compiled:
-            self.compile(program)
+            with self._compiling:  # of several threads one compiles, and the others wait for it
+                if program not in self.compiled:
+                    self.compile(program)
         return self.compiled[program](self._state, *operands)
 
     def compile(self, program: Program) -> None:

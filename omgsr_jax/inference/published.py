@@ -2,7 +2,7 @@
 
 It floors sizes to multiples of 8, keeps 8 bits between all steps and truncates to them, and weighs
 tiles by a Gaussian that is off centre. The time that FLUX is told is its process's
-(`process.FlowMatching.as_published`). Imports no JAX, so that the command line can check with it.
+(`process.FlowMatching.as_published`).
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,13 @@ from PIL import Image
 
 from ..errors import InputError
 from . import colour
+from .options import require_whole_scale
 from .pictures import Picture
 from .sizes import MOST_PIXELS, Enlargement, Size
 from .tiling import Tiling, blend_weights
 
 if TYPE_CHECKING:
     from .engine import Engine, Work
-
-
-def require_scale(enlargement: Enlargement) -> float:
-    """What the script can be asked for: a whole-number scale."""
-    scale = enlargement.scale
-    if scale is None:
-        raise InputError('quirks="published" knows a scale only, no longest_side or size')
-    if scale != int(scale):
-        raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
-    return scale
 
 
 class PublishedTiling(Tiling):
@@ -81,7 +72,7 @@ class Script:
     multiple: int  # what the networks need the sides of images to be multiples of
 
     def sizes(self, source: Size, enlargement: Enlargement) -> PublishedSizes:
-        scale, multiple = require_scale(enlargement), max(8, self.multiple)
+        scale, multiple = require_whole_scale(enlargement), max(8, self.multiple)
         return PublishedSizes.of(source, scale, self.process_size, multiple)
 
     def restore(

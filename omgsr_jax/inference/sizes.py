@@ -12,6 +12,7 @@ LARGEST_SCALE = 8.0
 STAGE_SCALE = 4.0  # what one pass enlarges at most; 8x is 4x, then 2x
 MOST_PIXELS = 100_000_000
 MOST_ELONGATED = 100  # how many times as long as wide
+LONGEST_SIDE = math.isqrt(MOST_PIXELS * MOST_ELONGATED)
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Enlargement:
             raise InputError("give one of scale, longest_side and size")
         if self.scale is not None and not 1 <= self.scale <= LARGEST_SCALE:
             raise InputError(f"scale must be within 1 .. {LARGEST_SCALE:g}, not {self.scale:g}")
-        if self.longest_side is not None and self.longest_side < 1:
-            raise InputError(f"longest_side must be positive, not {self.longest_side}")
-        if self.size is not None and min(self.size) < 1:
-            raise InputError("both sides of size must be positive")
+        for side in self.size or (self.longest_side,):
+            if side is not None and not 1 <= side <= LONGEST_SIDE:
+                what = "both sides of size" if self.size else "longest_side"
+                raise InputError(f"{what} must be within 1 .. {LONGEST_SIDE}, not {side}")
 
     @classmethod
     def asked(

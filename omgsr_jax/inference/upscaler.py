@@ -4,10 +4,10 @@ import contextlib
 import copy
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
 from .engine import Engine, TilePolicy, Work
-from .options import Options, require_color, require_precision, require_tile
+from .options import Options, require_batch, require_color, require_precision, require_tile
 from .pictures import Picture, resize
 from .prepare import for_inference
 from .programs import Notify, Programs
@@ -74,6 +74,8 @@ class Upscaler:
         require_tile(tile, self.programs.multiple)
         self.engine = Engine(self.programs, process_size, TilePolicy(tile))
         self._script: Script | None = None
+        self._published: Upscaler | None = None
+        self._preparing = threading.Lock()
 
     def upscale(
         self,
@@ -131,11 +133,17 @@ class Upscaler:
             upscaler.plan([picture.size for picture in loaded], options)
         return [result.picture.image() for result in upscaler.restore(loaded, options)]
 
-    @cached_property
+    @property
     def published(self) -> "Upscaler":
         """This model on the same weights, restoring as the published script does."""
         if self._script:
             return self
+        with self._preparing:  # once, though several threads may ask
+            if self._published is None:
+                self._published = self._as_published()
+        return self._published
+
+    def _as_published(self) -> "Upscaler":
         other = copy.copy(self)
         other._script = Script(self.process_size, self.engine.multiple)
         other.programs = self.programs.as_published()
@@ -168,7 +176,7 @@ class Upscaler:
         goals = [options.enlargement.of(picture.size) for picture in batch]
         color = options.color or self.color
         if self._script:
-            return self._as_published(self._script, batch, options, color)
+            return self._follow(self._script, batch, options, color)
         targets = [stages(p.size, goal) for p, goal in zip(batch, goals, strict=True)]
         results = [Upscaled(picture, picture.size) for picture in batch]
         for stage in range(max(map(len, targets), default=0)):
@@ -207,7 +215,7 @@ class Upscaler:
             results.append(Upscaled(replace(picture, rgb=rgb), size, work))
         return results
 
-    def _as_published(
+    def _follow(
         self, script: Script, batch: Sequence[Picture], options: Options, color: str
     ) -> list[Upscaled]:
         sizes = [script.sizes(picture.size, options.enlargement) for picture in batch]
@@ -284,6 +292,7 @@ def load(
     if precision is None:
         precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
     require_precision(precision)
+    require_batch(batch)
     require_quirks(quirks)
     keep_compiled_programs()
     mesh = layout.device_groups(devices, shards)

@@ -1,0 +1,125 @@
+"""One loaded model, called from several threads at once, as a service does."""
+
+import itertools
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import omgsr_jax
+from omgsr_jax.errors import InputError
+from omgsr_jax.inference.engine import Engine, TilePolicy
+from omgsr_jax.inference.programs import Programs
+
+from .conftest import photo
+
+# Enlarged 4 times they take two canvases, in whatever order they come.
+_SIZES = ((16, 16), (15, 15), (16, 24), (16, 24))
+_THREADS = 8
+
+
+def _images() -> list[np.ndarray]:
+    return [photo(*size, seed=number) for number, size in enumerate(_SIZES)]
+
+
+def _restored(model: omgsr_jax.Upscaler, image: np.ndarray) -> bytes:
+    return model.upscale(image, scale=4).tobytes()
+
+
+@pytest.fixture
+def compilations(monkeypatch) -> list[str]:
+    begun: list[str] = []
+    compile_program = Programs.compile
+
+    def counting(self: Programs, program) -> None:
+        begun.append(str(program))
+        compile_program(self, program)
+
+    monkeypatch.setattr(Programs, "compile", counting)
+    return begun
+
+
+def _call(model: omgsr_jax.Upscaler, images: list[np.ndarray], number: int) -> bytes | None:
+    """Every ninth call fails, each time at another place."""
+    if number % 9 == 4:
+        wrong = (
+            Path("missing.png"),
+            np.zeros((0, 3, 3), np.uint8),
+            np.zeros((1, 900, 3), np.uint8),
+        )
+        with pytest.raises(InputError):
+            model.upscale(wrong[number // 9 % 3], scale=4)
+        return None
+    return _restored(model, images[number % len(images)])
+
+
+def test_eight_threads_get_the_bits_that_each_call_gets_alone(
+    model_64, compile_cache, compilations
+):
+    images = _images()
+    alone = omgsr_jax.load(model_64)
+    expected = [_restored(alone, image) for image in images]
+    programs = sorted(compilations)
+    assert len(programs) == len(set(programs)) <= 4
+    compilations.clear()
+
+    model = omgsr_jax.load(model_64)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        # At once and unprepared: each program is compiled by one of the threads.
+        first = list(threads.map(lambda image: _restored(model, image), images))
+        assert len(compilations) == len(set(compilations)) <= 4
+        compilations.clear()
+        for result, image in zip(first, images, strict=True):
+            assert _restored(model, image) == result
+        later = list(threads.map(lambda n: _call(alone, images, n), range(60)))
+    assert compilations == []
+    for number, result in enumerate(later):
+        assert result in (None, expected[number % len(images)]), f"call {number}"
+    assert later.count(None) == 7
+
+
+def test_a_canvas_that_is_chosen_later_changes_no_result(upscaler):
+    engine = Engine(upscaler.programs, 64, TilePolicy())
+    assert engine.place((64, 64)) == (64, 64)
+    assert engine.place((64, 88)) == (64, 88)
+    assert engine.place((56, 80)) == (64, 88)
+    engine.plan([(56, 80), (64, 64), (120, 72)])
+    assert engine.place((56, 80)) == (64, 88)
+    assert engine.place((120, 72)) == (120, 72)
+
+
+def test_batches_of_ever_other_sizes_do_not_add_canvases_for_ever(upscaler):
+    engine = Engine(upscaler.programs, 64, TilePolicy())
+    canvases = set()
+    for first, second in itertools.product(range(64, 257, 8), repeat=2):
+        engine.plan([(first, 64), (second, first)])
+        canvases |= {engine.place((first, 64)), engine.place((second, first))}
+    # Three, and powers of two.
+    assert len(canvases) <= 3 + 9
+
+
+@pytest.mark.slow
+def test_2000_calls_from_eight_threads_leave_the_memory_flat(model_64, compile_cache, compilations):
+    images = _images()
+    model = omgsr_jax.load(model_64)
+    expected = [_restored(model, image) for image in images]
+    programs = len(compilations)
+    memory = []
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for start in range(0, 2000, 250):
+            numbers = range(start, start + 250)
+            for number, result in zip(
+                numbers, threads.map(lambda n: _call(model, images, n), numbers), strict=True
+            ):
+                assert result in (None, expected[number % len(images)]), f"call {number}"
+            memory.append(_resident_bytes())
+    print("MB after every 250 calls:", [round(size / 1e6) for size in memory], file=sys.stderr)
+    assert len(compilations) == programs
+    assert memory[-1] - memory[1] < 20e6, memory
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
