@@ -128,6 +128,10 @@ class TrainConfig:
         wrong = {name: value for name, value in counts.items() if value < 1}
         if wrong:
             raise InputError(f"these must be 1 or more: {wrong}")
+        if not 0 <= self.run.cooldown <= self.run.steps:
+            raise InputError(
+                f"run.cooldown is {self.run.cooldown}, expected 0 to run.steps, {self.run.steps}"
+            )
 
     @property
     def published(self) -> bool:

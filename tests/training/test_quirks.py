@@ -65,4 +65,5 @@ def test_losses_and_schedule_are_the_published_ones():
     assert plain.discriminator_loss is adversarial.discriminator_loss
     assert published.discriminator_loss is adversarial.published_discriminator_loss
     assert learning_rate(plain.config.optimizer, plain.config.run)(0) == 0
-    assert learning_rate(published.config.optimizer, published.config.run)(0) == published.config.optimizer.learning_rate
+    first = learning_rate(published.config.optimizer, published.config.run)(0)
+    assert first == published.config.optimizer.learning_rate

@@ -8,6 +8,7 @@ import pytest
 
 from omgsr_jax import converted
 from omgsr_jax.architectures import ARCHITECTURES
+from omgsr_jax.generator import OMGSR
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.process import ScaledDDPM
 from omgsr_jax.training.run import Run
@@ -31,14 +32,12 @@ def base(tmp_path_factory):
     generator = dataclasses.replace(
         ARCHITECTURES["nano"],
         backbone=UNetConfig(
-            in_channels=20, out_channels=20, block_out_channels=(8,), layers_per_block=1,
+            in_channels=24, out_channels=24, block_out_channels=(8,), layers_per_block=1,
             attention=(True,), heads=(2,), transformer_depth=(1,), cross_attention_dim=32,
             norm_num_groups=4,
         ),
     )  # fmt: skip
     rng = np.random.default_rng(0)
-    from omgsr_jax.generator import OMGSR
-
     params = {
         name: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32)
         for name, leaf in variables(OMGSR(generator, rngs=None)).items()
