@@ -116,6 +116,8 @@ class TrainConfig:
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
+        if self.losses.gan:
+            _check_discriminator(self.discriminator, self.data.resolution)
         counts = {
             "data.batch_size": self.data.batch_size,
             "data.accumulation": self.data.accumulation,
@@ -190,6 +192,19 @@ def _tuple(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
         _checked(hint, value, f"{where}[{i}]")
         for i, (hint, value) in enumerate(zip(hints, values, strict=True))
     )
+
+
+def _check_discriminator(config: DiscriminatorConfig, resolution: int) -> None:
+    if config.relativistic and config.chunk:
+        raise InputError(
+            f"discriminator.chunk is {config.chunk}, but a relativistic discriminator judges whole "
+            "images: set it to None"
+        )
+    if config.heads == "unet" and (len(config.levels) != 1 or resolution % 8):
+        raise InputError(
+            "discriminator.heads 'unet' takes one level and crops whose side is a multiple of 8; "
+            f"discriminator.levels is {config.levels}, data.resolution is {resolution}"
+        )
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -63,6 +63,22 @@ def test_arguments_are_the_ablations():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"discriminator": {"relativistic": True, "chunk": 16}}, "judges whole images"),
+        ({"discriminator": {"heads": "unet"}}, r"takes one level .* levels is \(-8, -4, -1\)"),
+        (
+            {"discriminator": {"heads": "unet", "levels": (0,)}, "data": {"resolution": 20}},
+            "multiple of 8; .* resolution is 20",
+        ),
+    ],
+)
+def test_what_a_discriminator_cannot_judge_is_said(change, message):
+    with pytest.raises(InputError, match=message):
+        from_dict({"losses": {"gan": 0.1}, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"optimiser": {}}, r"did you mean config\.optimizer"),
         ({"optimizer": {"learning_rat": 1.0}}, r"did you mean config\.optimizer\.learning_rate"),
         ({"optimizer": {"learning_rate": "fast"}}, "'fast', expected float"),
