@@ -64,10 +64,10 @@ def test_arguments_are_the_ablations():
     ("change", "message"),
     [
         ({"discriminator": {"relativistic": True, "chunk": 16}}, "judges whole images"),
-        ({"discriminator": {"heads": "unet"}}, r"takes one level .* levels is \(-8, -4, -1\)"),
+        ({"discriminator": {"heads": "unet"}}, r"takes one level .*levels is \(-8, -4, -1\)"),
         (
             {"discriminator": {"heads": "unet", "levels": (0,)}, "data": {"resolution": 20}},
-            "multiple of 8; .* resolution is 20",
+            "multiple of 8; .*resolution is 20",
         ),
     ],
 )
