@@ -153,7 +153,7 @@ def principal_components(
     blocks = images.reshape(b, h // p, p, w // p, p, 3).swapaxes(2, 3).reshape(-1, p * p * 3)
     to_ycc = np.kron(np.eye(p * p), _YCC)  # (p p 3) (p p 3)
     mean = blocks.mean(0, dtype=np.float64)
-    covariance = np.cov(blocks, rowvar=False, dtype=np.float64)
+    covariance = np.cov(blocks, rowvar=False, ddof=0, dtype=np.float64)
     variance, vectors = np.linalg.eigh(to_ycc @ covariance @ to_ycc.T)
     chosen = np.argsort(variance)[::-1][: config.latent_channels]
     deviation = np.sqrt(variance[chosen])
