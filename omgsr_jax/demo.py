@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import assets
+from . import assets, files
 from .evaluation import Settings
 from .evaluation.metrics import BY_KEY
 from .evaluation.niqe import WEIGHTS_ENV
-from .files import Outputs
 from .inference import images, labels
 from .inference.options import Options
 from .inference.pictures import Picture
@@ -36,8 +35,9 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
         sample: one of `assets.SAMPLES`.
         notify: told of programs being compiled; see `Upscaler`.
     """
+    files.require_folder_name(out)
     pair = assets.sample(sample)
-    outputs = Outputs([pair.lr, pair.hr])
+    outputs = files.Outputs([pair.lr, pair.hr])
     source, original = images.read(pair.lr), images.read(pair.hr)
     compiling = 0.0
 
@@ -55,15 +55,15 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
     comparison = labels.row(
         {"low quality, bicubic": enlarged, "nano, one step": restored, "original": original}
     )
-    files = {}
+    written = {}
     for what, name, picture in (
         ("the low-quality photograph", "input", source),
         ("restored by nano", "restored", restored),
         ("enlarged bicubically | restored | original", "comparison", comparison),
     ):
-        files[what] = outputs.claim(Path(out) / f"{sample}-{name}.png")
-        images.write(files[what], picture)
-    return Demonstration(files, seconds, compiling, _scores([enlarged, restored], original))
+        written[what] = outputs.claim(Path(out) / f"{sample}-{name}.png")
+        images.write(written[what], picture)
+    return Demonstration(written, seconds, compiling, _scores([enlarged, restored], original))
 
 
 def _scores(outputs: list[Picture], original: Picture) -> dict[str, tuple[float, float]]:

@@ -1,7 +1,7 @@
 """The one exception that is meant for the user."""
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Something that the user gave cannot be used.
 
     The message says what is wrong with which file, key or flag, what was expected and what to do;

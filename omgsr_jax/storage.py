@@ -175,6 +175,8 @@ def read_description(
                 "Convert again, or install a version that fits."
             )
         return parse(content)
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error!r}. Convert again.") from error
 

@@ -24,6 +24,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from omgsr_jax.errors import InputError
+from omgsr_jax.training.stopping import STOPPED
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "the run, such as configs/tiny.py")
@@ -33,8 +34,6 @@ flags.DEFINE_string("which", "best", "the checkpoint to export: best, latest or 
 flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process")
 flags.DEFINE_integer("num_processes", None, "how many processes there are")
 flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
-
-_STOPPED = 3
 
 
 def main(argv: list[str]) -> int:
@@ -47,47 +46,44 @@ def main(argv: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the loop, which has an answer of its own
+        print("stopped", file=sys.stderr)
+        return STOPPED
 
 
 def _train() -> int:
     from omgsr_jax.training import distributed, host_memory
 
-    found = distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     host_memory.keep()
 
-    import jax
-
     from omgsr_jax.cost.flops import utilisation
-    from omgsr_jax.training import checkpoints, config, loop
+    from omgsr_jax.training import config, loop, work_directory
     from omgsr_jax.training.run import Run
 
     if FLAGS.config is None:
         raise InputError("--config is missing, such as --config configs/tiny.py")
     wanted = config.from_dict(FLAGS.config.to_dict())
-    checkpoints.claim(FLAGS.workdir, wanted.to_dict())
-    print(
-        f"{wanted.name}: process {jax.process_index()} of {jax.process_count()} ({found}), "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        flush=True,
-    )
-    run = Run.of(wanted)
-    task = run.task(_metrics(), utilisation(run.blueprint))
-    outcome = loop.train(task, wanted.run, FLAGS.workdir)
+    with work_directory.opened(FLAGS.workdir, wanted.to_dict(), wanted.run) as saved:
+        run = Run.of(wanted)
+        print(f"{wanted.name}: {distributed.description(run.mesh)}", flush=True)
+        task = run.task(_metrics(), utilisation(run.blueprint))
+        outcome = loop.train(task, wanted.run, saved)
     if outcome.finished:
         return 0
     print(f"stopped after step {outcome.step}; the same command goes on from there", flush=True)
-    return _STOPPED
+    return STOPPED
 
 
 def _export() -> int:
-    from omgsr_jax.training import checkpoints, config
+    from omgsr_jax.training import checkpoints, config, work_directory
     from omgsr_jax.training.run import Run
 
-    wanted = config.from_dict(checkpoints.read_config(FLAGS.workdir))
-    saved = checkpoints.Checkpoints(FLAGS.workdir, keep=wanted.run.keep)
-    step = saved.find(FLAGS.which)
+    wanted = config.from_dict(work_directory.read_config(FLAGS.workdir))
+    step = checkpoints.find(FLAGS.workdir, FLAGS.which)
     run = Run.of(wanted)
-    state = saved.restore_state(step, run.layout.state, run.layout.state_sharding)
+    shapes, shardings = run.layout.state, run.layout.state_sharding
+    state = checkpoints.restore_state(FLAGS.workdir, step, shapes, shardings)
     run.write_model(FLAGS.export, state.ema or state.generator)
     print(json.dumps({"step": step, "model": FLAGS.export}))
     return 0

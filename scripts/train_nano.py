@@ -33,10 +33,11 @@ from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
 from omgsr_jax.inference.upscaler import keep_compiled_programs
-from omgsr_jax.training import checkpoints, host_memory, loop, pretrain
+from omgsr_jax.training import checkpoints, host_memory, loop, pretrain, work_directory
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig
 from omgsr_jax.training.run import Run
+from omgsr_jax.training.stopping import STOPPED
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -48,7 +49,6 @@ flags.DEFINE_string("photos", None, "the folder of photographs to train on", req
 flags.DEFINE_string("validation", None, "photographs for validation", required=True)
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
 
-_STOPPED = 3
 _TILE = 256  # px
 _STRIDE = 224
 _SCALES = (1.0, 0.5)  # of the photographs: smaller ones are sharper
@@ -68,13 +68,14 @@ def main(argv: list[str]) -> int:
     try:
         host_memory.keep()
         keep_compiled_programs()
-        _train(Path(FLAGS.workdir))
+        with work_directory.locked(FLAGS.workdir):
+            _train(Path(FLAGS.workdir))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except _StoppedError:
+    except (_StoppedError, KeyboardInterrupt):
         print("stopped; the same command goes on from there", flush=True)
-        return _STOPPED
+        return STOPPED
     return 0
 
 
@@ -131,17 +132,15 @@ def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timeste
     return timestep.search(timestep.encoder(base.vae), base.generator.process, pairs)
 
 
-def _finish(workdir: Path, config: Any, make_task: Callable[[], loop.Task]) -> Any:
+def _finish(folder: Path, config: Any, make_task: Callable[[], loop.Task]) -> Any:
     """The state at the end of a stage, which is trained from wherever it stands."""
-    checkpoints.claim(workdir, dataclasses.asdict(config))
-    task = make_task()
-    print(f"{config.name}: up to step {config.run.steps}", flush=True)
-    if not loop.train(task, config.run, workdir).finished:
-        raise _StoppedError
-    saved = checkpoints.Checkpoints(workdir, keep=config.run.keep)
-    state = saved.restore_state(saved.find("latest"), task.shapes, task.shardings)
-    saved.close()
-    return state
+    with work_directory.opened(folder, dataclasses.asdict(config), config.run) as saved:
+        task = make_task()
+        print(f"{config.name}: up to step {config.run.steps}", flush=True)
+        if not loop.train(task, config.run, saved).finished:
+            raise _StoppedError
+    step = checkpoints.find(folder, checkpoints.LATEST)
+    return checkpoints.restore_state(folder, step, task.shapes, task.shardings)
 
 
 def _config(kind: type, settings: ConfigDict, tiles: Path, **more: Mapping[str, Any]) -> Any:

@@ -84,6 +84,8 @@ def test_other_commands_name_files_and_extras_that_exist():
             assert {extra for names in named for extra in names.split(",")} <= set(extras), where
         elif program == "pytest":
             assert all((ROOT / word).exists() for word in argv if word.endswith(".py")), where
+        elif program.startswith("scripts/"):
+            assert (ROOT / program).is_file(), where
         else:
             assert program in FOREIGN | {"omgsr", "python"}, f"{where}: nothing tests {program}"
 

@@ -6,6 +6,7 @@ it works with in its `run`. `values` and `progress` are what several of them sha
 
 import io
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
+    _say_warnings_plainly(args.name)
     try:
         outcome = args.run(args) or []
     except (InputError, OSError) as error:
@@ -40,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reason in outcome:
         print(f"omgsr {args.name}: {reason}", file=sys.stderr)
     return 1 if outcome else 0
+
+
+def _say_warnings_plainly(name: str) -> None:
+    """As sentences. Those of Pillow name no file, and may be thousands for one."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.showwarning = lambda message, *_, **__: print(
+        f"omgsr {name}: {message}", file=sys.stderr
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

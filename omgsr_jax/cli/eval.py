@@ -1,12 +1,16 @@
 """`omgsr eval`: scores, and the outputs of models that are to be scored."""
 
 import contextlib
+import os
 import tempfile
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..evaluation.options import require_metrics
+from ..evaluation.papers import require_benchmark
 from .progress import show_progress
 from .values import not_negative, positive
 
@@ -65,10 +69,23 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check(args: Namespace) -> None:
+    if args.out:
+        from ..files import require_folder_name
+
+        require_folder_name(args.out)
     if not args.sr and not args.model:
         raise InputError("give outputs with --sr, or what makes them with --model")
     if args.model and not args.lr:
         raise InputError("--model needs inputs: give their folder with --lr")
+    require_metrics(args.metrics or ())
+    if args.benchmark:
+        require_benchmark(args.benchmark)
+    for option, given in (("--sr", args.sr), ("--model", args.model)):
+        twice = [path for path, count in Counter(map(os.path.realpath, given)).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{option} {twice[0]} is given twice: it cannot be compared with itself"
+            )
 
 
 def run(args: Namespace) -> Sequence[str]:
@@ -108,16 +125,18 @@ def run(args: Namespace) -> Sequence[str]:
 
 
 @contextlib.contextmanager
-def _outputs(args: Namespace) -> Iterator[list[Path]]:
+def _outputs(args: Namespace) -> Iterator[dict[str, Path]]:
     """The folders of outputs to score: those given, and those that the given models make."""
+    from ..evaluation.benchmark import name_systems
     from ..evaluation.restoring import restore_inputs
+    from ..files import Outputs
 
     with tempfile.TemporaryDirectory(prefix="omgsr-eval-") as scratch:
-        made = Path(args.out or scratch) / "sr"
+        made, planned = Path(args.out or scratch) / "sr", Outputs()
         folders = [Path(folder) for folder in args.sr]
-        for model in args.model:
-            folders.append(made / Path(model).resolve().name)
+        for model in args.model:  # a/x and b/x make sr/x and sr/x-2
+            folders.append(planned.claim(planned.free(made / Path(model).resolve().name)))
             restore_inputs(
                 model, args.lr, args.hr, folders[-1], reads=args.sr, progress=show_progress
             )
-        yield folders
+        yield dict(zip(name_systems([*args.sr, *args.model]), folders, strict=True))

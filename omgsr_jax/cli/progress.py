@@ -45,6 +45,8 @@ class Progress:
         if report.error:
             self.failures.append(report.error)
             print(f"failed: {report.error}", file=sys.stderr, flush=True)
+        for note in report.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
         if self.as_json:
             print(json.dumps(report.to_json()), flush=True)
         elif report.status == "done" and not self.bar:

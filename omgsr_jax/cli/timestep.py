@@ -64,9 +64,11 @@ def check(args: Namespace) -> None:
 
 
 def run(args: Namespace) -> Sequence[str]:
-    from .. import converted, timestep
+    from .. import converted, files, timestep
     from ..data import DamagedImageWarning
 
+    if args.out:
+        files.require_folder_name(args.out)
     model = assets.model_directory(args.model)
     card = converted.read_card(model)
     if args.write:
@@ -89,7 +91,11 @@ def run(args: Namespace) -> Sequence[str]:
     if args.write:
         converted.set_mid_timestep(model, chosen)
         print(f"{args.model}: mid-timestep {card.generator.mid_timestep} -> {chosen}")
-    return [str(warning.message) for warning in caught]
+    damaged = [one for one in caught if issubclass(one.category, DamagedImageWarning)]
+    for other in caught:
+        if other not in damaged:
+            warnings.warn(other.message, other.category, stacklevel=1)
+    return [str(one.message) for one in damaged]
 
 
 def _degraded_pairs(

@@ -198,8 +198,10 @@ def degrade_folder(
     """
     if crop is not None and (crop < 1 or crop % config.scale):
         raise InputError(f"the crop must be a multiple of the scale {config.scale}, not {crop}")
+    files.require_folder_name(output)
     paths = images.list_images(source, notify)
     output = Path(output)
+    files.remove_leftovers((output, output / "hr", output / "lr"))
     targets = _targets(source, paths, output)
     failed, lines = [], []
     for done, (path, (hr_path, lr_path)) in enumerate(zip(paths, targets, strict=True), start=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from .. import files
 from ..errors import InputError
-from ..files import DamagedImageError, write_image
+from ..files import DamagedImageError, decoding, write_image
 
 __all__ = ["DamagedImageError", "decode_image", "list_images", "read_image", "write_image"]
 
@@ -22,13 +23,13 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Grey becomes RGB, 16 bits are scaled to 8, and whatever is transparent is laid over white.
     """
     with files.open_image(path) as image:
-        return _to_rgb(files.upright(image))
+        return _rgb(image, os.fspath(path))
 
 
 def decode_image(data: bytes, name: str = "the image") -> np.ndarray:
     """The same from a file's bytes. `name` is for messages."""
     with files.open_image(data, name) as image:
-        return _to_rgb(files.upright(image))
+        return _rgb(image, name)
 
 
 def list_images(
@@ -42,7 +43,7 @@ def list_images(
     root = epath.Path(source)
     if root.suffix.lower() == ".txt":
         return _listed(root)
-    if root.suffix.lower() in files.SUFFIXES and root.is_file():
+    if root.suffix.lower() in files.suffixes() and root.is_file():
         return [str(root)]
     if not root.exists():
         raise InputError(f"{source} does not exist; expected a folder of images or a .txt list")
@@ -51,7 +52,7 @@ def list_images(
     found = files.images_in(root)
     if not found.images:
         raise InputError(
-            f"{source} holds no images; the known kinds are {' '.join(files.SUFFIXES)}"
+            f"{source} holds no images; the known kinds are {' '.join(files.suffixes())}"
         )
     if notify and (mention := found.mention()):
         notify(mention)
@@ -76,15 +77,8 @@ def _listed(file: epath.Path) -> list[str]:
     return paths
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        levels = np.asarray(image, dtype=np.float32)
-        grey = np.rint(np.clip(levels, 0, 65535) / 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    decoded = decoding.decode(image, name)
+    for note in decoded.notes:
+        warnings.warn(note, files.LeftOutWarning, stacklevel=3)
+    return decoded.rgb_over_white()

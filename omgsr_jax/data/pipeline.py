@@ -19,6 +19,7 @@ from absl import flags
 from PIL import Image
 
 from ..errors import InputError
+from ..files import LeftOutWarning
 from .config import DataConfig
 from .degradation import degrade
 from .images import DamagedImageError, decode_image
@@ -52,6 +53,7 @@ def make_pipeline(
 ) -> grain.IterDataset:
     """Endless batches of this process: `lr` and `hr`, b h w c float32 in [-1, 1], and `id`, a list.
 
+    A LeftOutWarning says which files of a folder are passed over.
     With `degrade_on="device"` there is `plan` instead of `lr`. The process defaults to JAX's own.
     """
     if process_index is None or process_count is None:
@@ -62,9 +64,14 @@ def make_pipeline(
         raise InputError(
             f"a batch of {config.batch_size} cannot be divided among {process_count} processes"
         )
-    examples = Examples(config, open_sources(config.sources), seed, shuffle=shuffle)
+    source = open_sources(config.sources, _warn if process_index == 0 else None)
+    examples = Examples(config, source, seed, shuffle=shuffle)
     stream = ExampleStream(examples, process_index, process_count)
     return stream.batch(config.batch_size // process_count, drop_remainder=True, batch_fn=_collate)
+
+
+def _warn(mention: str) -> None:
+    warnings.warn(mention, LeftOutWarning, stacklevel=1)  # the first time
 
 
 class Examples:

@@ -87,15 +87,18 @@ class Joined:
         return self._sources[which][index - (self._ends[which - 1] if which else 0)]
 
 
-def open_sources(paths: Iterable[str]) -> Source:
-    """Each path is a folder of images or of shards, a .txt list, an image or a shard."""
-    sources = [_open(path) for path in paths]
+def open_sources(paths: Iterable[str], notify: Callable[[str], None] | None = None) -> Source:
+    """Each path is a folder of images or of shards, a .txt list, an image or a shard.
+
+    `notify` is told of the files of folders that are passed over.
+    """
+    sources = [_open(path, notify) for path in paths]
     if not sources:
         raise InputError("no training images: name a folder, a .txt list or ArrayRecord shards")
     return sources[0] if len(sources) == 1 else Joined(sources)
 
 
-def _open(path: str) -> Source:
+def _open(path: str, notify: Callable[[str], None] | None) -> Source:
     if path.endswith(SHARD_SUFFIX):
         return ArrayRecords([path])
     folder = epath.Path(path)
@@ -103,7 +106,7 @@ def _open(path: str) -> Source:
         shards = sorted(str(p) for p in folder.iterdir() if p.name.endswith(SHARD_SUFFIX))
         if shards:
             return ArrayRecords(shards)
-    return ImageFiles(list_images(path))
+    return ImageFiles(list_images(path, notify))
 
 
 def _record_count(shard: str) -> int:

@@ -1,5 +1,6 @@
 """Score outputs against references: the loop over images."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from . import external, fid
 from .errors import PairError, UnavailableError
-from .metrics import BY_KEY, Settings, choose, prepare
+from .metrics import BY_KEY, NO_REFERENCE, Settings, choose, prepare
 from .pairs import Pair, PairedFiles, find_pairs, in_batches
 from .papers import require_benchmark
 from .results import Evaluation, System
@@ -58,8 +59,9 @@ def run(
         require_benchmark(benchmark)
     files = {
         name: find_pairs(folder, hr_dir, lr_dir, subset=subset)
-        for name, folder in _name_systems(sr_dirs).items()
+        for name, folder in name_systems(sr_dirs).items()
     }
+    _require_different(files, keys)
     if protocol == "papers":
         _check_protocol(files, settings)
     ready, not_run = prepare(keys, settings, list(files.values()))
@@ -126,9 +128,10 @@ def _report(progress: Progress, name: str, total: int, done: int) -> None:
     progress(name, done, total)
 
 
-def _name_systems(
+def name_systems(
     sr_dirs: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
 ) -> dict[str, Path]:
+    """Each folder with the name that it is shown under."""
     if not isinstance(sr_dirs, str | Path) and not sr_dirs:
         raise InputError("give at least one folder of outputs")
     if isinstance(sr_dirs, Mapping):
@@ -141,6 +144,26 @@ def _name_systems(
     if len(set(names)) < len(names):
         raise InputError(f"a folder is given twice: {', '.join(names)}")
     return dict(zip(names, paths, strict=True))
+
+
+def _require_different(files: Mapping[str, list[PairedFiles]], keys: Sequence[str]) -> None:
+    """Nothing is compared with itself, whatever links lead to it."""
+    outputs = {name: {_identity(pair.sr) for pair in pairs} for name, pairs in files.items()}
+    for a, b in itertools.combinations(files, 2):
+        if outputs[a] == outputs[b]:
+            raise PairError(f"{a} and {b} are the same files: there is nothing to compare")
+    with_reference = [key for key in keys if key not in NO_REFERENCE]
+    for name, pairs in files.items():
+        if with_reference and outputs[name] == {_identity(pair.hr) for pair in pairs}:
+            raise PairError(
+                f"the outputs {name} are the references themselves: leave them out, or choose "
+                f"metrics that need no reference ({', '.join(NO_REFERENCE)})"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _check_protocol(files: Mapping[str, list[PairedFiles]], settings: Settings) -> None:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..models.inception import Inception
 from . import coherence, deep, external, fid, fidelity, grid, niqe
 from .errors import UnavailableError
+from .options import require_metrics
 from .pairs import PairedFiles
 
 # uint8 `b h w 3` outputs and references -> `b`
@@ -44,6 +45,14 @@ class Metric:
     min_size: Callable[[Settings], tuple[int, int]] = lambda _: (1, 1)  # short side, long side
     pyiqa: tuple[str, dict[str, Any]] | None = None  # the same metric there, for cross-checks
     per_image: bool = True
+
+    def show(self, value: float | None) -> str:
+        return "-" if value is None else f"{value:z.{self.decimals}f}"
+
+    def show_signed(self, value: float | None) -> str:
+        """With its sign, unless it is shown as 0."""
+        shown = self.show(value)
+        return f"+{shown}" if value and value > 0 and float(shown) else shown
 
     def too_small(self, size: tuple[int, int], settings: Settings) -> bool:
         return any(a < b for a, b in zip(sorted(size), self.min_size(settings), strict=True))
@@ -136,6 +145,7 @@ METRICS = (
     Metric("grid", "Grid", "lower", 2, "dB over background", _grid, _periods),
 )
 PAPER_KEYS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa")
+NO_REFERENCE = ("niqe", "musiq", "maniqa", "clipiqa", "grid")
 BY_KEY = {metric.key: metric for metric in METRICS}
 
 
@@ -143,9 +153,7 @@ def choose(keys: Sequence[str] | None, protocol: str | None) -> list[str]:
     """The asked metrics in the table's order; all without asking, the papers' with the protocol."""
     if protocol not in (None, "papers"):
         raise InputError(f"there is no protocol {protocol!r}; the only one is 'papers'")
-    unknown = sorted(set(keys or ()) - BY_KEY.keys())
-    if unknown:
-        raise InputError(f"unknown metrics {', '.join(unknown)}; there are {', '.join(BY_KEY)}")
+    require_metrics(keys or ())
     if keys is not None:
         return [key for key in BY_KEY if key in keys]
     return [key for key in BY_KEY if protocol is None or key in (*PAPER_KEYS, "grid")]

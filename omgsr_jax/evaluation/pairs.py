@@ -4,6 +4,7 @@ Every problem of a benchmark's files is found from their headers and reported in
 hour of metrics should not end at a stray file.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
-from ..files import DamagedImageError
+from ..files import DamagedImageError, decoding
 from .errors import PairError
 
 SHOWN = 5  # of each kind of problem; the rest is counted
@@ -82,7 +83,10 @@ def images_by_name(folder: str | Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PairError(f"{folder} is not a folder.")
     found: dict[str, Path] = {}
-    for path in map(Path, files.images_in(folder, recursive=False).images):
+    listing = files.images_in(folder, recursive=False)
+    if mention := listing.mention():
+        warnings.warn(mention, files.LeftOutWarning, stacklevel=1)  # once, whoever asks
+    for path in map(Path, listing.images):
         if path.stem in found:
             raise PairError(
                 f"{folder} has both {found[path.stem].name} and {path.name}: images are paired by "
@@ -90,7 +94,7 @@ def images_by_name(folder: str | Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     if not found:
-        raise PairError(f"{folder} holds no images ({' '.join(files.SUFFIXES)}).")
+        raise PairError(f"{folder} holds no images ({' '.join(files.suffixes())}).")
     return found
 
 
@@ -98,15 +102,14 @@ def read_opaque(path: Path) -> np.ndarray:
     """uint8 RGB `h w 3`, turned the way its EXIF orientation says."""
     try:
         with files.open_image(path) as image:
-            upright = files.upright(image)
-            if (
-                upright.has_transparency_data
-                and np.asarray(upright.convert("RGBA"))[..., 3].min() < 255
-            ):
-                raise PairError(f"{path} has transparent pixels: put it on a background first.")
-            return np.asarray(upright.convert("RGB"))
+            decoded = decoding.decode(image, str(path))
     except DamagedImageError as error:
         raise PairError(str(error)) from error
+    if decoded.is_transparent():
+        raise PairError(f"{path} has transparent pixels: put it on a background first.")
+    for note in decoded.notes:
+        warnings.warn(note, files.LeftOutWarning, stacklevel=2)
+    return decoded.rgb_over_white()
 
 
 def size_of(path: Path) -> tuple[int, int]:

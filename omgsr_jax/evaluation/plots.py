@@ -57,8 +57,8 @@ def _row(
     )
     mean = system.mean(metric.key)
     title = (
-        f"{system.name}: mean {mean.value:.{metric.decimals}f}, 95% interval "
-        f"{mean.low:.{metric.decimals}f} to {mean.high:.{metric.decimals}f}"
+        f"{system.name}: mean {metric.show(mean.value)}, 95% interval "
+        f"{metric.show(mean.low)} to {metric.show(mean.high)}"
     )
     yield f'<g class="s{index % 6}"><title>{escape(title)}</title>'
     ends = (f"{x(limit):.1f},{base}" for limit in limits)
@@ -92,4 +92,4 @@ def _axis(low: float, high: float, x: Callable[[float], float], y: int) -> Itera
     decimals = max(0, int(-np.floor(np.log10(step) + 1e-9)))
     for tick in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0:
         yield f'<line class=tick x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{y}"/>'
-        yield f'<text class=label x="{x(tick):.1f}" y="{y + 14}">{tick:.{decimals}f}</text>'
+        yield f'<text class=label x="{x(tick):.1f}" y="{y + 14}">{tick:z.{decimals}f}</text>'

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -60,9 +61,8 @@ def render(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         "DATA": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     }
     page = files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
-    for name, value in blanks.items():
-        page = page.replace("{{" + name + "}}", value)
-    return page
+    # In one pass: a folder may be called {{DATA}}.
+    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda blank: blanks[blank[1]], page)
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -52,8 +52,12 @@ class Evaluation:
                 found.append((key, a.name, b.name, mean, p))
         order = [metric.key for metric in METRICS]
         found.sort(key=lambda row: order.index(row[0]))
-        significant = holm([row[-1] for row in found])
+        tested = [p for *_, p in found if p is not None]
+        rejected = iter(holm(tested))
         return [
-            Difference(key, a, b, mean.value, mean.low, mean.high, p, flag)
-            for (key, a, b, mean, p), flag in zip(found, significant, strict=True)
+            Difference(
+                *(key, a, b, mean.value, mean.low, mean.high, mean.count, p),
+                significant=p is not None and next(rejected),
+            )
+            for key, a, b, mean, p in found
         ]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, files
-from . import statistics
+from . import cells, statistics
+from .cells import csv_cell
 from .metrics import BY_KEY, METRICS, Metric
 from .papers import IMAGES, paper_rows
 from .report import render
@@ -41,7 +42,8 @@ def images_csv(evaluation: Evaluation) -> str:
     for system in evaluation.systems:
         for row, image in enumerate(system.images):
             scores = (system.scores[key][row] for key in keys)
-            table.writerow([system.name, image, *(_digits(score) for score in scores)])
+            names = csv_cell(system.name), csv_cell(image)
+            table.writerow([*names, *(_digits(score) for score in scores)])
     return text.getvalue()
 
 
@@ -69,6 +71,12 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
             "benchmark": evaluation.benchmark,
             "settings": settings,
             "interval": {"level": statistics.LEVEL, "resamples": statistics.RESAMPLES},
+            "test": {
+                "kind": "sign flips",
+                "fewest_images": statistics.FEWEST,
+                "exact_up_to": statistics.EXACT,
+                "draws_beyond": statistics.DRAWS,
+            },
             "systems": systems,
             "differences": [dataclasses.asdict(row) for row in evaluation.differences()],
             "not_run": evaluation.not_run,
@@ -118,60 +126,67 @@ def markdown(summary: dict[str, Any]) -> str:
         "|---" * (len(shown) + 1) + "|",
     ]
     for name, system in summary["systems"].items():
-        cells = [_cell(system["metrics"].get(m.key), m) for m in shown]
-        lines.append(f"| **{name}** | " + " | ".join(cells) + " |")
+        scores = [_cell(system["metrics"].get(m.key), m) for m in shown]
+        lines.append(f"| **{cells.markdown(name)}** | " + " | ".join(scores) + " |")
     for row in summary["papers"]:
-        numbers = (row["scores"].get(m.key) for m in shown)
-        cells = [_fixed(n, m) for n, m in zip(numbers, shown, strict=True)]
-        lines.append(f"| {row['method']}, {row['steps']} step(s) | " + " | ".join(cells) + " |")
+        scores = [m.show(row["scores"].get(m.key)) for m in shown]
+        lines.append(f"| {row['method']}, {row['steps']} step(s) | " + " | ".join(scores) + " |")
     if summary["papers"]:
         lines += ["", f"Rows in plain type: {summary['papers'][0]['source'].split(', Table')[0]}."]
     if summary["differences"]:
         lines += ["", *_differences(summary["differences"])]
     if summary["not_run"]:
         lines += ["", "Not run:"]
-        lines += [f"- {BY_KEY[key].label}: {why}" for key, why in summary["not_run"].items()]
+        for key, why in summary["not_run"].items():
+            lines.append(f"- {BY_KEY[key].label}: {cells.markdown(why)}")
     if summary["caveats"]:
-        lines += ["", "Mind:"] + [f"- {note}" for note in summary["caveats"]]
+        lines += ["", "Mind:"] + [f"- {cells.markdown(note)}" for note in summary["caveats"]]
     if summary["largest_difference_to_pyiqa"]:
         lines += ["", "Largest difference to pyiqa on any image:"]
         for key, found in summary["largest_difference_to_pyiqa"].items():
-            text = f"not checked: {found}" if isinstance(found, str) else f"{found:.2g}"
+            text = (
+                f"not checked: {cells.markdown(found)}"
+                if isinstance(found, str)
+                else f"{found:.2g}"
+            )
             lines.append(f"- {BY_KEY[key].label}: {text}")
     return "\n".join(lines) + "\n"
 
 
 def _differences(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "Differences on the same images (paired bootstrap; bold: significant at 5% after Holm's "
-        "correction):",
+        "Differences on the same images, with 95% bootstrap intervals and p values of sign flips, "
+        f"from {statistics.FEWEST} images on (bold: significant at 5% after Holm's correction):",
         "",
         "| | metric | difference | 95% interval | p |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
         metric = BY_KEY[row["metric"]]
-        value = f"{row['value']:+.{metric.decimals}f}"
+        value = metric.show_signed(row["value"])
         value = f"**{value}**" if row["significant"] else value
-        interval = f"{row['low']:+.{metric.decimals}f} to {row['high']:+.{metric.decimals}f}"
+        interval = f"{metric.show_signed(row['low'])} to {metric.show_signed(row['high'])}"
+        names = f"{cells.markdown(row['a'])} - {cells.markdown(row['b'])}"
         lines.append(
-            f"| {row['a']} - {row['b']} | {metric.label} {ARROWS[metric.better]} | {value} "
-            f"| {interval} | {row['p']:.4f} |"
+            f"| {names} | {metric.label} {ARROWS[metric.better]} | {value} "
+            f"| {interval} | {_p(row['p'])} |"
         )
     return lines
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "too few images"
+    return f"{value:.4f}" if value >= 1e-4 else "< 0.0001"
 
 
 def _cell(score: dict[str, Any] | None, metric: Metric) -> str:
     if score is None:
         return "not run"
-    text = _fixed(score["value"], metric)
+    text = metric.show(score["value"])
     if score.get("low") is not None:
-        text += f" ({_fixed(score['low'], metric)} to {_fixed(score['high'], metric)})"
+        text += f" ({metric.show(score['low'])} to {metric.show(score['high'])})"
     return text
-
-
-def _fixed(value: float | None, metric: Metric) -> str:
-    return "-" if value is None else f"{value:.{metric.decimals}f}"
 
 
 def _digits(value: float) -> str:

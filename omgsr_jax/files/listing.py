@@ -1,5 +1,6 @@
 """The images of a folder: each once, in a fixed order, and with a word on what was passed over."""
 
+import functools
 import os
 from collections import Counter, deque
 from collections.abc import Collection
@@ -9,8 +10,35 @@ from pathlib import Path
 from etils import epath
 
 from ..errors import InputError
+from .opening import formats
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Suffix -> Pillow's name of the format.
+_KINDS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+}
+
+
+HEIF_HINT = "for .heic and .heif install pillow-heif: pip install 'omgsr-jax[heif]'"
+
+
+class LeftOutWarning(UserWarning):
+    """A file, or a part of what it says, is left out."""
+
+
+@functools.cache
+def suffixes() -> tuple[str, ...]:
+    """Those of image files that can be read here."""
+    known = formats()
+    return tuple(suffix for suffix, kind in _KINDS.items() if kind in known)
 
 
 @dataclass
@@ -37,7 +65,7 @@ class Listing:
         counts += [f"the folder {path}, which cannot be read" for path in self.closed]
         if not counts:
             return None
-        heif = "; for .heic and .heif install pillow-heif"
+        heif = f"; {HEIF_HINT}"
         needed = not {".heic", ".heif"}.isdisjoint(self.passed_over)
         return (
             f"passed over in {self.folder}: {', '.join(counts)} (expected "
@@ -47,7 +75,6 @@ class Listing:
 
 def images_in(
     folder: str | os.PathLike[str],
-    suffixes: Collection[str] = SUFFIXES,
     *,
     recursive: bool = True,
     leave_out: str | os.PathLike[str] | None = None,
@@ -58,7 +85,7 @@ def images_in(
     up counts nothing twice. Hidden files and folders are left out, as is the folder `leave_out`.
     What has an image's name and is something else fails when its turn comes.
     """
-    found = Listing(os.fspath(folder), suffixes)
+    found = Listing(os.fspath(folder), suffixes())
     if "://" in found.folder:
         _list_remote(epath.Path(folder), found, recursive)
     else:

@@ -4,14 +4,14 @@ import functools
 import io
 import os
 import stat
-import warnings
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from etils import epath
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
 
@@ -21,6 +21,8 @@ _ORIENTATION = 0x0112  # EXIF
 _TIFF_BITS = 258
 # No file needs more than 16 bytes for a pixel, and this for everything else that it says.
 _BYTES_A_PIXEL, _BYTES_BESIDES = 16, 2**28
+_MOST_READS = 2**17
+_MOST_EXIF = 2**24
 
 
 class DamagedImageError(InputError):
@@ -50,7 +52,7 @@ def formats() -> tuple[str, ...]:
 
 @contextmanager
 def open_image(
-    source: str | os.PathLike[str] | bytes,
+    source: str | os.PathLike[str] | bytes | BinaryIO,
     name: str | None = None,
     *,
     most_pixels: int | None = None,
@@ -60,24 +62,32 @@ def open_image(
     Whatever goes wrong, in the block too, is a DamagedImageError that names the file.
 
     Args:
-        source: a path, an address that epath knows, or the content of a file.
+        source: a path, an address that epath knows, the content of a file, or a file that is open
+            for reading bytes. That is read from its beginning, stays open, and stands afterwards
+            where it stood.
         name: for messages; by default the path.
         most_pixels: the largest image to take; Pillow has a limit of its own.
     """
     if name is None:
-        name = "the image" if isinstance(source, bytes) else os.fspath(source)
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the image"
+    with explained(name), _stream(source, name) as stream:
+        if not stream.read(1):
+            raise DamagedImageError(f"{name} is empty")
+        stream.seek(0)
+        bounded = _Bounded(stream)
+        _require_modest_jpeg(bounded)
+        with Image.open(bounded, formats=formats()) as image:  # type: ignore[arg-type]
+            if most_pixels:
+                require_at_most(image, most_pixels, name)
+            bounded.allow(image.width * image.height)
+            yield image
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Whatever goes wrong with an image in the block is a DamagedImageError that names it."""
     try:
-        with _stream(source, name) as stream:
-            if not stream.read(1):
-                raise DamagedImageError(f"{name} is empty")
-            stream.seek(0)
-            with _opened(stream) as image:
-                if most_pixels and image.width * image.height > most_pixels:
-                    raise DamagedImageError(
-                        f"{name} has {image.width} x {image.height} px; the limit is "
-                        f"{most_pixels / 1e6:.0f} megapixels"
-                    )
-                yield image
+        yield
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -85,16 +95,34 @@ def open_image(
     except Image.DecompressionBombError as error:
         raise DamagedImageError(f"{name} is too large to be opened safely: {error}") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        raise DamagedImageError(f"{name} is damaged: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise DamagedImageError(f"{name} is damaged: {reason[:_LONGEST_REASON]}") from error
 
 
-def header(path: str | os.PathLike[str]) -> Header:
+_LONGEST_REASON = 200
+
+
+def require_at_most(image: Image.Image, most_pixels: int, name: str) -> None:
+    if image.width * image.height > most_pixels:
+        raise DamagedImageError(
+            f"{name} has {image.width} x {image.height} px; the limit is "
+            f"{most_pixels / 1e6:.0f} megapixels"
+        )
+
+
+def header(source: str | os.PathLike[str] | bytes, name: str | None = None) -> Header:
     """What a file says of itself, without decoding it."""
-    with open_image(path) as image:
+    with open_image(source, name) as image:
         width, height = image.size
         bits = bits_of(image)  # first: asking for EXIF may decode
+        if image.format == "TIFF":  # Pillow turns these itself, and says so from the start
+            return Header((height, width), bits)
+        require_modest_exif(image)
         lying = _may_have_exif(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         return Header((width, height) if lying else (height, width), bits)
+
+
+_LATE_EXIF = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 
 def _may_have_exif(image: Image.Image) -> bool:
@@ -102,32 +130,90 @@ def _may_have_exif(image: Image.Image) -> bool:
     if image.format != "PNG" or "exif" in image.info:
         return True
     stream = image.fp  # type: ignore[attr-defined]
-    before, position, kind = stream.tell(), 8, b""
-    while kind != b"eXIf":
+    before, position, found = stream.tell(), 8, False
+    while not found:
         stream.seek(position)
-        length, kind = stream.read(4), stream.read(4)
-        if len(kind) < 4 or kind == b"IEND":
+        chunk = stream.read(8 + len(_LATE_EXIF[1]))
+        kind, text = chunk[4:8], chunk[8:]
+        if not kind.isalpha() or kind == b"IEND":  # or nothing that is a chunk
             break
-        position += 12 + int.from_bytes(length, "big")
+        found = kind == b"eXIf" or (kind.lower().endswith(b"txt") and text.startswith(_LATE_EXIF))
+        position += 12 + int.from_bytes(chunk[:4], "big")
     stream.seek(before)
-    return kind == b"eXIf"
+    return found
+
+
+def is_decoded(image: Image.Image) -> bool:
+    """Whether the pixels are those in memory, not those of a file that is still to be decoded."""
+    return not getattr(image, "tile", None)
 
 
 def bits_of(image: Image.Image) -> int:
-    """Bits of a channel in the file. Ask before decoding: Pillow makes 8 bits of 16-bit colour."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    """Bits of a channel. In a file that is not decoded yet they are those of the file: Pillow makes
+    8 bits of 16-bit colour."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return 16
+    if is_decoded(image):
+        return 8
     if image.format == "PNG":
-        tiles = getattr(image, "tile", None)  # how the pixels are stored, until they are decoded
-        return 16 if tiles and ";16" in str(tiles[0][3]) else 8
-    if image.format == "TIFF" and hasattr(image, "tag_v2"):
-        return max(8, *image.tag_v2.get(_TIFF_BITS, (8,)))
+        tiles = image.tile  # type: ignore[attr-defined]
+        return 16 if ";16" in str(tiles[0][3]) else 8
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_TIFF_BITS, (8,))  # type: ignore[attr-defined]
+        return max(8, *bits)
     return 8
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned the way its EXIF orientation says."""
-    return ImageOps.exif_transpose(image)
+_EXIF_BOMB = "its EXIF data are a bomb: they claim more than 16 MB"
+
+
+def require_modest_exif(image: Image.Image) -> None:
+    """Pillow copies every value that EXIF names, and all of them may name the same bytes."""
+    exif = image.info.get("exif", b"")
+    if len(exif) > _MOST_EXIF or _claimed_by_exif(exif) > _MOST_EXIF:
+        raise ValueError(_EXIF_BOMB)
+
+
+def _require_modest_jpeg(stream: "_Bounded") -> None:
+    """Pillow reads a JPEG's EXIF data when it opens the file, from all segments that hold some."""
+    exif, start = b"", stream.read(2)
+    while start == b"\xff\xd8" and len(head := stream.read(4)) == 4:
+        if head[0] != 0xFF or head[1] not in _BEFORE_PIXELS:
+            break
+        data = stream.read(max(0, int.from_bytes(head[2:], "big") - 2))
+        if head[1] == _APP1 and data.startswith(b"Exif\0\0"):
+            exif += data[6:]
+    stream.seek(0)
+    if _claimed_by_exif(exif) > _MOST_EXIF:
+        raise ValueError(_EXIF_BOMB)
+
+
+_APP1 = 0xE1
+_BEFORE_PIXELS = {*range(0xC0, 0xD0), *range(0xDB, 0xF0), 0xFE}  # markers with a length
+
+
+def _claimed_by_exif(exif: bytes) -> int:
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = "<" if exif[:2] == b"II" else ">"
+    total, waiting, seen = 0, [4], set()
+    while waiting:  # places of pointers to directories: the first, and those that it names
+        place = waiting.pop()
+        start = int.from_bytes(exif[place : place + 4], "little" if order == "<" else "big")
+        if start in seen or start + 2 > len(exif):
+            continue
+        seen.add(start)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, length = struct.unpack_from(f"{order}HHI", exif, entry)
+            size = length * _SIZES.get(kind, 1)
+            total += size if size <= len(exif) else 0  # more than there is, and not copied
+            if tag in _DIRECTORIES:
+                waiting.append(entry + 8)
+    return total
+
+
+_DIRECTORIES = (0x8769, 0x8825, 0xA005)
+_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # of TIFF's types
 
 
 def content(image: Image.Image) -> bytes:
@@ -147,15 +233,39 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     name = os.fspath(path)
     with _stream(path, name) as stream:
         try:
+            if stream.seek(0, io.SEEK_END) > _MOST_BYTES:
+                raise DamagedImageError(f"{name} has more bytes than any image that can be read")
+            stream.seek(0)
             return stream.read()
         except OSError as error:
             raise DamagedImageError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
-def _stream(source: str | os.PathLike[str] | bytes, name: str) -> BinaryIO:
+_MOST_BYTES = 2**30
+
+
+@contextmanager
+def _stream(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    if isinstance(source, (str, os.PathLike)):
+        with _file(source, name) as stream:
+            yield stream
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        yield io.BytesIO(source)
+    elif isinstance(source, io.TextIOBase):
+        raise InputError(f"{name} is a file opened as text; open it with mode 'rb'")
+    elif not source.seekable():
+        yield io.BytesIO(source.read(_MOST_BYTES))
+    else:
+        before = source.tell()
+        try:
+            source.seek(0)
+            yield source
+        finally:
+            source.seek(before)
+
+
+def _file(source: str | os.PathLike[str], name: str) -> BinaryIO:
     """A file to read. Opening a pipe or a device could wait for ever: they are refused."""
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
     try:
         if "://" in os.fspath(source):
             return io.BytesIO(epath.Path(source).read_bytes())
@@ -169,7 +279,27 @@ def _stream(source: str | os.PathLike[str] | bytes, name: str) -> BinaryIO:
     raise DamagedImageError(f"{name} is {kind}, not an image")
 
 
-def _opened(stream: BinaryIO) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(stream, formats=formats())
+class _Bounded:
+    """A file that is not read without end: gigabytes may lie behind a few bytes of header."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self._bytes, self._reads = _BYTES_BESIDES, _MOST_READS
+        self.seek, self.tell, self.close = stream.seek, stream.tell, lambda: None
+
+    @property
+    def closed(self) -> bool:
+        return self._stream.closed
+
+    def allow(self, pixels: int) -> None:
+        """The header is known, and so many pixels are to be read."""
+        self._bytes = _BYTES_BESIDES + _BYTES_A_PIXEL * pixels
+        self._reads = _MOST_READS + pixels
+
+    def read(self, size: int = -1) -> bytes:
+        most = self._bytes + 1
+        data = self._stream.read(most if size is None or size < 0 else min(size, most))
+        self._bytes, self._reads = self._bytes - len(data), self._reads - 1
+        if self._bytes < 0 or self._reads < 0:
+            raise ValueError("it says more besides its pixels than can be read safely")
+        return data

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import InputError
+from .listing import HEIF_HINT
 
 # Kinds of image files that Pillow does not know.
 _OTHER_KINDS = (
@@ -125,10 +126,20 @@ def refuse_other_kinds(out: str | os.PathLike[str], writable: Collection[str]) -
         return
     Image.init()
     if suffix in _OTHER_KINDS or suffix in Image.registered_extensions():
-        heif = "; for .heic and .heif install pillow-heif" if suffix in (".heic", ".heif") else ""
+        heif = f"; {HEIF_HINT}" if suffix in (".heic", ".heif") else ""
         raise InputError(
             f"{out}: cannot write {suffix}; expected one of {' '.join(writable)}, or a folder{heif}"
         )
+
+
+def require_folder_name(out: str | os.PathLike[str]) -> None:
+    """Where a folder is written, the name of an image is a mistake."""
+    suffix = Path(out).suffix.lower()
+    if os.path.isdir(out) or os.fspath(out).endswith(os.sep):
+        return
+    Image.init()
+    if suffix in _OTHER_KINDS or suffix in Image.registered_extensions():
+        raise InputError(f"{out} is called like an image; expected the name of a folder")
 
 
 def _is_one_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

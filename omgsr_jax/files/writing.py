@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _QUIET_SECONDS = 2.0
+_BEGUN, _PARTIAL = ".omgsr-", ".partial"
+_ABANDONED_SECONDS = 600
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     goal = epath.Path(path)
     # A short name, as that of `path` may be as long as names can be; and one that is known before
     # the file exists, so that no interruption leaves it behind.
-    partial = goal.parent / f".omgsr-{secrets.token_hex(8)}.partial"
+    partial = goal.parent / f"{_BEGUN}{secrets.token_hex(8)}{_PARTIAL}"
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         with _create(partial) as file:
@@ -42,6 +44,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):  # where no folder could be made, there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folders: Iterable[str | os.PathLike[str]]) -> None:
+    """Files that a killed process has begun. One that was touched lately may be another's work."""
+    for folder in set(map(os.fspath, folders)):
+        if "://" in folder:
+            continue
+        for path in Path(folder or os.curdir).glob(f"{_BEGUN}*{_PARTIAL}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

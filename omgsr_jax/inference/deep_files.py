@@ -1,28 +1,42 @@
-"""Writers for 16 bits per channel, which PIL cannot write in colour: PNG and TIFF."""
+"""Writers for what PIL cannot write: PNG with 16 bits per channel, and TIFF with 8 or 16.
+
+A TIFF of ours says how its own pixels are stored, and of its source only what describes the
+photograph.
+"""
 
 import struct
 import zlib
 
 import numpy as np
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from ..files import Metadata
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
-_SHORT, _LONG, _UNDEFINED = 3, 4, 7  # TIFF's field types
-_CODES = {_SHORT: "H", _LONG: "I", _UNDEFINED: "B"}
+_INCHES = 0.0254  # in metres
+_LONG, _BYTE, _UNDEFINED = 4, 1, 7  # TIFF's field types
+_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
-def png(pixels: np.ndarray, *, icc: bytes | None = None, exif: bytes | None = None) -> bytes:
+def png(pixels: np.ndarray, metadata: Metadata | None = None) -> bytes:
     """A PNG of uint16 pixels (h w c, with 1 to 4 channels: grey, alpha, RGB, RGBA)."""
+    data = metadata or Metadata()
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
     lines = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
     up = np.diff(lines, axis=0, prepend=np.zeros_like(lines[:1]))  # filter 2: minus the line above
     filtered = np.concatenate([np.full((height, 1), 2, np.uint8), up], axis=1)
     chunks = [(b"IHDR", header)]
-    if icc:
-        chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(icc)))
-    if exif:
-        chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    if data.icc:
+        chunks.append((b"iCCP", b"icc\0\0" + zlib.compress(data.icc)))
+    if data.dpi:
+        across, down = (round(dots / _INCHES) for dots in data.dpi)
+        chunks.append((b"pHYs", struct.pack(">IIB", across, down, 1)))
+    if data.exif:
+        chunks.append((b"eXIf", data.exif.removeprefix(b"Exif\0\0")))
+    if data.xmp:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + data.xmp))
     chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
     return _PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -30,38 +44,36 @@ def png(pixels: np.ndarray, *, icc: bytes | None = None, exif: bytes | None = No
     )
 
 
-def tiff(pixels: np.ndarray, *, icc: bytes | None = None, exif: bytes | None = None) -> bytes:
-    """A little-endian TIFF of uint16 pixels in one deflated strip.
-
-    EXIF would have to become tags of the file itself; it is not carried over here.
-    """
+def tiff(pixels: np.ndarray, metadata: Metadata | None = None) -> bytes:
+    """A little-endian TIFF of uint8 or uint16 pixels in one deflated strip."""
     height, width, channels = pixels.shape
-    strip = zlib.compress(pixels.astype("<u2").tobytes(), 6)
-    fields = [
-        (256, _LONG, [width]),
-        (257, _LONG, [height]),
-        (258, _SHORT, [16] * channels),
-        (259, _SHORT, [8]),  # deflate
-        (262, _SHORT, [2 if channels >= 3 else 1]),  # RGB, or grey with black at 0
-        (273, _LONG, [8]),  # the strip follows the header
-        (277, _SHORT, [channels]),
-        (278, _LONG, [height]),
-        (279, _LONG, [len(strip)]),
-        (284, _SHORT, [1]),  # channels interleaved
-        *([(338, _SHORT, [2])] if channels in (2, 4) else []),  # alpha, not premultiplied
-        *([(34675, _UNDEFINED, list(icc))] if icc else []),
-    ]
-    strip += b"\0" * (len(strip) % 2)
-    directory_at = 8 + len(strip)
-    beyond_at = directory_at + 2 + 12 * len(fields) + 4
-    entries, beyond = b"", b""
-    for tag, kind, values in fields:
-        packed = struct.pack(f"<{len(values)}{_CODES[kind]}", *values)
-        if len(packed) > 4:
-            value = struct.pack("<I", beyond_at + len(beyond))
-            beyond += packed + b"\0" * (len(packed) % 2)
-        else:
-            value = packed.ljust(4, b"\0")
-        entries += struct.pack("<HHI", tag, kind, len(values)) + value
-    head = b"II*\0" + struct.pack("<I", directory_at)
-    return head + strip + struct.pack("<H", len(fields)) + entries + b"\0\0\0\0" + beyond
+    strip = zlib.compress(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes(), 6)
+    fields = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    _describe(fields, metadata or Metadata())
+    for tag in (256, 257, 273, 278, 279):
+        fields.tagtype[tag] = _LONG
+    fields[256], fields[257] = width, height
+    fields[258] = (8 * pixels.dtype.itemsize,) * channels
+    fields[259] = 8  # deflate
+    fields[262] = 2 if channels >= 3 else 1  # RGB, or grey with black at 0
+    fields[273] = 0  # the strip follows the directory: this is counted from its end
+    fields[277] = channels
+    fields[278] = height
+    fields[279] = len(strip)
+    fields[284] = 1  # channels interleaved
+    if channels in (2, 4):
+        fields[338] = 2  # alpha, not premultiplied
+    return b"II*\0" + struct.pack("<I", 8) + fields.tobytes(8) + strip
+
+
+def _describe(fields: TiffImagePlugin.ImageFileDirectory_v2, data: Metadata) -> None:
+    exif = Image.Exif()
+    exif.load(data.exif or b"")
+    for tag in exif:
+        fields[tag] = exif.get_ifd(tag) if tag in _DIRECTORIES else exif[tag]
+    for tag, value, kind in ((700, data.xmp, _BYTE), (34675, data.icc, _UNDEFINED)):
+        if value:
+            fields.tagtype[tag] = kind
+            fields[tag] = value
+    if data.dpi:
+        fields[282], fields[283], fields[296] = *data.dpi, 2  # to the inch

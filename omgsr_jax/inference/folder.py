@@ -21,6 +21,8 @@ from .pictures import Picture
 from .sizes import Size
 from .upscaler import Upscaled, Upscaler
 
+_MOST_PEEKS = 2000
+
 
 @dataclass
 class Report:
@@ -36,6 +38,7 @@ class Report:
     latent_tiles: int = 0
     vae_tiles: int = 0
     peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()  # what the result lacks of the input: sentences
 
     def to_json(self) -> dict[str, Any]:
         def width_height(size: Size | None) -> list[int] | None:
@@ -53,6 +56,7 @@ class Report:
             "latent_tiles": self.latent_tiles,
             "vae_tiles": self.vae_tiles,
             "peak_bytes": self.peak_bytes,
+            "notes": list(self.notes),
         }
 
 
@@ -71,8 +75,10 @@ def upscale_files(
     there: list[Job] = []
     for job in jobs:
         (there if skip_existing and os.path.isfile(job.goal) else todo).append(job)
-    sizes = [size for size in (_peek(job.source) for job in todo) if size]
-    if len(sizes) > 1:
+    files.remove_leftovers(job.goal.parent for job in jobs)
+    # Of all jobs, so that a run that goes on computes with the programs of the first.
+    sizes = [size for size in (_peek(job.source) for job in _spread(jobs)) if size]
+    if len(sizes) > 1 and todo:
         model.plan(sizes, options)
     for job in there:
         yield Report(job, "skipped")
@@ -85,6 +91,12 @@ def upscale_files(
             if number + 1 < len(batches):
                 ahead = reader.submit(_read_all, batches[number + 1])
             yield from _one_batch(model, batch, loaded, options)
+
+
+def _spread(jobs: Sequence[Job]) -> Sequence[Job]:
+    """All of a few jobs, and some of many: the first image must not wait for a long folder."""
+    step = -(-len(jobs) // _MOST_PEEKS) or 1
+    return jobs[::step]
 
 
 def _peek(path: Path) -> Size | None:
@@ -148,7 +160,7 @@ def _restore(
 def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
     started = time.perf_counter()
     try:
-        images.write(job.goal, result.picture)
+        notes = images.write(job.goal, result.picture)
         if job.comparison:
             images.write(job.comparison, labels.side_by_side(source, result.picture))
     except InputError as error:
@@ -164,6 +176,7 @@ def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> 
         latent_tiles=result.work.latent_tiles,
         vae_tiles=result.work.vae_tiles,
         peak_bytes=peak_bytes(),
+        notes=(*source.notes, *notes),
     )
 
 

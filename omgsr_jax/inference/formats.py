@@ -28,8 +28,7 @@ def suffixes() -> tuple[str, ...]:
 
     from .. import files
 
-    readable = files.formats()
-    return tuple(s for s, (name, _) in SAVING.items() if name in readable and name in Image.SAVE)
+    return tuple(s for s in files.suffixes() if SAVING[s][0] in Image.SAVE)
 
 
 def require_suffix(path: str | os.PathLike[str]) -> str:

@@ -75,7 +75,7 @@ def _find(
         path = Path(given)
         if os.path.isdir(path):
             # The results that an output folder inside it holds are no inputs.
-            listing = images_in(path, formats.suffixes(), recursive=recursive, leave_out=out)
+            listing = images_in(path, recursive=recursive, leave_out=out)
             for file in map(Path, listing.images):
                 found.setdefault(file, file.relative_to(path))
         elif os.path.lexists(path) or not glob.has_magic(given):

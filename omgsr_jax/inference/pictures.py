@@ -1,12 +1,13 @@
 """A picture as it was stored: pixels, and everything that its file said besides them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..files import Metadata
 from .sizes import Size
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -18,8 +19,8 @@ class Picture:
     alpha: np.ndarray | None = None  # h w float32 in [0, 1]
     grey: bool = False
     bits: int = 8  # per channel: 8 or 16
-    icc: bytes | None = None
-    exif: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)  # what the file said besides
+    notes: tuple[str, ...] = ()  # what could not be taken from the file: sentences
 
     @property
     def size(self) -> Size:
@@ -37,12 +38,20 @@ class Picture:
         )
 
     def image(self) -> Image.Image:
-        """An 8-bit PIL image: L, LA, RGB or RGBA, with profile and EXIF in its `info`."""
-        pixels = self.pixels(8)
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        image.info |= {"icc_profile": self.icc} if self.icc else {}
-        image.info |= {"exif": self.exif} if self.exif else {}
+        """An 8-bit PIL image: L, LA, RGB or RGBA, with what the file said in its `info`."""
+        image = self.bare_image()
+        data = {
+            "icc_profile": self.metadata.icc,
+            "exif": self.metadata.exif,
+            "xmp": self.metadata.xmp,
+            "dpi": self.metadata.dpi,
+        }
+        image.info |= {key: value for key, value in data.items() if value}
         return image
+
+    def bare_image(self) -> Image.Image:
+        pixels = self.pixels(8)
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
     def opaque(self) -> "Picture":
         """The same over white, for formats without transparency."""
@@ -54,35 +63,59 @@ class Picture:
 
 def from_array(array: Any) -> Picture:
     """uint8, uint16, or float in [0, 1]; h w, or h w c with c of 1, 2, 3 or 4."""
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except Exception as error:  # what NumPy and others raise for lists of lists and device tensors
+        raise InputError(f"this {type(array).__name__} is no array of pixels: {error}") from error
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4) or 0 in array.shape:
+    if array.ndim != 3 or array.shape[-1] not in _CHANNELS or 0 in array.shape:
         raise InputError(
             f"an array of shape {array.shape} is not an image; expected h w, or h w c with 1, 2, 3 "
-            "or 4 channels"
+            f"or 4 channels{_shape_hint(array)}"
         )
-    bits = 16 if array.dtype == np.uint16 else 8
-    if array.dtype in (np.uint8, np.uint16):
-        array = array.astype(np.float32) / (2**bits - 1)
-    elif np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all():
-            raise InputError(f"the array holds {int((~np.isfinite(array)).sum())} NaN or infinity")
-        if array.min() < 0 or array.max() > 1:
-            raise InputError(
-                f"a float array must be within [0, 1]; this one has {array.min():g} .. "
-                f"{array.max():g}. For 0 .. 255 use uint8."
-            )
-        array = array.astype(np.float32)
-    else:
-        raise InputError(f"an array must be uint8, uint16 or float, not {array.dtype}")
-    channels = array.shape[-1]
+    channels, bits = array.shape[-1], 16 if array.dtype == np.uint16 else 8
+    levels = _levels(array)
     return Picture(
-        rgb=np.repeat(array[..., :1], 3, axis=-1) if channels < 3 else array[..., :3],
-        alpha=array[..., -1] if channels in (2, 4) else None,
+        rgb=np.repeat(levels[..., :1], 3, axis=-1) if channels < 3 else levels[..., :3],
+        alpha=levels[..., -1] if channels in (2, 4) else None,
         grey=channels < 3,
         bits=bits,
     )
+
+
+_CHANNELS = (1, 2, 3, 4)
+
+
+def _shape_hint(array: np.ndarray) -> str:
+    if array.dtype == object:
+        return f"; this holds {type(array.flat[0]).__name__ if array.size else 'nothing'}"
+    if array.ndim == 3 and array.shape[0] in _CHANNELS:
+        return ". For c h w give array.transpose(1, 2, 0)"
+    if array.ndim == 4:
+        return ". For a batch call upscale_batch(list(array))"
+    return ""
+
+
+def _levels(array: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1]."""
+    if array.dtype in (np.uint8, np.uint16):
+        return array.astype(np.float32) / np.iinfo(array.dtype).max
+    if not np.issubdtype(array.dtype, np.floating):
+        hint = ""
+        if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:
+            hint = "; for values of 0 .. 255 give array.astype(numpy.uint8)"
+        raise InputError(f"an array must be uint8, uint16 or float, not {array.dtype}{hint}")
+    if not np.isfinite(array).all():
+        raise InputError(f"the array holds {int((~np.isfinite(array)).sum())} NaN or infinity")
+    least, most = float(array.min()), float(array.max())
+    if least < 0 or most > 1:
+        hint = "For -1 .. 1 give array / 2 + 0.5" if least >= -1 and most <= 1 else ""
+        raise InputError(
+            f"a float array must be within [0, 1]; this one has {least:g} .. {most:g}. "
+            f"{hint or 'For 0 .. 255 use uint8'}."
+        )
+    return array.astype(np.float32)
 
 
 def resize(array: np.ndarray, size: Size) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 
 from .. import assets, converted
 from ..errors import InputError
+from ..files import LeftOutWarning
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
@@ -91,7 +93,9 @@ class Upscaler:
         """One image, upscaled: exactly `scale` times (4 by default), or to a size.
 
         Args:
-            image: a path, a PIL image, or an array: uint8, uint16, or float in [0, 1]; h w c.
+            image: a path, the bytes of a file, a file that is open for reading bytes (read from its
+                beginning; it stays open, and stands afterwards where it stood), a PIL image, or an
+                array: uint8, uint16, or float in [0, 1]; h w c.
             scale: 1 .. 8; more than 4 is done in two passes.
             longest_side: of the output, in pixels, in place of a scale.
             size: width and height of the output, in place of a scale.
@@ -101,7 +105,8 @@ class Upscaler:
             seed: sample the VAE's posterior with it; by default its mode is taken.
 
         Returns:
-            An 8-bit PIL image with the input's transparency, greyness, profile and EXIF.
+            An 8-bit PIL image with the input's transparency and greyness; its `info` has the
+            profile, EXIF, XMP and resolution.
         """
         (result,) = self.upscale_batch(
             [image],
@@ -127,7 +132,7 @@ class Upscaler:
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
         options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
-        loaded = [_picture(image) for image in batch]
+        loaded = [picture_of(image) for image in batch]
         upscaler = self._with(quirks)
         if len(loaded) > 1:
             upscaler.plan([picture.size for picture in loaded], options)
@@ -251,14 +256,21 @@ def _together(first: Work, second: Work) -> Work:
     )
 
 
-def _picture(image: Any) -> Picture:
+def picture_of(image: Any) -> Picture:
+    """What users call an image."""
     if isinstance(image, Picture):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return images.read(image)
-    if isinstance(image, Image.Image):
-        return images.from_pil(image)
-    return pictures.from_array(image)
+        picture = images.read(image)
+    elif isinstance(image, Image.Image):
+        picture = images.from_pil(image)
+    elif isinstance(image, (bytes, bytearray, memoryview)) or hasattr(image, "read"):
+        picture = images.decode(image)
+    else:
+        picture = pictures.from_array(image)
+    for note in picture.notes:
+        warnings.warn(note, LeftOutWarning, stacklevel=4)
+    return picture
 
 
 def load(

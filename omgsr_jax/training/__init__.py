@@ -6,9 +6,12 @@ blueprint.py    its networks, with shapes in place of arrays
 layout.py       where its arrays lie on its devices
 state.py        what it trains and remembers, and the weights that it does not
 step.py         one optimiser step, a pure function
-loop.py         the loop around a step: data, logs, validation, checkpoints, every way to stop
+loop.py         the loop around a step: data, logs, validation, checkpoints
+stopping.py     signals
 validation.py   a fixed set of pairs, restored now and then
-checkpoints.py  what is written for the run itself; log.py: for people
+work_directory.py    whose it is, and that one run at a time writes into it
+checkpoints.py  what is written for the run itself; digests.py: whether it is whole
+log.py          what is written for people
 distributed.py  several processes; host_memory.py: one on a CPU
 pretrain/       a base from nothing
 """

@@ -82,6 +82,9 @@ class ValidationConfig:
     every: int = 500
     shown: int = 4  # of them in the picture
 
+    def __post_init__(self) -> None:
+        _positive(self, "validation", "images", "every", "shown")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -93,6 +96,16 @@ class RunConfig:
     # Steps to trace with the profiler, from `profile_at` on; 0 traces none.
     profile_at: int = 10
     profile_steps: int = 0
+    # "last_whole" goes on from an earlier checkpoint where the latest is damaged.
+    resume: str = "latest"
+
+    def __post_init__(self) -> None:
+        _positive(self, "run", "steps", "log_every", "save_every", "keep")
+        _one_of("run.resume", self.resume, ("latest", "last_whole"))
+        if not 0 <= self.cooldown <= self.steps:
+            raise InputError(
+                f"run.cooldown is {self.cooldown}, expected 0 to run.steps, {self.steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,24 +129,9 @@ class TrainConfig:
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
+        _positive(self.data, "data", "batch_size", "accumulation")
         if self.losses.gan:
             _check_discriminator(self.discriminator, self.data.resolution)
-        counts = {
-            "data.batch_size": self.data.batch_size,
-            "data.accumulation": self.data.accumulation,
-            "run.steps": self.run.steps,
-            "run.log_every": self.run.log_every,
-            "run.save_every": self.run.save_every,
-            "run.keep": self.run.keep,
-            "validation.every": self.validation.every,
-        }
-        wrong = {name: value for name, value in counts.items() if value < 1}
-        if wrong:
-            raise InputError(f"these must be 1 or more: {wrong}")
-        if not 0 <= self.run.cooldown <= self.run.steps:
-            raise InputError(
-                f"run.cooldown is {self.run.cooldown}, expected 0 to run.steps, {self.run.steps}"
-            )
 
     @property
     def published(self) -> bool:
@@ -192,6 +190,12 @@ def _tuple(hints: tuple[Any, ...], values: Any, where: str) -> tuple[Any, ...]:
         _checked(hint, value, f"{where}[{i}]")
         for i, (hint, value) in enumerate(zip(hints, values, strict=True))
     )
+
+
+def _positive(part: Any, where: str, *names: str) -> None:
+    wrong = {f"{where}.{name}": value for name in names if (value := getattr(part, name)) < 1}
+    if wrong:
+        raise InputError(f"these must be 1 or more: {wrong}")
 
 
 def _check_discriminator(config: DiscriminatorConfig, resolution: int) -> None:

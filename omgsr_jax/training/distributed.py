@@ -1,25 +1,26 @@
-"""Joining the processes of a run: TPU pods, GKE and Slurm say who they are, others are told."""
+"""Joining the processes of a run: JAX finds those of TPU VMs, GKE, Slurm and Open MPI by itself."""
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from ..errors import InputError
 
-# Set where several processes belong together, and understood by jax.distributed itself.
-_CLUSTERS = {
-    "SLURM_NTASKS": "Slurm",
-    "OMPI_COMM_WORLD_SIZE": "Open MPI",
-    "MEGASCALE_NUM_SLICES": "TPU slices",
-}
-_TPU_HOSTS = "TPU_WORKER_HOSTNAMES"
+# How many processes there are, and on how many hosts; or how many there are on this one.
+_ONE_PER_HOST = (("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"), ("OMPI_COMM_WORLD_LOCAL_SIZE", None))
+_VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
+_LONGEST = 4096  # bytes of a message
 
 
 def join(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
-) -> str:
-    """Initialises jax.distributed if there is more than one process; returns how it was found.
+) -> None:
+    """Initialises jax.distributed, by what is given or else by what JAX finds.
 
     Must come before anything else of JAX. A process that dies takes the others down within the
     heartbeat timeout; start the same command again, and the run goes on from its last checkpoint.
@@ -29,18 +30,60 @@ def join(
         if any(value is None for value in given):
             raise InputError("--coordinator, --num_processes and --process_id go together")
         jax.distributed.initialize(coordinator, processes, process)
-        return "flags"
-    cluster = find_cluster(os.environ)
-    if cluster:
+        return
+    try:
         jax.distributed.initialize()
-        return cluster
-    return "a single process"
+    except ValueError as error:
+        if "coordinator_address" not in str(error):
+            raise
+        return  # nothing was found: a process by itself
+    except OSError as error:
+        raise InputError(
+            "this is a TPU VM, and its metadata server, which knows the other hosts, does not "
+            f"answer ({error}). Set TPU_SKIP_MDS_QUERY=1 if there are no other hosts."
+        ) from error
+    if has_the_host_for_itself(os.environ):
+        for name in _VISIBLE:  # JAX gives a Slurm or MPI process one device, for one of many
+            jax.config.update(name, "all")
 
 
-def find_cluster(environment: Mapping[str, str]) -> str | None:
-    """Which kind of cluster this process was started on, if it has company there."""
-    for variable, name in _CLUSTERS.items():
-        if environment.get(variable, "1").isdigit() and int(environment.get(variable, "1")) > 1:
-            return name
-    hosts = [host for host in environment.get(_TPU_HOSTS, "").split(",") if host]
-    return "TPU pod" if len(hosts) > 1 else None
+def has_the_host_for_itself(environment: Mapping[str, str]) -> bool:
+    """Whether Slurm or Open MPI started one process on this host, and nobody chose its devices."""
+    if "JAX_LOCAL_DEVICE_IDS" in environment:
+        return False
+    for processes, hosts in _ONE_PER_HOST:
+        if processes in environment:
+            return environment[processes] == (environment.get(hosts) if hosts else "1")
+    return False
+
+
+def description(mesh: Mesh) -> str:
+    """What was found: processes, hosts' devices, the mesh."""
+    devices = list(mesh.devices.flat)
+    kinds = ", ".join(
+        f"{n} x {kind}" for kind, n in Counter(device.device_kind for device in devices).items()
+    )
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
+    parts = [
+        f"process {jax.process_index()} of {jax.process_count()}",
+        f"{jax.local_device_count()} of {kinds}",
+        *([f"{slices} slices"] if slices > 1 else []),
+        f"mesh {axes or 'of one device'}",
+    ]
+    return ", ".join(parts)
+
+
+def first_process_does(work: Callable[[], None]) -> None:
+    """Something that is done once for all processes; its InputError is raised in every one."""
+    problem = b""
+    if jax.process_index() == 0:
+        try:
+            work()
+        except InputError as error:
+            problem = str(error).encode()[:_LONGEST]
+    if jax.process_count() > 1:
+        padded = np.frombuffer(problem.ljust(_LONGEST, b"\0"), np.uint8)
+        problem = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b"\0")
+    if problem:
+        raise InputError(problem.decode(errors="replace"))

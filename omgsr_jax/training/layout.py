@@ -4,6 +4,7 @@ Batches are divided over `data` and `fsdp` together, weights over `fsdp` and `te
 rule says that matches their name.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax import lax
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
@@ -50,10 +52,32 @@ def data_mesh() -> Mesh:
 
 def _laid_over(sizes: Mapping[str, int], devices: Sequence[Any]) -> Mesh:
     shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(AXES)
+    # TPU slices, or GPU hosts: within them the network is fast.
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
     try:
-        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+        if slices == 1:
+            return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+        between = sizes_between_slices(sizes, slices)
+        within = [size // between[axis] for axis, size in sizes.items()]
+        grid = create_hybrid_device_mesh(within, tuple(between.values()), devices)
     except NotImplementedError as error:  # on a TPU's torus an axis takes whole sides
         raise InputError(f"the mesh {sizes} cannot be laid over these devices: {error}") from error
+    return Mesh(grid, AXES, axis_types=types)
+
+
+def sizes_between_slices(sizes: Mapping[str, int], slices: int) -> dict[str, int]:
+    """How much of each axis crosses the slow network: of `data` all that it can take, else `fsdp`.
+
+    Gradients cross it once a step then, and the weights of a layer only if `data` is too small.
+    """
+    data = math.gcd(sizes["data"], slices)
+    fsdp = slices // data
+    if sizes["fsdp"] % fsdp:
+        raise InputError(
+            f"the mesh {dict(sizes)} does not fit {slices} slices, or hosts with GPUs: data x fsdp "
+            f"must be a multiple of {slices}, since tensor stays within one"
+        )
+    return dict.fromkeys(AXES, 1) | {"data": data, "fsdp": fsdp}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

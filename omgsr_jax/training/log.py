@@ -14,14 +14,17 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
 from .. import files
+from ..errors import InputError
 
 METRICS = "metrics.jsonl"
 
@@ -34,21 +37,30 @@ class Log:
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lines = (self.folder / METRICS).open("a")
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._events = (self.folder / name).open("ab")
-        self._record(_field(3, b"brain.Event:2"))
+        with self._failures_told():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lines = (self.folder / METRICS).open("ab+")
+            self._end_line()
+            self._events = (self.folder / name).open("ab")
+            self._record(_field(3, b"brain.Event:2"))
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if not self._active:
             return
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
         summary = b"".join(
             _field(1, _field(1, name.encode()) + _float(2, value)) for name, value in values.items()
         )
-        self._record(_integer(2, step) + _field(5, summary))
+        with self._failures_told():
+            self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
+            self._lines.flush()
+            self._record(_integer(2, step) + _field(5, summary))
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """`picture` is h w 3, uint8."""
@@ -62,12 +74,32 @@ class Log:
         image = _integer(1, h) + _integer(2, w) + _integer(3, channels)
         image += _field(4, buffer.getvalue())
         summary = _field(1, _field(1, name.encode()) + _field(4, image))
-        self._record(_integer(2, step) + _field(5, summary))
+        with self._failures_told():
+            self._record(_integer(2, step) + _field(5, summary))
 
     def close(self) -> None:
         if self._active:
-            self._lines.close()
-            self._events.close()
+            with suppress(OSError):  # a full disk has been told of already
+                self._lines.close()
+            with suppress(OSError):
+                self._events.close()
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"the log in {self.folder} cannot be written: {error.strerror or error}. The "
+                "checkpoints are untouched; the same command goes on from the last one"
+            ) from error
+
+    def _end_line(self) -> None:
+        """A killed process may have left half a line: what comes next is not to be part of it."""
+        if size := self._lines.seek(0, os.SEEK_END):
+            self._lines.seek(size - 1)
+            if self._lines.read(1) != b"\n":
+                self._lines.write(b"\n")
 
     def _record(self, event: bytes) -> None:
         event = _double(1, time.time()) + event
@@ -79,12 +111,18 @@ class Log:
 def read(workdir: str | Path) -> dict[int, dict[str, float]]:
     """The scalars by step; where a resumed run repeated a step, those of the repetition."""
     found: dict[int, dict[str, float]] = {}
-    for line in (Path(workdir) / METRICS).read_text().splitlines():
+    path = Path(workdir) / METRICS
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    for line in lines:
         try:
             values = json.loads(line)
-        except ValueError:
+            step = values.pop("step")
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
             continue  # a killed process may have left half a line
-        found.setdefault(values.pop("step"), {}).update(values)
+        found.setdefault(step, {}).update(values)
     return found
 
 

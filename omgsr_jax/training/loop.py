@@ -3,23 +3,20 @@
 It knows nothing of OMGSR: a `Task` brings the step, the state and the batches.
 """
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grain
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ..errors import InputError
 from .checkpoints import Checkpoints
 from .config import RunConfig
 from .log import Log
+from .stopping import stop_requests
 
 Metrics = Mapping[str, Any]
 
@@ -51,13 +48,11 @@ class NotFiniteError(InputError):
     """A loss is NaN or infinite."""
 
 
-def train(task: Task, run: RunConfig, workdir: str | Path) -> Outcome:
+def train(task: Task, run: RunConfig, checkpoints: Checkpoints) -> Outcome:
     """Trains until `run.steps`, from the last checkpoint if there is one."""
-    checkpoints = Checkpoints(workdir, keep=run.keep)
-    log = Log(workdir)
     try:
-        with _stop_requests() as stop_requested:
-            return _Loop(task, run, Path(workdir), checkpoints, log, stop_requested).go()
+        with Log(checkpoints.workdir) as log, stop_requests() as stop_requested:
+            return _Loop(task, run, checkpoints, log, stop_requested).go()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -66,9 +61,6 @@ def train(task: Task, run: RunConfig, workdir: str | Path) -> Outcome:
             "model.remat=True, shard the weights with mesh.fsdp, or lower data.batch_size. "
             f"{str(error).splitlines()[0]}"
         ) from error
-    finally:
-        checkpoints.close()
-        log.close()
 
 
 class _Loop:
@@ -76,12 +68,11 @@ class _Loop:
         self,
         task: Task,
         run: RunConfig,
-        workdir: Path,
         checkpoints: Checkpoints,
         log: Log,
         stop_requested: Callable[[int], bool],
     ):
-        self.task, self.run, self.workdir = task, run, workdir
+        self.task, self.run = task, run
         self.checkpoints, self.log, self.stop_requested = checkpoints, log, stop_requested
         self.state = task.state
         # Steps whose metrics have not been looked at: the device works on while we look back.
@@ -179,7 +170,7 @@ class _Loop:
     def _profile(self, step: int) -> None:
         first, count = self.run.profile_at, self.run.profile_steps
         if count and step == first:
-            jax.profiler.start_trace(str(self.workdir / "profile"))
+            jax.profiler.start_trace(str(self.log.folder / "profile"))
         if count and step == first + count:
             jax.block_until_ready(self.state)
             jax.profiler.stop_trace()
@@ -197,22 +188,3 @@ def _explain(
         f"step {step} is not finite: {wrong}.{examples} The last checkpoint is untouched; look at "
         "these examples, lower optimizer.learning_rate, or set model.precision=fp32"
     )
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[int], bool]]:
-    """SIGTERM and Ctrl-C ask the loop to save and stop after the step that is under way.
-
-    With several processes, they agree on the step through JAX's preemption service.
-    """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    asked: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds}
-    try:
-        yield lambda step: bool(asked)
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

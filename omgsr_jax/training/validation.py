@@ -82,6 +82,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def _grid(*columns: np.ndarray, count: int) -> np.ndarray:
-    """Pictures of the first images: a row for each, low-quality, restored, original."""
-    rows = [np.concatenate([column[i] for column in columns], axis=1) for i in range(count)]
+    """Pictures of the first `count` images, or of all: low-quality, restored, original in a row."""
+    shown = zip(*(column[:count] for column in columns), strict=True)
+    rows = [np.concatenate(images, axis=1) for images in shown]
     return np.rint(unit(np.concatenate(rows)) * 255).astype(np.uint8)

@@ -159,9 +159,9 @@ def test_the_protocol_refuses_what_the_papers_do_not_do(folders, tmp_path):
     with pytest.raises(PairError, match=r"PNG files, 1 of sr differ \(a\.jpg\)"):
         evaluation.run(sr, hr, protocol="papers")
     with pytest.raises(PairError, match="crop_border is 4"):
-        evaluation.run(hr, hr, protocol="papers", settings=Settings(crop_border=4))
+        evaluation.run(sr, hr, protocol="papers", settings=Settings(crop_border=4))
     with pytest.raises(InputError, match="no protocol 'paper'"):
-        evaluation.run(hr, hr, protocol="paper")
+        evaluation.run(sr, hr, protocol="paper")
 
 
 def test_unknown_metrics_and_benchmarks_are_refused(folders):

@@ -1,6 +1,7 @@
 """`omgsr eval --model`: inputs are restored to the size of their references, then scored."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 import omgsr_jax
 from omgsr_jax import cli
+from omgsr_jax.evaluation import restoring
 from tests.evaluation.images import photograph, save
 
 
@@ -22,13 +24,15 @@ def benchmark(tmp_path):
     return save(tmp_path / "lr", lr), save(tmp_path / "hr", hr)
 
 
-def test_a_model_is_scored_on_what_it_makes_of_the_inputs(tiny_model, benchmark, tmp_path):
+def test_a_model_is_scored_on_what_it_makes_of_the_inputs(
+    tiny_model, compile_cache, benchmark, tmp_path
+):
     lr, hr = benchmark
-    out = tmp_path / "report"
-    argv = ["eval", "--model", tiny_model, "--sr", hr, "--lr", lr, "--hr", hr, "--out", out]
+    out, copy = tmp_path / "report", shutil.copytree(hr, tmp_path / "copy")
+    argv = ["eval", "--model", tiny_model, "--sr", copy, "--lr", lr, "--hr", hr, "--out", out]
     assert cli.main([*map(str, argv), "--metrics", "psnr"]) == 0
     systems = set(json.loads((out / "summary.json").read_text())["systems"])
-    assert systems == {"hr", tiny_model.name}
+    assert systems == {"copy", tiny_model.name}
     upscaler = omgsr_jax.load(tiny_model)
     for name, scale in (("0", 4), ("2", 2)):
         made = np.asarray(Image.open(out / "sr" / tiny_model.name / f"{name}.png"))
@@ -36,8 +40,26 @@ def test_a_model_is_scored_on_what_it_makes_of_the_inputs(tiny_model, benchmark,
         np.testing.assert_array_equal(made, expected)
 
 
+def test_models_of_one_name_get_a_folder_each(benchmark, tmp_path, monkeypatch):
+    lr, hr = benchmark
+
+    def restore(model, lr_dir, hr_dir, out, **_):
+        images = {path.name: np.asarray(Image.open(path)) for path in hr.iterdir()}
+        shade = 1 if model.startswith("a") else 20
+        save(out, {name: image // 2 + shade for name, image in images.items()})
+
+    monkeypatch.setattr(restoring, "restore_inputs", restore)
+    out = tmp_path / "report"
+    argv = ["eval", "--model", "a/x", "--model", "b/x", "--lr", str(lr), "--out", str(out)]
+    assert cli.main([*argv, "--hr", str(hr), "--metrics", "psnr"]) == 0
+    systems = json.loads((out / "summary.json").read_text())["systems"]
+    assert sorted(path.name for path in (out / "sr").iterdir()) == ["x", "x-2"]
+    a, b = (systems[name]["metrics"]["psnr"]["value"] for name in ("a/x", "b/x"))
+    assert a != b
+
+
 def test_an_input_that_cannot_be_restored_ends_the_evaluation(
-    tiny_model, benchmark, tmp_path, capsys
+    tiny_model, compile_cache, benchmark, tmp_path, capsys
 ):
     lr, hr = benchmark
     data = (lr / "1.png").read_bytes()
@@ -54,6 +76,13 @@ def test_an_input_that_cannot_be_restored_ends_the_evaluation(
     [
         (["eval", "--hr", "x"], "give outputs with --sr, or what makes them with --model"),
         (["eval", "--hr", "x", "--model", "m"], "--model needs inputs"),
+        (
+            ["eval", "--hr", "x", "--sr", "y", "--metrics", "pnsr"],
+            "unknown metrics pnsr; there are",
+        ),
+        (["eval", "--hr", "x", "--sr", "y", "--benchmark", "Set5"], "there is no benchmark 'Set5'"),
+        (["eval", "--hr", "x", "--sr", "y", "--sr", "z/../y"], "is given twice"),
+        (["eval", "--hr", "x", "--lr", "y", "--model", "m", "--model", "./m"], "is given twice"),
         (
             ["convert", "--perceptual", "x", "--out", "y", "--prompt", "p", "--mid-timestep", "9"],
             "--prompt, --mid-timestep: of a model with --base, not of --perceptual",

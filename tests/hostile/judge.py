@@ -12,6 +12,7 @@ from pathlib import Path
 from omgsr_jax import cli
 
 _LONGEST_SENTENCE = 600
+_LARGE = 2**26
 
 
 @dataclass(frozen=True)
@@ -79,5 +80,9 @@ def _fingerprint(path: Path) -> str:
         return f"link to {os.readlink(path)}"
     if not stat.S_ISREG(mode):
         return f"kind {stat.S_IFMT(mode):o}"
+    if path.stat().st_size > _LARGE:  # a sparse file: not all of its nothing
+        with open(path, "rb") as file:
+            head = file.read(2**16)
+        return f"{path.stat().st_size} bytes of {path.stat().st_mtime_ns}: {head!r}"
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

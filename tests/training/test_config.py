@@ -89,6 +89,9 @@ def test_what_a_discriminator_cannot_judge_is_said(change, message):
         ({"model": {"precision": "fp16"}}, "'fp32', 'bf16'"),
         ({"run": {"steps": 0}}, "1 or more"),
         ({"run": {"steps": 5, "cooldown": 6}}, "run.cooldown is 6, expected 0 to run.steps, 5"),
+        ({"validation": {"images": 0}}, r"1 or more: {'validation.images': 0}"),
+        ({"validation": {"shown": -1}}, r"1 or more: {'validation.shown': -1}"),
+        ({"run": {"resume": "best"}}, r"run.resume is 'best', expected one of 'latest', 'last_w"),
     ],
 )
 def test_unknown_and_mistyped_settings_are_named(change, message):

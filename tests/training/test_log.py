@@ -6,7 +6,7 @@ import struct
 import numpy as np
 from PIL import Image
 
-from omgsr_jax.training import distributed, log
+from omgsr_jax.training import log
 
 
 def _records(content):
@@ -77,11 +77,3 @@ def test_scalars_and_pictures_come_back_from_every_file(tmp_path):
 def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path):
     (tmp_path / log.METRICS).write_text('{"step": 1, "a": 1}\n{"step": 2, "a"')
     assert log.read(tmp_path) == {1: {"a": 1}}
-
-
-def test_clusters_are_recognised_by_their_environment():
-    assert distributed.find_cluster({}) is None
-    assert distributed.find_cluster({"SLURM_NTASKS": "1"}) is None
-    assert distributed.find_cluster({"SLURM_NTASKS": "8"}) == "Slurm"
-    assert distributed.find_cluster({"TPU_WORKER_HOSTNAMES": "a,b"}) == "TPU pod"
-    assert distributed.find_cluster({"TPU_WORKER_HOSTNAMES": "localhost"}) is None

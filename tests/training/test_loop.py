@@ -1,9 +1,11 @@
 """The loop: every way to stop, and that a resumed run repeats the uninterrupted one."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -33,7 +35,7 @@ def test_sigterm_saves_and_the_next_start_repeats_the_uninterrupted_run(uninterr
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert toy.run(tmp_path, 45, at=16, do=terminate) == loop.Outcome(17, finished=False)
-    assert checkpoints.Checkpoints(tmp_path, keep=2).latest == 17  # not only every 10 steps
+    assert checkpoints.find(tmp_path, "latest") == 17  # not only every 10 steps
     assert toy.run(tmp_path, 45) == loop.Outcome(45, finished=True)
     assert _losses(tmp_path) == uninterrupted
     assert len(uninterrupted) == 45
@@ -52,7 +54,7 @@ def test_stops_on_nan_with_the_example_and_keeps_the_last_good_checkpoint(uninte
 
     with pytest.raises(loop.NotFiniteError, match=r"step 25 .*loss = nan.*Examples: photo-\d+\."):
         toy.run(tmp_path, 45, at=24, do=spoil)
-    assert checkpoints.Checkpoints(tmp_path, keep=2).latest == 20
+    assert checkpoints.find(tmp_path, "latest") == 20
     toy.run(tmp_path, 45)
     assert _losses(tmp_path) == uninterrupted
 
@@ -71,49 +73,79 @@ def test_keeps_the_latest_and_the_best(tmp_path):
         return {"psnr": scores[int(state.step)]}, {}
 
     toy.run(tmp_path, 50, validate=validate)
-    saved = checkpoints.Checkpoints(tmp_path, keep=2)
-    assert (saved.find("best"), saved.find("latest")) == (20, 50)
+    assert [checkpoints.find(tmp_path, which) for which in ("best", "latest")] == [20, 50]
     assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [20, 40, 50]
     with pytest.raises(InputError, match="there are 20, 40, 50"):
-        saved.find("30")
+        checkpoints.find(tmp_path, "30")
 
 
-def test_a_work_directory_belongs_to_one_run(tmp_path):
-    config = {"seed": 1, "model": {"encoder_rank": 4}, "run": {"steps": 10}}
-    checkpoints.claim(tmp_path / "run", config)
-    checkpoints.claim(tmp_path / "run", config | {"run": {"steps": 20}})  # longer is fine
-    with pytest.raises(InputError, match=r"model.encoder_rank is 4 there and 8 here"):
-        checkpoints.claim(tmp_path / "run", config | {"model": {"encoder_rank": 8}})
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="not empty"):
-        checkpoints.claim(tmp_path / "other", config)
+def test_a_full_disk_is_one_sentence_and_the_older_checkpoints_stay(tmp_path, capfd):
+    """The system refuses to write more than 256 kB into one file, as it does on a full disk."""
+    small, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(_batch):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
+
+    try:
+        with pytest.raises(InputError) as caught:
+            toy.run(tmp_path, 45, at=15, do=fill, ballast=2**18)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (small, hard))
+    assert str(caught.value) == (
+        f"checkpoint 20 could not be written to {tmp_path}/checkpoints: File too large. Those that "
+        "are there are whole (10): mend the cause, such as a full disk, and start the same command "
+        "again"
+    )
+    assert "Traceback" not in capfd.readouterr().err
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
+    assert toy.run(tmp_path, 25, ballast=2**18) == loop.Outcome(25, finished=True)
+    assert checkpoints.find(tmp_path, "latest") == 25
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     toy.run(tmp_path, 10)
-    saved = checkpoints.Checkpoints(tmp_path, keep=2)
     task = toy.task()
     other = task.shapes._replace(weights={"kernel": jax.ShapeDtypeStruct((8,), np.float32)})
     with pytest.raises(InputError, match="checkpoint 10 does not hold"):
-        saved.restore_state(10, other, task.shardings)
+        checkpoints.restore_state(tmp_path, 10, other, task.shardings)
 
 
 def _start(*arguments):
     command = [sys.executable, "-m", "tests.training.toy", *map(str, arguments)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, check=False)
-    return run.returncode
+    return subprocess.Popen(
+        command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def _finish(*arguments):
+    process = _start(*arguments)
+    process.communicate()
+    return process.returncode
+
+
+def test_sigterm_while_the_step_is_compiled_ends_the_run_at_once(tmp_path):
+    process = _start(tmp_path, 45, "busy", 0)
+    try:
+        assert process.stdout.readline() == b"busy\n"
+        before = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert time.monotonic() - before < 5  # the step would take minutes
+    assert (process.returncode, errors) == (3, b"")
+    assert said == b"stopped before a step was done; the same command goes on from there\n"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "kill-while-writing"])
 def test_kill_9_loses_only_the_steps_since_the_last_checkpoint(how, uninterrupted, tmp_path):
-    assert _start(tmp_path, 45, how, 20 if how == "kill-while-writing" else 23) == -signal.SIGKILL
+    assert _finish(tmp_path, 45, how, 20 if how == "kill-while-writing" else 23) == -signal.SIGKILL
     survivors = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
     assert max(survivors) in (10, 20)
     if how == "kill":
         assert max(survivors) == 20
-    assert _start(tmp_path, 45) == 0
+    assert _finish(tmp_path, 45) == 0
     assert _losses(tmp_path) == uninterrupted
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))

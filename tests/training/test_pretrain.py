@@ -13,7 +13,7 @@ from omgsr_jax import converted, timestep
 from omgsr_jax.data import DataConfig, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR
-from omgsr_jax.training import loop, pretrain
+from omgsr_jax.training import loop, pretrain, work_directory
 from omgsr_jax.training.config import OptimizerConfig, RunConfig
 from omgsr_jax.weights import fill
 from tests.helpers import relative_error
@@ -112,5 +112,6 @@ def _trained(task, config, workdir):
         return found["state"], metrics
 
     task.step = keep
-    assert loop.train(task, config.run, workdir).finished
+    with work_directory.opened(workdir, dataclasses.asdict(config), config.run) as saved:
+        assert loop.train(task, config.run, saved).finished
     return found["state"]

@@ -1,8 +1,11 @@
 """A run of the real loop whose step is one line, to stop, kill and resume.
 
-python -m tests.training.toy WORKDIR STEPS [kill AT | kill-while-writing AT]
+python -m tests.training.toy WORKDIR STEPS
+    [kill AT | kill-while-writing AT | busy AT | slowly SECONDS]
 """
 
+import dataclasses
+import hashlib
 import os
 import signal
 import sys
@@ -14,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omgsr_jax.training import loop
+from omgsr_jax.training import loop, work_directory
 from omgsr_jax.training.config import RunConfig
 
 
@@ -27,9 +30,10 @@ class State(NamedTuple):
 def _step(state, batch):
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), state.step), (64,))
     weight = state.weights["kernel"]
+    others = {name: array for name, array in state.weights.items() if name != "kernel"}
     gradient = weight - batch["x"].mean(0) + 0.1 * noise
     metrics = {"loss": jnp.square(gradient).sum(), "ok": jnp.isfinite(batch["x"]).all(1)}
-    return State(state.step + 1, {"kernel": weight - 0.1 * gradient}), metrics
+    return State(state.step + 1, {**others, "kernel": weight - 0.1 * gradient}), metrics
 
 
 def _example(i):
@@ -44,14 +48,21 @@ def _collate(examples):
     }
 
 
-def task(*, at=None, do=None, validate=None, utilisation=None):
-    """`do(batch)` happens to the batch of step `at`."""
+def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=0):
+    """`do(batch)` happens to the batch of step `at`; `ballast` numbers make checkpoints larger.
+
+    A step takes `pause` seconds more.
+    """
     stream = grain.MapDataset.range(4000).shuffle(seed=1).map(_example).to_iter_dataset()
-    state = State(jnp.zeros((), jnp.int32), {"kernel": jnp.ones(64)})
+    weights = {"kernel": jnp.ones(64)}
+    if ballast:  # noise: it cannot be compressed
+        weights["ballast"] = jax.random.normal(jax.random.key(0), ballast)
+    state = State(jnp.zeros((), jnp.int32), weights)
     count = {"steps": 0}
 
     def step(state, batch):
         count["steps"] += 1
+        time.sleep(pause)
         if do is not None and int(state.step) == at:
             batch = do(batch) or batch
         return _step(state, batch)
@@ -71,14 +82,21 @@ def task(*, at=None, do=None, validate=None, utilisation=None):
     )
 
 
-def run(workdir, steps, **options):
-    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2)
-    return loop.train(task(**options), config, workdir)
+def run(workdir, steps, *, resume="latest", **options):
+    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2, resume=resume)
+    with work_directory.opened(workdir, {"run": dataclasses.asdict(config)}, config) as saved:
+        return loop.train(task(**options), config, saved)
 
 
 def _kill_later(_batch):
     time.sleep(3)  # real steps take long enough for what was saved before to be written
     _kill()
+
+
+def _be_busy(_batch):
+    """As XLA's compiler is: minutes without a line of Python, in which others may run."""
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
 
 
 def _kill():
@@ -100,7 +118,9 @@ if __name__ == "__main__":
 
         checkpoint_managers.CheckpointManager.save = save_and_die
         run(workdir, int(steps))
+    elif how and how[0] == "slowly":
+        run(workdir, int(steps), pause=float(how[1]), ballast=2**18)
     elif how:
-        run(workdir, int(steps), at=int(how[1]), do=_kill_later)
+        run(workdir, int(steps), at=int(how[1]), do=_be_busy if how[0] == "busy" else _kill_later)
     else:
         run(workdir, int(steps))
