@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from omgsr_jax.descriptions import Json
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.process import DDPM, FlowMatching
 
 from . import configs, flux_configs, prompts
-from .configs import Json
 from .diffusers_folder import DiffusersFolder
 from .keymap import DIFFUSERS, Spelling
 

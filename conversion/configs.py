@@ -5,24 +5,28 @@ implemented, and those that say nothing about the network. Anything else is an e
 the field.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from omgsr_jax.descriptions import Json, build, checked, several, shown
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.clip_text import CLIPTextConfig
 from omgsr_jax.models.dinov2 import DINOv2Config
 from omgsr_jax.models.dinov3_convnext import DINOv3ConvNeXtConfig
-from omgsr_jax.models.layers import ACTIVATIONS
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
 from omgsr_jax.process import DDPM, FlowMatching
 
-Json = dict[str, Any]
-
 _UNET_DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UNET_UP = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
+
+_UNET_CALLED = {
+    # The field is misnamed in diffusers: it holds the number of heads.
+    "heads": "attention_head_dim",
+    "transformer_depth": "transformer_layers_per_block",
+    "linear_projection": "use_linear_projection",
+    "attention": "down_block_types",
+}
 
 _UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "act_fn": ("silu",),
@@ -83,31 +87,30 @@ _UNET_USED = (
 
 def unet_config(config: Json, where: str) -> UNetConfig:
     account(config, _UNET_USED, _UNET_FIXED, _UNET_IGNORED, where)
-    widths = tuple(need(config, "block_out_channels", where))
-    down = need(config, "down_block_types", where)
+    down = listed(config, "down_block_types", where)
     unknown = sorted({*down} - {*_UNET_DOWN})
     if unknown:
-        raise InputError(f"{where}: down_block_types {', '.join(unknown)} are not supported")
+        raise InputError(f"{where}: down_block_types {several(unknown)} are not supported")
     attention = tuple(_UNET_DOWN[name] for name in down)
-    expected = [_UNET_UP[attends] for attends in attention[::-1]]
-    if list(need(config, "up_block_types", where)) != expected:
-        raise InputError(f"{where}: up_block_types must mirror down_block_types: {expected}")
-    return UNetConfig(
-        in_channels=config.get("in_channels", 4),
-        out_channels=config.get("out_channels", 4),
-        block_out_channels=widths,
-        layers_per_block=config.get("layers_per_block", 2),
-        attention=attention,
-        # The field is misnamed in diffusers: it holds the number of heads.
-        heads=_per_block(config.get("attention_head_dim", 8), widths),
-        transformer_depth=_per_block(config.get("transformer_layers_per_block", 1), widths),
-        cross_attention_dim=need(config, "cross_attention_dim", where),
-        linear_projection=config.get("use_linear_projection", False),
-        norm_num_groups=config.get("norm_num_groups", 32),
-        norm_eps=config.get("norm_eps", 1e-5),
-        flip_sin_to_cos=config.get("flip_sin_to_cos", True),
-        freq_shift=config.get("freq_shift", 0),
-    )
+    expected = tuple(_UNET_UP[attends] for attends in attention[::-1])
+    if listed(config, "up_block_types", where) != expected:
+        raise InputError(f"{where}: up_block_types must mirror down_block_types: {shown(expected)}")
+    fields = {
+        "in_channels": config.get("in_channels", 4),
+        "out_channels": config.get("out_channels", 4),
+        "block_out_channels": need(config, "block_out_channels", where),
+        "layers_per_block": config.get("layers_per_block", 2),
+        "attention": attention,
+        "heads": _per_block(config.get("attention_head_dim", 8), down),
+        "transformer_depth": _per_block(config.get("transformer_layers_per_block", 1), down),
+        "cross_attention_dim": need(config, "cross_attention_dim", where),
+        "linear_projection": config.get("use_linear_projection", False),
+        "norm_num_groups": config.get("norm_num_groups", 32),
+        "norm_eps": config.get("norm_eps", 1e-5),
+        "flip_sin_to_cos": config.get("flip_sin_to_cos", True),
+        "freq_shift": config.get("freq_shift", 0),
+    }
+    return build(UNetConfig, fields, where, called=_UNET_CALLED)
 
 
 def unet_json(config: UNetConfig) -> Json:
@@ -160,17 +163,21 @@ _VAE_USED = (
 
 def vae_config(config: Json, where: str) -> VAEConfig:
     account(config, _VAE_USED, _VAE_FIXED, _VAE_IGNORED, where)
-    widths = tuple(need(config, "block_out_channels", where))
+    widths = checked(
+        tuple[int, ...],
+        need(config, "block_out_channels", where),
+        where,
+        "block_out_channels",
+    )
     for field, kind in (
         ("down_block_types", "DownEncoderBlock2D"),
         ("up_block_types", "UpDecoderBlock2D"),
     ):
-        if list(need(config, field, where)) != [kind] * len(widths):
+        if listed(config, field, where) != (kind,) * len(widths):
             raise InputError(f"{where}: {field} must be {kind} at all {len(widths)} levels")
     plain = {field: config.get(field, default) for field, default in _VAE_PLAIN.items()}
-    return VAEConfig(
-        block_out_channels=widths, shift_factor=config.get("shift_factor") or 0.0, **plain
-    )
+    shift = 0.0 if config.get("shift_factor") is None else config["shift_factor"]
+    return build(VAEConfig, {"block_out_channels": widths, "shift_factor": shift, **plain}, where)
 
 
 def vae_json(config: VAEConfig) -> Json:
@@ -218,16 +225,8 @@ _CLIP_IGNORED = (
 def clip_text_config(config: Json, where: str) -> CLIPTextConfig:
     account(config, _CLIP_USED, _CLIP_FIXED, _CLIP_IGNORED, where)
     defaults = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "eos_token_id": 49407}
-    fields = {field: config.get(field, defaults.get(field)) for field in _CLIP_USED}
-    absent = [field for field, value in fields.items() if value is None]
-    if absent:
-        raise InputError(f"{where} lacks {', '.join(absent)}")
-    if fields["hidden_act"] not in ACTIVATIONS:
-        raise InputError(
-            f"{where}: hidden_act {fields['hidden_act']!r} is not supported, only "
-            f"{', '.join(ACTIVATIONS)}"
-        )
-    return CLIPTextConfig(**fields)
+    fields = {name: value for name, value in config.items() if name in _CLIP_USED}
+    return build(CLIPTextConfig, defaults | fields, where)
 
 
 _DINOV2_PLAIN = {
@@ -271,7 +270,8 @@ _DINOV2_IGNORED = (
 def dinov2_config(config: Json, where: str) -> DINOv2Config:
     account(config, tuple(_DINOV2_PLAIN), _DINOV2_FIXED, _DINOV2_IGNORED, where)
     plain = {field: config.get(field, default) for field, default in _DINOV2_PLAIN.items()}
-    return DINOv2Config(interpolate_offset=0.0, **plain)
+    fixed = {"interpolate_offset": 0.0, "mean": DINOv2Config.mean}
+    return build(DINOv2Config, fixed | plain, where)
 
 
 _CONVNEXT_USED = ("hidden_sizes", "depths", "hidden_act", "layer_norm_eps")
@@ -284,12 +284,13 @@ _CONVNEXT_IGNORED = (*_TRANSFORMERS_IGNORED, "image_size", "layer_scale_init_val
 
 def dinov3_convnext_config(config: Json, where: str) -> DINOv3ConvNeXtConfig:
     account(config, _CONVNEXT_USED, _CONVNEXT_FIXED, _CONVNEXT_IGNORED, where)
-    return DINOv3ConvNeXtConfig(
-        hidden_sizes=tuple(need(config, "hidden_sizes", where)),
-        depths=tuple(need(config, "depths", where)),
-        hidden_act=config.get("hidden_act", "gelu"),
-        layer_norm_eps=config.get("layer_norm_eps", 1e-6),
-    )
+    fields = {
+        "hidden_sizes": need(config, "hidden_sizes", where),
+        "depths": need(config, "depths", where),
+        "hidden_act": config.get("hidden_act", "gelu"),
+        "layer_norm_eps": config.get("layer_norm_eps", 1e-6),
+    }
+    return build(DINOv3ConvNeXtConfig, fields, where)
 
 
 _DDPM_FIXED: Mapping[str, tuple[Any, ...]] = {
@@ -303,11 +304,12 @@ _DDPM_FIXED: Mapping[str, tuple[Any, ...]] = {
 def ddpm(config: Json, where: str) -> DDPM:
     """The noise process of a scheduler_config.json. How to sample it in many steps is ignored."""
     check_fixed(config, _DDPM_FIXED, where)
-    return DDPM(
-        beta_start=need(config, "beta_start", where),
-        beta_end=need(config, "beta_end", where),
-        timesteps=config.get("num_train_timesteps", 1000),
-    )
+    fields = {
+        "beta_start": need(config, "beta_start", where),
+        "beta_end": need(config, "beta_end", where),
+        "timesteps": config.get("num_train_timesteps", 1000),
+    }
+    return build(DDPM, fields, where, called={"timesteps": "num_train_timesteps"})
 
 
 def scheduler_json(process: DDPM | FlowMatching) -> Json:
@@ -320,18 +322,6 @@ def scheduler_json(process: DDPM | FlowMatching) -> Json:
         "beta_end": process.beta_end,
         "num_train_timesteps": process.timesteps,
     }
-
-
-def read_json(path: Path) -> Json:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
 
 
 def account(
@@ -350,18 +340,18 @@ def account(
         and not field.startswith("_")
     )
     if unknown:
-        raise InputError(f"{where} has fields that are not known here: {', '.join(unknown)}")
+        raise InputError(f"{where} has fields that are not known here: {several(unknown)}")
     check_fixed(config, fixed, where)
 
 
 def check_fixed(config: Json, fixed: Mapping[str, tuple[Any, ...]], where: str) -> None:
     wrong = [
-        f"{field} = {config[field]!r} (only {values[0]!r})"
+        f"{field} = {shown(config[field])} (only {values[0]!r})"
         for field, values in fixed.items()
         if field in config and config[field] not in values
     ]
     if wrong:
-        raise InputError(f"{where} asks for what is not supported: {'; '.join(wrong)}")
+        raise InputError(f"{where} asks for what is not supported: {several(wrong)}")
 
 
 def need(config: Json, field: str, where: str) -> Any:
@@ -370,5 +360,12 @@ def need(config: Json, field: str, where: str) -> Any:
     return config[field]
 
 
-def _per_block(value: int | list[int], widths: tuple[int, ...]) -> tuple[int, ...]:
-    return (value,) * len(widths) if isinstance(value, int) else tuple(value)
+def listed(config: Json, field: str, where: str) -> tuple[str, ...]:
+    """A field that holds names."""
+    found: tuple[str, ...] = checked(tuple[str, ...], need(config, field, where), where, field)
+    return found
+
+
+def _per_block(value: Any, blocks: tuple[str, ...]) -> Any:
+    """One value for all blocks, or one for each."""
+    return value if isinstance(value, list) else [value] * len(blocks)

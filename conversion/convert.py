@@ -10,6 +10,7 @@ from flax import nnx
 
 from omgsr_jax import converted, files
 from omgsr_jax.converted import ModelCard
+from omgsr_jax.descriptions import Json, build, read_json
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.lora import LoRASpec
@@ -20,6 +21,7 @@ from omgsr_jax.weights import PRECISIONS, variables
 from . import backbones, configs, peft_adapters, prompts, recipes
 from .diffusers_folder import DiffusersFolder, sha256
 from .keymap import VAE, Spelling, plan_state, torch_state
+from .peft_adapters import Adapter
 from .recipes import Recipe
 from .tensor_files import write_safetensors
 
@@ -60,30 +62,32 @@ def convert(
     recipe = recipes.complete(
         _recipe_of(folder), mid_timestep=mid_timestep, prompt=prompt, process_size=process_size
     )
+    parts = {
+        "vae": configs.vae_config(folder.config("vae"), f"{folder.path}/vae/config.json"),
+        "backbone": kind.read_config(
+            folder.config(kind.folder), f"{folder.path}/{kind.folder}/config.json"
+        ),
+        "process": kind.read_process(
+            folder.config("scheduler", "scheduler_config.json"),
+            f"{folder.path}/scheduler/scheduler_config.json",
+        ),
+        "encoder_lora": adapters.encoder_spec,
+        "backbone_lora": adapters.backbone_spec,
+    }
+    weights = {name: folder.tensors(name) for name in ("vae", kind.folder)}
+    # The text encoder takes seconds: only when what else is there is in order.
     embeddings = prompts.exported(folder) or kind.embed_prompt(folder, recipe.prompt)
+    shapes = {name: array.shape for name, array in embeddings.items()}
     try:
-        generator = OMGSRConfig(
-            vae=configs.vae_config(folder.config("vae"), f"{folder.path}/vae/config.json"),
-            backbone=kind.read_config(
-                folder.config(kind.folder), f"{folder.path}/{kind.folder}/config.json"
-            ),
-            process=kind.read_process(
-                folder.config("scheduler", "scheduler_config.json"),
-                f"{folder.path}/scheduler/scheduler_config.json",
-            ),
-            mid_timestep=recipe.mid_timestep,
-            prompt_shapes={name: array.shape for name, array in embeddings.items()},
-            encoder_lora=adapters.encoder_spec,
-            backbone_lora=adapters.backbone_spec,
-        )
+        generator = OMGSRConfig(**parts, mid_timestep=recipe.mid_timestep, prompt_shapes=shapes)
+        model = OMGSR(generator, rngs=None)
     except ValueError as error:
-        raise InputError(str(error)) from error
-    model = OMGSR(generator, rngs=None)
+        raise InputError(f"{folder.path} cannot be converted: {error}") from error
     dtype = np.dtype(PRECISIONS[precision]) if precision else None
 
     def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, Pending]:
         return plan_state(
-            folder.tensors(name),
+            weights[name],
             nnx.state(module, _BASE_WEIGHTS),
             spelling=spelling,
             headline=f"the weights in {folder.path / name} do not fit their config",
@@ -145,52 +149,53 @@ class _Adapters:
     """The encoder's and the backbone's adapter, each of which may be absent."""
 
     def __init__(self, folder: str | None, allow_pickle: bool):
-        self.allow_pickle = allow_pickle
-        self.encoder: Path | None = None
-        self.backbone: Path | None = None
+        self.encoder: Adapter | None = None
+        self.backbone: Adapter | None = None
         self.sources: dict[str, str] = {}
         if folder is None:
             return
         path = Path(folder).expanduser()
-        self.encoder = peft_adapters.find_adapter(path, peft_adapters.ENCODER_FOLDERS)
-        self.backbone = peft_adapters.find_adapter(path, peft_adapters.BACKBONE_FOLDERS)
-        if not (self.encoder and self.backbone):
+        encoder = peft_adapters.find_adapter(path, peft_adapters.ENCODER_FOLDERS)
+        backbone = peft_adapters.find_adapter(path, peft_adapters.BACKBONE_FOLDERS)
+        if not (encoder and backbone):
             raise InputError(
                 f"{folder} is not an OMGSR adapter: expected the sub-folders "
                 f"{peft_adapters.ENCODER_FOLDERS[0]} and {peft_adapters.BACKBONE_FOLDERS[0]}"
             )
-        for file in sorted([*self.encoder.iterdir(), *self.backbone.iterdir()]):
-            if file.suffix in (".json", ".safetensors"):
+        self.encoder = Adapter(encoder, allow_pickle=allow_pickle)
+        self.backbone = Adapter(backbone, allow_pickle=allow_pickle)
+        for file in sorted([*encoder.iterdir(), *backbone.iterdir()]):
+            if file.suffix in (".json", ".safetensors") and file.is_file():
                 self.sources[str(file.relative_to(path))] = sha256(file)
 
     @property
     def encoder_spec(self) -> LoRASpec | None:
-        return peft_adapters.read_spec(self.encoder) if self.encoder else None
+        return self.encoder.spec if self.encoder else None
 
     @property
     def backbone_spec(self) -> LoRASpec | None:
-        return peft_adapters.read_spec(self.backbone) if self.backbone else None
+        return self.backbone.spec if self.backbone else None
 
     def factors(self, model: OMGSR) -> dict[str, Pending]:
         """Both adapters' factors by their names in the generator."""
         factors: dict[str, Pending] = {}
-        for name, folder, module in (
+        for name, adapter, module in (
             ("vae.encoder", self.encoder, model.vae.encoder),
             ("backbone", self.backbone, model.backbone),
         ):
-            if folder:
-                planned = peft_adapters.plan_factors(folder, module, allow_pickle=self.allow_pickle)
-                factors.update(_prefixed(name, planned))
+            if adapter:
+                factors.update(_prefixed(name, adapter.plan_factors(module)))
         return factors
 
 
 def _recipe_of(folder: DiffusersFolder) -> Recipe | None:
     if (folder.path / _RECIPE).is_file():
-        return Recipe(**configs.read_json(folder.path / _RECIPE))
+        path = folder.path / _RECIPE
+        return build(Recipe, read_json(path), str(path))
     return recipes.recipe_of(folder.config("scheduler", "scheduler_config.json"))
 
 
-def _write_part(folder: Path, config: configs.Json, module: nnx.Module) -> None:
+def _write_part(folder: Path, config: Json, module: nnx.Module) -> None:
     params = {
         name: np.asarray(leaf[...])
         for name, leaf in variables(module).items()

@@ -1,14 +1,11 @@
 """Diffusers folders: one sub-folder per component, each a config and its weights."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
+from omgsr_jax.descriptions import Json, read_json
 from omgsr_jax.errors import InputError
 
-from .configs import Json, read_json
 from .tensor_files import Tensors, open_tensors
 
 _HUB_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -30,7 +27,7 @@ class DiffusersFolder:
             )
 
     def config(self, part: str, name: str = "config.json") -> Json:
-        return read_json(self._used(self.path / part / name))
+        return read_json(self.used(self.path / part / name))
 
     def has(self, part: str) -> bool:
         return (self.path / part).is_dir()
@@ -40,18 +37,18 @@ class DiffusersFolder:
         if not self.has(part):
             raise InputError(f"{self.path} has no {part}/")
         for path in sorted((self.path / part).iterdir()):
-            self._used(path)
+            self.used(path)
         return self.path / part
 
-    def tensors(self, part: str, stem: str = _WEIGHTS) -> Mapping[str, np.ndarray]:
+    def tensors(self, part: str, stem: str = _WEIGHTS) -> Tensors:
         """The weights of a component, by their PyTorch keys."""
         tensors = open_tensors(self.path / part, stem, allow_pickle=self.allow_pickle)
-        if isinstance(tensors, Tensors):
-            for file in tensors.files:
-                self._used(file.path)
+        for file in tensors.files:
+            self.used(file.path)
         return tensors
 
-    def _used(self, path: Path) -> Path:
+    def used(self, path: Path) -> Path:
+        """`path`, which is among the sources from now on."""
         if path.is_file():
             self.sources[str(path.relative_to(self.path))] = sha256(path)
         return path

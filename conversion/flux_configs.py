@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from omgsr_jax.descriptions import Json, build, shown
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.models.t5 import T5Config
 from omgsr_jax.process import DDPM, FlowMatching
 
-from .configs import Json, account, check_fixed
+from .configs import account, check_fixed
 
 _FLUX_PLAIN = {
     "in_channels": 64,
@@ -28,15 +29,11 @@ _FLUX_USED = (*_FLUX_PLAIN, "out_channels")
 def flux_config(config: Json, where: str) -> FluxConfig:
     account(config, _FLUX_USED, _FLUX_FIXED, (), where)
     plain = {field: config.get(field, default) for field, default in _FLUX_PLAIN.items()}
-    plain["axes_dims_rope"] = axes = tuple(plain["axes_dims_rope"])
     if config.get("out_channels") not in (None, plain["in_channels"]):
-        raise InputError(f"{where}: out_channels must be in_channels, {plain['in_channels']}")
-    if sum(axes) != plain["attention_head_dim"]:
         raise InputError(
-            f"{where}: axes_dims_rope {axes} must add up to attention_head_dim, "
-            f"{plain['attention_head_dim']}"
+            f"{where}: out_channels must be in_channels, {shown(plain['in_channels'])}"
         )
-    return FluxConfig(**plain)
+    return build(FluxConfig, plain, where)
 
 
 def flux_json(config: FluxConfig) -> Json:
@@ -66,9 +63,9 @@ _FLOW_FIXED: Mapping[str, tuple[Any, ...]] = {
 def flow_matching(config: Json, where: str) -> FlowMatching:
     """The noise process of a scheduler_config.json. How to sample it in many steps is ignored."""
     check_fixed(config, _FLOW_FIXED, where)
-    return FlowMatching(
-        **{ours: config.get(theirs, default) for ours, (theirs, default) in _FLOW_PLAIN.items()}
-    )
+    fields = {ours: config.get(theirs, default) for ours, (theirs, default) in _FLOW_PLAIN.items()}
+    called = {ours: theirs for ours, (theirs, _) in _FLOW_PLAIN.items()}
+    return build(FlowMatching, {"tokens": FlowMatching.tokens, **fields}, where, called=called)
 
 
 def flow_matching_json(process: DDPM | FlowMatching) -> Json:
@@ -126,4 +123,5 @@ def t5_config(config: Json, where: str) -> T5Config:
     account(config, tuple(_T5_PLAIN), _T5_FIXED, _T5_IGNORED, where)
     if "feed_forward_proj" not in config:
         raise InputError(f"{where} lacks feed_forward_proj; only gated-gelu is supported")
-    return T5Config(**{field: config.get(field, value) for field, value in _T5_PLAIN.items()})
+    fields = {field: config.get(field, value) for field, value in _T5_PLAIN.items()}
+    return build(T5Config, fields, where)

@@ -27,7 +27,7 @@ from omgsr_jax.models import stack
 from omgsr_jax.storage import Pending
 from omgsr_jax.weights import weight_name
 
-from .tensor_files import Tensors
+from .tensor_files import Tensors, is_floating
 
 _WEIGHTS = ("kernel", "scale", "embedding")
 _LISTED = 20
@@ -168,6 +168,7 @@ def plan_state(
             canonical[key] for key in set(canonical) - keys if key is not None
         ),
         "of the wrong shape": [],
+        "not of floating-point numbers": [],
     }
     planned: dict[str, Pending] = {}
     for name, (group, shape) in wanted.items():
@@ -178,6 +179,10 @@ def plan_state(
             found = _shape(tensors, source)
             if found != expected:
                 problems["of the wrong shape"].append(f"{source}: {found}, expected {expected}")
+            if not is_floating(_dtype(tensors, source)):
+                problems["not of floating-point numbers"].append(
+                    f"{source}: {_dtype(tensors, source)}"
+                )
         if not any(problems.values()):
             stored = dtype or _lossless(_dtype(tensors, sources[0]))
             read = partial(_read, tensors, sources, name, stored)
@@ -191,11 +196,11 @@ def _read(
 ) -> np.ndarray:
     """One weight in our layout: a tensor, or those of a stack's layers on top of each other."""
     if not _is_stacked(name):
-        return np.ascontiguousarray(to_jax(name, tensors[sources[0]]).astype(dtype))
+        return np.ascontiguousarray(to_jax(name, _weight(tensors, sources[0])).astype(dtype))
     first = to_jax(name, tensors[sources[0]])
     stacked = np.empty((len(sources), *first.shape), dtype)
     for i, source in enumerate(sources):
-        stacked[i] = to_jax(name, tensors[source])
+        stacked[i] = to_jax(name, _weight(tensors, source))
     return stacked
 
 
@@ -207,6 +212,10 @@ def torch_state(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         keys = torch_keys(name, layers.shape)
         state |= {key: to_torch(name, layer) for key, layer in zip(keys, layers, strict=True)}
     return state
+
+
+def _weight(tensors: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    return tensors.weight(key) if isinstance(tensors, Tensors) else tensors[key]
 
 
 def _shape(tensors: Mapping[str, np.ndarray], key: str) -> tuple[int, ...]:

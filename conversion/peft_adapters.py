@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from omgsr_jax.descriptions import Json, build, read_json, several, shown
 from omgsr_jax.errors import InputError
 from omgsr_jax.models.lora import LoRASpec
 from omgsr_jax.storage import Pending
 from omgsr_jax.weights import variables
 
-from .configs import Json, read_json
+from .configs import listed
 from .keymap import Spelling, plan_state, torch_state
 from .tensor_files import open_tensors, write_safetensors
 
@@ -42,6 +43,29 @@ _IGNORED = (
 )
 
 
+class Adapter:
+    """An adapter in a folder: its config is read, and the headers of its weights, which follow."""
+
+    def __init__(self, folder: Path, *, allow_pickle: bool = False):
+        self.folder = folder
+        self.spec = read_spec(folder)
+        self._tensors = open_tensors(folder, _STEM, allow_pickle=allow_pickle)
+
+    def plan_factors(self, abstract: nnx.Module) -> dict[str, Pending]:
+        """The factors by name, each read when asked for.
+
+        `abstract` is a model with shapes in place of arrays that carries the adapter.
+        """
+        return plan_state(
+            self._tensors,
+            nnx.state(abstract, nnx.LoRAParam),
+            spelling=_SPELLING,
+            headline=f"the adapter {self.folder} does not fit this base; was it trained on another "
+            "one?",
+            dtype=np.dtype("float32"),
+        )
+
+
 def read_spec(folder: Path) -> LoRASpec:
     """What adapter_config.json says; any feature that is switched on and unknown is an error."""
     path = folder / "adapter_config.json"
@@ -50,45 +74,29 @@ def read_spec(folder: Path) -> LoRASpec:
     if absent:
         raise InputError(f"{path} lacks {', '.join(absent)}; is it a LoRA adapter?")
     wrong = [
-        f"{field} = {value!r}"
+        f"{field} = {shown(value)}"
         for field, value in config.items()
         if field not in _USED
         and field not in _IGNORED
         and (value != _FIXED[field] if field in _FIXED else bool(value))
     ]
     if wrong:
-        raise InputError(f"{path} asks for what is not supported: {', '.join(wrong)}")
-    if not isinstance(config["target_modules"], list):
-        raise InputError(
-            f"{path}: target_modules is {config['target_modules']!r}; expected a list of names"
-        )
-    return LoRASpec(
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        targets=tuple(sorted(config["target_modules"])),
-        rslora=bool(config.get("use_rslora")),
-    )
+        raise InputError(f"{path} asks for what is not supported: {several(wrong)}")
+    targets = listed(config, "target_modules", str(path))
+    fields = {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "targets": sorted(targets),
+        "rslora": config.get("use_rslora", False),
+    }
+    called = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora"}
+    return build(LoRASpec, fields, str(path), called=called)
 
 
-def read_factors(
-    folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
-) -> dict[str, np.ndarray]:
-    """The factors by name, for a model with shapes in place of arrays that carries the adapter."""
-    planned = plan_factors(folder, abstract, allow_pickle=allow_pickle)
+def read_factors(folder: Path, abstract: nnx.Module) -> dict[str, np.ndarray]:
+    """The factors of the adapter in a folder; see `Adapter.plan_factors`."""
+    planned = Adapter(folder).plan_factors(abstract)
     return {name: factor.read() for name, factor in planned.items()}
-
-
-def plan_factors(
-    folder: Path, abstract: nnx.Module, *, allow_pickle: bool = False
-) -> dict[str, Pending]:
-    """The same, each read when asked for."""
-    return plan_state(
-        open_tensors(folder, _STEM, allow_pickle=allow_pickle),
-        nnx.state(abstract, nnx.LoRAParam),
-        spelling=_SPELLING,
-        headline=f"the adapter {folder} does not fit this base; was it trained on another one?",
-        dtype=np.dtype("float32"),
-    )
 
 
 def write_adapter(folder: Path, spec: LoRASpec, model: nnx.Module) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from omgsr_jax import perceptual
+from omgsr_jax.descriptions import Json, read_json
 from omgsr_jax.errors import InputError
 from omgsr_jax.files import require_new
 from omgsr_jax.losses.dists import DISTSConfig
@@ -38,7 +39,7 @@ class _Network:
     # Rewrites what a renaming cannot: splits, other layouts.
     prepare: Callable[[Weights], Weights] = dict
     # Reads the config.json of a transformers folder.
-    config_json: Callable[[configs.Json, str], Any] | None = None
+    config_json: Callable[[Json, str], Any] | None = None
     # The network whose channels these weights weigh, and their config for one of its configs.
     weighs: tuple[str, Callable[[Any], Any]] | None = None
 
@@ -141,17 +142,22 @@ def _read(
     row = NETWORKS[name]
     if path.is_dir() and row.config_json is not None:
         config_file = path / "config.json"
-        tensors = open_tensors(path, "model", allow_pickle=allow_pickle)
-        config = row.config_json(configs.read_json(config_file), str(config_file))
+        tensors: Mapping[str, np.ndarray] = open_tensors(path, "model", allow_pickle=allow_pickle)
+        config = row.config_json(read_json(config_file), str(config_file))
         files = [config_file]
         files += [file.path for file in tensors.files] if isinstance(tensors, Tensors) else []
     else:
-        tensors = row.prepare(_open(path, allow_pickle=allow_pickle))
+        opened = _open(path, allow_pickle=allow_pickle)
         files = [path]
         try:
+            tensors = row.prepare(opened)
             config = row.config(tensors)
-        except (KeyError, IndexError) as error:
+        except KeyError as error:
             raise InputError(f"{path} is not {name}: it has no {error}") from error
+        except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise InputError(
+                f"{path} is not {name}: its tensors have other shapes ({error})"
+            ) from error
     params = convert_state(
         tensors,
         nnx.state(perceptual.abstract(name, config)),
@@ -170,12 +176,16 @@ def _open(path: Path, *, allow_pickle: bool) -> Weights:
     except ImportError:
         raise InputError(f"reading {path} needs `pip install h5py`") from None
     tensors: dict[str, np.ndarray] = {}
-    with h5py.File(path, "r") as file:
-        file.visititems(
-            lambda key, item: (
-                tensors.update({key: item[()]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+
+    def take(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            tensors[key] = np.asarray(item)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(take)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise InputError(f"{path} is not an HDF5 file that can be read: {error}") from error
     return tensors
 
 

@@ -17,7 +17,7 @@ from .configs import clip_text_config
 from .diffusers_folder import DiffusersFolder
 from .flux_configs import t5_config
 from .keymap import CLIP_TEXT, T5, convert_state, plan_state
-from .tensor_files import SafetensorsFile
+from .tensor_files import SafetensorsFile, Tensors
 
 # Written by `omgsr export` in place of the text encoders that a converted model no longer has.
 EXPORTED = "prompt_embeds.safetensors"
@@ -28,9 +28,10 @@ _FLUX_TOKENS = 512
 def exported(base: DiffusersFolder) -> dict[str, np.ndarray] | None:
     """The embeddings in a folder that `omgsr export` wrote."""
     path = base.path / EXPORTED
-    if path.is_file() and not base.has("text_encoder"):
-        return dict(SafetensorsFile(path))
-    return None
+    if base.has("text_encoder") or not path.exists():
+        return None
+    tensors = Tensors([SafetensorsFile(base.used(path))])
+    return {name: tensors.weight(name) for name in tensors}
 
 
 def for_sd(base: DiffusersFolder, prompt: str) -> dict[str, np.ndarray]:
@@ -54,7 +55,13 @@ def _clip(base: DiffusersFolder, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         headline=f"the text encoder in {where} does not fit its config",
         dtype=np.dtype("float32"),
     )
-    ids = _tokenize(base, "tokenizer", prompt, config.max_position_embeddings)
+    ids = _tokenize(
+        base,
+        "tokenizer",
+        prompt,
+        length=config.max_position_embeddings,
+        vocabulary=config.vocab_size,
+    )
     with jax.default_matmul_precision("highest"):
         tokens, pooled = fill(encoder, params)(jnp.asarray(ids))
     return np.asarray(tokens[0]), np.asarray(pooled[0])
@@ -76,20 +83,34 @@ def _t5(base: DiffusersFolder, prompt: str) -> np.ndarray:
     def fetch(path: str, part: nnx.Module) -> nnx.Module:
         return fill(part, {name: planned[f"{path}.{name}"].read() for name in variables(part)})
 
-    ids = _tokenize(base, "tokenizer_2", prompt, _FLUX_TOKENS)
+    ids = _tokenize(base, "tokenizer_2", prompt, length=_FLUX_TOKENS, vocabulary=config.vocab_size)
     with jax.default_matmul_precision("highest"):
         return np.asarray(encoder(jnp.asarray(ids), fetch)[0])
 
 
-def _tokenize(base: DiffusersFolder, part: str, prompt: str, length: int) -> np.ndarray:
+def _tokenize(
+    base: DiffusersFolder, part: str, prompt: str, *, length: int, vocabulary: int
+) -> np.ndarray:  # 1 n
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise InputError(
             "reading the checkpoint's tokenizer needs `pip install omgsr-jax[convert]`"
         ) from None
-    tokenizer = AutoTokenizer.from_pretrained(base.folder(part))
-    length = min(length, tokenizer.model_max_length)
-    return tokenizer(
-        prompt, max_length=length, padding="max_length", truncation=True, return_tensors="np"
-    ).input_ids
+    folder = base.folder(part)
+    try:
+        # Code that comes with a checkpoint is not run.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        length = min(length, tokenizer.model_max_length)
+        ids: np.ndarray = tokenizer(
+            prompt, max_length=length, padding="max_length", truncation=True, return_tensors="np"
+        ).input_ids
+    except Exception as error:  # transformers reports a damaged file by nearly every type there is
+        first = (str(error) or repr(error)).splitlines()[0][:200]
+        raise InputError(f"{folder} holds no tokenizer that can be read: {first}") from error
+    if ids.shape != (1, length) or not (ids.min() >= 0 and ids.max() < vocabulary):
+        raise InputError(
+            f"the tokenizer in {folder} does not fit the text encoder beside it: its tokens are "
+            f"{ids.min()} to {ids.max()}, expected {length} of them below {vocabulary}"
+        )
+    return ids

@@ -41,8 +41,8 @@ _BY_SCHEDULER = {
 
 def recipe_of(scheduler: Mapping[str, Any]) -> Recipe | None:
     """The recipe whose base has this scheduler_config.json."""
-    kind = scheduler.get("_class_name", "")
-    return _BY_SCHEDULER.get((kind, scheduler.get("timestep_spacing", "leading")))
+    said = scheduler.get("_class_name"), scheduler.get("timestep_spacing", "leading")
+    return next((recipe for named, recipe in _BY_SCHEDULER.items() if named == said), None)
 
 
 def complete(

@@ -11,7 +11,8 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ import ml_dtypes
 import numpy as np
 
 from omgsr_jax import files
+from omgsr_jax.descriptions import (
+    build,
+    checked,
+    file_size,
+    parse_json,
+    read_json,
+    several,
+    shown,
+)
 from omgsr_jax.errors import InputError
 
 DTYPES: dict[str, np.dtype] = {
@@ -31,10 +41,42 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype("uint8"),
     "BOOL": np.dtype("bool"),
 }
+_FLOATING = ("F64", "F32", "F16", "BF16")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip, pickle
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """NumPy takes bf16 for none of its own kinds."""
+    return dtype in [DTYPES[name] for name in _FLOATING]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A tensor in a header; its bytes are counted from the header's end."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(
+                f"it is stored as {shown(self.dtype)}, which is not supported; expected one of "
+                f"{', '.join(DTYPES)}"
+            )
+        begin, end = self.data_offsets
+        if end - begin != self.size:
+            raise ValueError(
+                f"its shape {shown(self.shape)} needs {self.size} bytes, its header gives it "
+                f"{end - begin}. The file is damaged; fetch it again."
+            )
 
 
 class SafetensorsFile(Mapping[str, np.ndarray]):
@@ -51,22 +93,22 @@ class SafetensorsFile(Mapping[str, np.ndarray]):
         return len(self._entries)
 
     def dtype(self, name: str) -> np.dtype:
-        return DTYPES[self._entries[name]["dtype"]]
+        return DTYPES[self._entries[name].dtype]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._entries[name]["shape"])
+        return self._entries[name].shape
 
     def __getitem__(self, name: str) -> np.ndarray:
-        begin, end = self._entries[name]["data_offsets"]
+        begin, end = self._entries[name].data_offsets
         with self.path.open("rb") as file:
             file.seek(self._start + begin)
             data = np.fromfile(file, np.uint8, end - begin)
         return data.view(self.dtype(name)).reshape(self.shape(name))
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+def _read_header(path: Path) -> tuple[dict[str, _Entry], int]:
     """The file's header, checked against its size, and where the tensors' bytes begin."""
-    size = path.stat().st_size
+    size = file_size(path)
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER_BYTES + 1
@@ -77,43 +119,42 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
                 f"{path} is not a whole safetensors file: it has {size} bytes, and its header "
                 "alone would need more. Fetch it again."
             )
-        try:
-            entries = json.loads(file.read(length))
-            entries.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} has a damaged safetensors header: {error}") from error
+        where = f"{path} has a damaged safetensors header"
+        header = parse_json(file.read(length), f"{where}: it")
+    header.pop("__metadata__", None)
+    entries = {
+        name: build(_Entry, entry, f"{path}: tensor {several([name])}")
+        for name, entry in header.items()
+    }
+    end = max((entry.data_offsets[1] for entry in entries.values()), default=0)
     if size != 8 + length + end:
         raise InputError(
             f"{path} is truncated or damaged: its header announces {8 + length + end} bytes, the "
             f"file has {size}. Fetch it again."
         )
-    for name, entry in entries.items():
-        _check_entry(path, name, entry)
+    _require_no_overlap(path, entries)
     return entries, 8 + length
 
 
-def _check_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
-    if entry["dtype"] not in DTYPES:
-        raise InputError(
-            f"{path}: tensor {name} is stored as {entry['dtype']}, which is not supported; "
-            f"expected one of {', '.join(DTYPES)}"
-        )
-    begin, end = entry["data_offsets"]
-    expected = math.prod(entry["shape"]) * DTYPES[entry["dtype"]].itemsize
-    if begin < 0 or end - begin != expected:
-        raise InputError(
-            f"{path}: tensor {name} of shape {entry['shape']} needs {expected} bytes, its header "
-            f"gives it {end - begin}. The file is damaged; fetch it again."
-        )
+def _require_no_overlap(path: Path, entries: Mapping[str, _Entry]) -> None:
+    """The tensors lie one behind the other, without gaps, as the format asks for."""
+    last, position = "the header", 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        begin, end = entry.data_offsets
+        if begin != position:
+            raise InputError(
+                f"{path} has a damaged safetensors header: tensor {several([name])} begins at byte "
+                f"{begin}, expected {position}, where {several([last])} ends. Fetch it again."
+            )
+        last, position = f"tensor {name}", end
 
 
 class Tensors(Mapping[str, np.ndarray]):
     """The tensors of several files as one."""
 
-    def __init__(self, files: list[SafetensorsFile]):
+    def __init__(self, files: "Sequence[SafetensorsFile | _Pickle]"):
         self.files = files
-        self._where: dict[str, SafetensorsFile] = {}
+        self._where: dict[str, SafetensorsFile | _Pickle] = {}
         for file in files:
             for name in file:
                 if name in self._where:
@@ -129,6 +170,21 @@ class Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._where[name][name]
 
+    def weight(self, name: str) -> np.ndarray:
+        """A tensor that a network can compute with: all of its numbers are finite."""
+        tensor = self[name]
+        if not is_floating(tensor.dtype):
+            raise InputError(
+                f"{self._where[name].path}: tensor {name} is of {tensor.dtype}, expected "
+                "floating-point numbers"
+            )
+        if not np.isfinite(tensor).all():
+            raise InputError(
+                f"{self._where[name].path}: tensor {name} has values that are not finite (NaN or "
+                "infinity). The weights are damaged, or their training diverged."
+            )
+        return tensor
+
     def dtype(self, name: str) -> np.dtype:
         return self._where[name].dtype(name)
 
@@ -142,9 +198,7 @@ _PICKLE_ADVICE = (
 )
 
 
-def open_tensors(
-    folder: Path, stem: str, *, allow_pickle: bool = False
-) -> Mapping[str, np.ndarray]:
+def open_tensors(folder: Path, stem: str, *, allow_pickle: bool = False) -> Tensors:
     """The weights in `folder`: a single file, shards with an index, or a variant such as fp16.
 
     The full-precision file is taken where several are at hand. `stem` is the file's name without
@@ -168,7 +222,7 @@ def open_tensors(
     raise InputError(f"no weights in {folder}: expected {stem}.safetensors or its shards")
 
 
-def open_file(path: Path, *, allow_pickle: bool = False) -> Mapping[str, np.ndarray]:
+def open_file(path: Path, *, allow_pickle: bool = False) -> Tensors:
     """The weights in one file, safetensors or (where allowed) a pickle."""
     if path.suffix not in _PICKLE_ENDINGS:
         return _open_single(path)
@@ -182,32 +236,61 @@ def _open_single(path: Path) -> Tensors:
 
 
 def _open_shards(index: Path) -> Tensors:
-    try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{index} is not an index of shards: {error!r}") from error
+    content = read_json(index)
+    if "weight_map" not in content:
+        raise InputError(f"{index} is not an index of shards: it has no weight_map")
+    weight_map = checked(Mapping[str, str], content["weight_map"], str(index), "weight_map")
     names = sorted(set(weight_map.values()))
+    outside = [name for name in names if not name or Path(name).name != name]
+    if outside:
+        raise InputError(f"{index} lists shards that are not beside it: {several(outside)}")
     absent = [name for name in names if not (index.parent / name).is_file()]
     if absent:
-        raise InputError(f"{index} lists shards that are not there: {', '.join(absent)}")
+        raise InputError(f"{index} lists shards that are not there: {several(absent)}")
     tensors = Tensors([SafetensorsFile(index.parent / name) for name in names])
     lost = sorted(set(weight_map) - set(tensors))
     if lost:
-        raise InputError(f"{index} lists tensors that no shard has: {', '.join(lost[:10])}")
+        raise InputError(f"{index} lists tensors that no shard has: {several(lost)}")
     return tensors
 
 
-def _load_pickles(paths: list[Path]) -> dict[str, np.ndarray]:
+def _load_pickles(paths: list[Path]) -> Tensors:
+    return Tensors([_Pickle(path) for path in paths])
+
+
+class _Pickle(dict[str, np.ndarray]):
+    """The tensors of a pickled file by name."""
+
+    def __init__(self, path: Path):
+        try:
+            import torch
+        except ImportError:
+            raise InputError(f"reading {path} needs PyTorch: `pip install torch`") from None
+        self.path = path
+        file_size(path)
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            super().__init__((str(name), _as_array(tensor)) for name, tensor in found.items())
+        except Exception as error:  # what torch finds wrong has nearly every type there is
+            first = (str(error) or repr(error)).splitlines()[0][:200]
+            raise InputError(
+                f"{path} is not a dict of tensors that torch.load(weights_only=True) can read: "
+                f"{first}"
+            ) from error
+
+    def dtype(self, name: str) -> np.dtype:
+        return self[name].dtype
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self[name].shape
+
+
+def _as_array(tensor: Any) -> np.ndarray:
     import torch
 
-    tensors: dict[str, np.ndarray] = {}
-    for path in paths:
-        for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
-            if tensor.dtype == torch.bfloat16:
-                tensors[name] = tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-            else:
-                tensors[name] = tensor.detach().numpy()
-    return tensors
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.detach().numpy()
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -1,13 +1,12 @@
 """A converted model on disk: a directory that names everything needed to use it.
 
-    omgsr.json   what the model is and where it came from (`ModelCard`)
+    omgsr.json   what the model is and where it came from (`ModelCard`), the files and their digests
     params/      its weights, in Orbax's format: read shard by shard, from a local disk or a bucket
 
 Preparing it to compute with is inference/prepare.py's part.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +17,12 @@ import numpy as np
 from etils import epath
 from jax.sharding import Sharding
 
-from . import files
+from . import storage
+from .descriptions import Json, build
+from .digests import Notify
 from .errors import InputError
 from .generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from .models.flux import FluxConfig
-from .models.lora import LoRASpec
 from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
 from .models.vae import VAEConfig
@@ -30,10 +30,11 @@ from .process import DDPM, FlowMatching, ScaledDDPM
 from .storage import (
     FORMAT,
     PARAMS,
+    Kind,
     Weight,
-    from_json,
     read_description,
     restore,
+    rewrite_card,
     to_json,
     tree_shapes,
     write_directory,
@@ -41,6 +42,7 @@ from .storage import (
 from .weights import below, fill, variables
 
 CARD = "omgsr.json"
+KIND = Kind("a converted model", CARD, "omgsr convert")
 
 # How the parts that have variants are called in omgsr.json.
 _KINDS: dict[str, type] = {
@@ -81,24 +83,20 @@ class ModelCard:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "ModelCard":
-        parts = content["generator"]
-        return cls(
-            generator=OMGSRConfig(
-                # Cards of the time when there was one kind of VAE do not name it.
-                vae=from_json(_KINDS[parts["vae"].get("kind", "autoencoder_kl")], parts["vae"]),
-                backbone=from_json(_KINDS[parts["backbone"]["kind"]], parts["backbone"]),
-                process=from_json(_KINDS[parts["process"]["kind"]], parts["process"]),
-                mid_timestep=parts["mid_timestep"],
-                prompt_shapes={k: tuple(v) for k, v in parts["prompt_shapes"].items()},
-                encoder_lora=from_json(LoRASpec, parts["encoder_lora"]),
-                backbone_lora=from_json(LoRASpec, parts["backbone_lora"]),
-            ),
-            process_size=content["process_size"],
-            prompt=content["prompt"],
-            sources=content["sources"],
-            color=content.get("color", cls.color),
-        )
+    def from_json(cls, content: Json, where: str) -> "ModelCard":
+        """A card from before cards named colours says nothing of them."""
+        content = {"color": cls.color, **content}
+        if "generator" in content:
+            content["generator"] = _of_a_known_vae(content["generator"])
+        return build(cls, content, where, kinds=_KINDS)
+
+
+def _of_a_known_vae(generator: Any) -> Any:
+    """A card from before there were two kinds of VAE does not name its own."""
+    vae = generator.get("vae") if isinstance(generator, Mapping) else None
+    if not isinstance(vae, Mapping) or "kind" in vae:
+        return generator
+    return {**generator, "vae": {"kind": "autoencoder_kl", **vae}}
 
 
 def _to_json(part: Any) -> Any:
@@ -110,13 +108,20 @@ def _to_json(part: Any) -> Any:
 
 def write(directory: str | Path, card: ModelCard, params: Mapping[str, Weight]) -> None:
     """Writes a converted model. It appears under its name only when it is whole."""
-    write_directory(directory, CARD, card.to_json(), {PARAMS: params})
+    content = card.to_json()
+    # What could not be read again is not written.
+    described = {name: value for name, value in content.items() if name != "format"}
+    ModelCard.from_json(described, f"{directory} cannot be written")
+    write_directory(directory, KIND, content, {PARAMS: params})
 
 
 def read_card(directory: str | Path) -> ModelCard:
-    return read_description(
-        directory, CARD, "a converted model", "omgsr convert", ModelCard.from_json
-    )
+    return read_description(directory, KIND, ModelCard.from_json)
+
+
+def digest(directory: str | Path) -> str | None:
+    """The sha256 of the whole model, or None if an earlier version wrote it without digests."""
+    return storage.digest(directory, KIND)
 
 
 def read(
@@ -124,6 +129,7 @@ def read(
     *,
     sharding: Callable[[str], Sharding] | None = None,
     remat: bool = False,
+    notify: Notify | None = None,
 ) -> OMGSR:
     """The generator with its adapters apart, in the precision that it is stored in.
 
@@ -132,37 +138,55 @@ def read(
         sharding: where each weight goes, by name; each process reads only its own shards. By
             default the weights are NumPy arrays on the host.
         remat: recompute activations in the backward pass.
+        notify: told how long comparing a large model with its digests takes.
     """
-    model = OMGSR(read_card(directory).generator, remat=remat, rngs=None)
-    return fill(model, restore(epath.Path(directory) / PARAMS, set(variables(model)), sharding))
+    card = read_card(directory)
+    try:
+        model = OMGSR(card.generator, remat=remat, rngs=None)
+    except ValueError as error:
+        raise InputError(f"{epath.Path(directory) / KIND.card} is damaged: {error}") from error
+    return fill(model, read_weights(directory, variables(model), sharding=sharding, notify=notify))
+
+
+def read_weights(
+    directory: str | Path,
+    wanted: Mapping[str, Any],
+    *,
+    sharding: Callable[[str], Sharding] | None = None,
+    part: bool = False,
+    notify: Notify | None = None,
+) -> dict[str, Any]:
+    """Weights by name: all or, with `part`, some of them. See `storage.restore`."""
+    return restore(directory, KIND, wanted, sharding=sharding, part=part, notify=notify)
 
 
 def by_name_on_host(directory: str | Path) -> dict[str, np.ndarray]:
     """All weights of a converted model by name, as NumPy arrays."""
-    return restore(epath.Path(directory) / PARAMS, set(stored_shapes(directory)))
+    return read_weights(directory, stored_shapes(directory))
 
 
 def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
     """The prompt's embeddings by the backbone's keyword, without the rest of the model."""
-    names = {f"prompt.{name}" for name in read_card(directory).generator.prompt_shapes}
-    restored = restore(epath.Path(directory) / PARAMS, names, part=True)
-    return below("prompt.", restored)
+    wanted = {
+        f"prompt.{name}": jax.ShapeDtypeStruct(shape, np.float32)
+        for name, shape in read_card(directory).generator.prompt_shapes.items()
+    }
+    return below("prompt.", read_weights(directory, wanted, part=True))
 
 
 def read_vae(directory: str | Path) -> AnyVAE:
     """The pre-trained VAE alone, in fp32: no adapter, and nothing of the backbone is read."""
     vae = make_vae(read_card(directory).generator.vae, rngs=None)
-    names = {f"vae.{name}" for name in variables(vae)}
-    params = restore(epath.Path(directory) / PARAMS, names, part=True)
-    return fill(vae, {k: array.astype(np.float32) for k, array in below("vae.", params).items()})
+    wanted = {f"vae.{name}": leaf for name, leaf in variables(vae).items()}
+    params = below("vae.", read_weights(directory, wanted, part=True))
+    return fill(vae, {name: array.astype(np.float32) for name, array in params.items()})
 
 
 def set_mid_timestep(directory: str | Path, mid_timestep: int) -> None:
     """Rewrites the mid-timestep of a converted model that has not been trained at another one."""
     card = require_untrained(directory)
     generator = dataclasses.replace(card.generator, mid_timestep=mid_timestep)
-    content = dataclasses.replace(card, generator=generator).to_json()
-    files.write_text(epath.Path(directory) / CARD, json.dumps(content, indent=2) + "\n")
+    rewrite_card(directory, KIND, dataclasses.replace(card, generator=generator).to_json())
 
 
 def require_untrained(directory: str | Path) -> ModelCard:
@@ -179,7 +203,7 @@ def require_untrained(directory: str | Path) -> ModelCard:
 
 def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every weight of a converted model, without reading the weights."""
-    return tree_shapes(epath.Path(directory) / PARAMS)
+    return tree_shapes(directory, KIND)
 
 
 def kind_name(part: Any) -> str:

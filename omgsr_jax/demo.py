@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from . import assets, files
+from .digests import Notify
 from .evaluation import Settings
 from .evaluation.metrics import BY_KEY
 from .evaluation.niqe import WEIGHTS_ENV
 from .inference import images, labels
 from .inference.options import Options
 from .inference.pictures import Picture
-from .inference.programs import Notify
 from .inference.sizes import Enlargement
 from .inference.upscaler import load
 

@@ -12,12 +12,12 @@ from jax import Array
 
 from .models import lora
 from .models.flux import Flux, FluxConfig
-from .models.layers import Rngs
+from .models.layers import Rngs, zeros
 from .models.lora import LoRASpec
 from .models.pixel_vae import PixelVAE, PixelVAEConfig
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
-from .process import DDPM, FlowMatching
+from .process import DDPM, FlowMatching, ScaledDDPM
 
 AnyVAE = VAE | PixelVAE
 AnyVAEConfig = VAEConfig | PixelVAEConfig
@@ -37,7 +37,7 @@ class OMGSRConfig:
 
     vae: AnyVAEConfig
     backbone: BackboneConfig
-    process: DDPM | FlowMatching
+    process: DDPM | ScaledDDPM | FlowMatching
     mid_timestep: int
     # The prompt's embeddings by the backbone's keyword, and their shapes without the batch axis.
     prompt_shapes: Mapping[str, tuple[int, ...]]
@@ -50,6 +50,33 @@ class OMGSRConfig:
                 f"the mid-timestep must be within 0 .. {self.process.timesteps - 1}, "
                 f"not {self.mid_timestep}"
             )
+        self._require_matching_channels()
+        self._require_matching_prompt()
+
+    def _require_matching_channels(self) -> None:
+        latents = self.vae.latent_channels * self.backbone.patch**2
+        for name in ("in_channels", "out_channels"):
+            found = getattr(self.backbone, name)
+            if found != latents:
+                raise ValueError(
+                    f"the backbone's {name} must be {latents} for a VAE of "
+                    f"{self.vae.latent_channels} latent channels, not {found}"
+                )
+
+    def _require_matching_prompt(self) -> None:
+        widths = self.backbone.prompt_widths
+        if self.prompt_shapes.keys() != widths.keys():
+            raise ValueError(
+                f"the prompt must have embeddings called {', '.join(widths)}, "
+                f"not {', '.join(self.prompt_shapes) or 'none'}"
+            )
+        for name, (axes, width) in widths.items():
+            shape = self.prompt_shapes[name]
+            if len(shape) != axes or shape[-1] != width:
+                raise ValueError(
+                    f"the prompt's {name} must have {axes} axes, the last of {width}, "
+                    f"not the shape {shape}"
+                )
 
     @property
     def multiple(self) -> int:
@@ -68,7 +95,7 @@ class OMGSR(nnx.Module):
         self.vae = make_vae(config.vae, remat=remat, rngs=rngs)
         self.backbone = _BACKBONES[type(config.backbone)](config.backbone, remat=remat, rngs=rngs)
         self.prompt = nnx.Dict(
-            {name: Prompt(jnp.zeros(shape)) for name, shape in config.prompt_shapes.items()}
+            {name: Prompt(zeros(rngs, *shape)) for name, shape in config.prompt_shapes.items()}
         )
         if config.encoder_lora:
             lora.inject(self.vae.encoder, config.encoder_lora, rngs=rngs)

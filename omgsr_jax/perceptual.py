@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from flax import nnx
 from jax.sharding import Sharding
 
+from .descriptions import Json, build, several
 from .errors import InputError
 from .losses.dists import DISTSConfig, DISTSWeights
 from .losses.lpips import LPIPSConfig, LPIPSHeads
@@ -28,11 +28,11 @@ from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
 from .models.features import CLIP_MEAN, Pixels
 from .models.vae import VAE
 from .models.vgg import VGG, VGGConfig
-from .storage import FORMAT, PARAMS, from_json, read_description, restore, to_json, write_directory
+from .storage import FORMAT, PARAMS, Kind, read_description, restore, to_json, write_directory
 from .weights import PRECISIONS, fill, variables
 
 CARD = "perceptual.json"
-_COMMAND = "omgsr convert --perceptual"
+KIND = Kind("a directory of converted perceptual networks", CARD, "omgsr convert --perceptual")
 
 
 class Network(NamedTuple):
@@ -82,14 +82,24 @@ class PerceptualCard:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "PerceptualCard":
-        return cls(
-            configs={
-                name: from_json(NETWORKS[name].config, config)
-                for name, config in content["parts"].items()
-            },
-            sources=content["sources"],
-        )
+    def from_json(cls, content: Json, where: str) -> "PerceptualCard":
+        found = build(_Stored, content, where)
+        unknown = sorted(found.parts.keys() - NETWORKS.keys())
+        if unknown:
+            raise InputError(f"{where}: parts.{several(unknown)} is not known here")
+        configs = {
+            name: build(NETWORKS[name].config, content["parts"][name], f"{where}: parts.{name}")
+            for name in found.parts
+        }
+        return cls(configs, found.sources)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The card, before each network's own config is made of its part."""
+
+    parts: Mapping[str, Mapping[str, Any]]
+    sources: Mapping[str, str]
 
 
 def write(
@@ -97,12 +107,11 @@ def write(
 ) -> None:
     """Writes networks by their names in `NETWORKS`. The directory appears only when it is whole."""
     trees = {f"{PARAMS}/{name}": tree for name, tree in params.items()}
-    write_directory(directory, CARD, card.to_json(), trees)
+    write_directory(directory, KIND, card.to_json(), trees)
 
 
 def read_card(directory: str | Path) -> PerceptualCard:
-    what = "a directory of converted perceptual networks"
-    return read_description(directory, CARD, what, _COMMAND, PerceptualCard.from_json)
+    return read_description(directory, KIND, PerceptualCard.from_json)
 
 
 def read(
@@ -126,9 +135,11 @@ def read(
     for name, config in configs(directory, parts).items():
         model = abstract(name, config, remat=remat)
         params = restore(
-            epath.Path(directory) / PARAMS / name,
-            set(variables(model)),
-            _of_part(sharding, name),
+            directory,
+            KIND,
+            variables(model),
+            tree=f"{PARAMS}/{name}",
+            sharding=_of_part(sharding, name),
         )
         networks[name] = _on_device(fill(model, params), dtype_of(name, precision))
     return networks
@@ -141,7 +152,7 @@ def configs(directory: str | Path, parts: Collection[str]) -> dict[str, Any]:
     if absent:
         raise InputError(
             f"{directory} has no {', '.join(absent)}; it has {', '.join(found) or 'nothing'}. "
-            f"Add the weights to the source folder and run `{_COMMAND}` again."
+            f"Add the weights to the source folder and run `{KIND.command}` again."
         )
     return {name: found[name] for name in parts}
 
@@ -159,7 +170,10 @@ def abstract(name: str, config: Any, *, remat: bool = False) -> nnx.Module:
     """The network called `name`, with shapes in place of large arrays."""
     row = NETWORKS[name]
     options = {"remat": remat} if row.takes_remat else {}
-    return row.build(config, rngs=None, **options)
+    try:
+        return row.build(config, rngs=None, **options)
+    except ValueError as error:
+        raise InputError(f"{name} cannot be built: {error}") from error
 
 
 def dtype_of(name: str, precision: str) -> jnp.dtype:

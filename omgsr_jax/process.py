@@ -104,6 +104,12 @@ class FlowMatching:
     # .50511 as .504. Chosen by who builds a network, so it is not in a model's description.
     rounded_time: bool = field(default=False, metadata={"stored": False})
 
+    def __post_init__(self) -> None:
+        if self.max_tokens <= self.base_tokens:
+            raise ValueError(
+                f"max_tokens, {self.max_tokens}, must be more than base_tokens, {self.base_tokens}"
+            )
+
     def sigma(self, t: ArrayLike) -> Array:
         """The share of noise at `t`: 0 at t = 0, 1 at the last timestep."""
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)

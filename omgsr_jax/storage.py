@@ -7,25 +7,32 @@ memory of its largest weight.
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Sharding
 from orbax.checkpoint import type_handlers
 
+from . import digests
+from .descriptions import Json, read_json, shown
+from .digests import Notify, Written
 from .errors import InputError
 from .files import new_directory, write_text
 
 FORMAT = 1  # of the descriptions beside the weights
 PARAMS = "params"
+_FILES = "files"  # in a card: what lies beside it
 
 Card = TypeVar("Card")
 
@@ -92,13 +99,25 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(save_concurrent_gb=1, type_handler_registry=registry)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of directory that holds a card (JSON) and weights."""
+
+    what: str
+    card: str  # the name of its file
+    command: str  # what makes such a directory
+
+
 def write_directory(
     directory: str | Path,
-    card_name: str,
+    kind: Kind,
     card: Mapping[str, Any],
     trees: Mapping[str, Mapping[str, Weight]],
 ) -> None:
-    """Writes a directory that holds a card (JSON) and weights, each tree of them by its path."""
+    """Writes a directory that holds a card and weights, each tree of them by its path.
+
+    The card also lists the files of the weights, and their digests.
+    """
     size = sum(array.nbytes for tree in trees.values() for array in tree.values())
     with new_directory(directory, bytes_needed=size) as partial:
         with ocp.Checkpointer(_handler()) as checkpointer:
@@ -111,74 +130,162 @@ def write_directory(
                 # Orbax notes the path on the machine that wrote it, which is nobody's business.
                 for marker in (partial / path).glob("commit_success.txt"):
                     marker.write_text("Checkpoint commit was successful\n")
-        write_text(partial / card_name, json.dumps(card, indent=2) + "\n")
+        _write_card(partial / kind.card, {**card, _FILES: digests.of_files(partial)})
 
 
-def tree_shapes(tree: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
+def rewrite_card(directory: str | Path, kind: Kind, card: Mapping[str, Any]) -> None:
+    """Another card for the weights that are there: their files and digests stay listed."""
+    before = read_content(directory, kind)
+    files = {_FILES: before[_FILES]} if _FILES in before else {}
+    _write_card(epath.Path(directory) / kind.card, {**card, **files})
+
+
+def _write_card(path: epath.Path | Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def tree_shapes(
+    directory: str | Path, kind: Kind, tree: str = PARAMS
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every weight of a tree, without reading them."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(_absolute(tree)).item_metadata.tree
-    return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()}
+    digests.require_sizes(epath.Path(directory), _written(directory, kind, tree))
+    return _shapes(directory, tree)
 
 
-def _absolute(path: epath.Path) -> epath.Path:
-    """Orbax finds nothing under a relative path; a bucket's is absolute already."""
-    return path if "://" in str(path) else path.absolute()
+def _shapes(directory: str | Path, tree: str) -> dict[str, jax.ShapeDtypeStruct]:
+    with _reading(directory, tree), ocp.StandardCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(_absolute(directory, tree)).item_metadata.tree
+        return {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.items()
+        }
 
 
 def restore(
-    tree: epath.Path,
-    names: set[str],
-    sharding: Callable[[str], Sharding] | None = None,
+    directory: str | Path,
+    kind: Kind,
+    wanted: Mapping[str, Any],
     *,
+    tree: str = PARAMS,
+    sharding: Callable[[str], Sharding] | None = None,
     part: bool = False,
+    notify: Notify | None = None,
 ) -> dict[str, Any]:
-    """The weights called `names`: all of a tree or, with `part`, some of them."""
-    stored = tree_shapes(tree)
-    missing, surplus = names - set(stored), set() if part else set(stored) - names
+    """Weights by name, from files that are as they were written.
+
+    Args:
+        directory: what `write_directory` wrote, local or in a bucket.
+        kind: of the directory.
+        wanted: what has a shape, by name: all weights of the tree or, with `part`, some of them.
+        tree: which of the directory's trees.
+        sharding: where each weight goes; by default they are NumPy arrays on the host.
+        part: there may be more weights than those.
+        notify: told how long comparing large files with their digests takes.
+    """
+    written = _written(directory, kind, tree)
+    with digests.verified(epath.Path(directory), written, notify):
+        stored = _shapes(directory, tree)
+        _require_fit(f"{directory}/{tree}", stored, wanted, part=part)
+        how = {
+            name: ocp.ArrayRestoreArgs(sharding=sharding(name))
+            if sharding
+            else ocp.RestoreArgs(restore_type=np.ndarray)
+            for name in wanted
+        }
+        request = ocp.args.PyTreeRestore(
+            item={name: stored[name] for name in wanted}, restore_args=how, partial_restore=True
+        )
+        with _reading(directory, tree), ocp.PyTreeCheckpointer() as checkpointer:
+            return checkpointer.restore(_absolute(directory, tree), args=request)
+
+
+def _require_fit(
+    where: str,
+    stored: Mapping[str, jax.ShapeDtypeStruct],
+    wanted: Mapping[str, Any],
+    *,
+    part: bool,
+) -> None:
+    missing, surplus = wanted.keys() - stored.keys(), set()
+    if not part:
+        surplus = stored.keys() - wanted.keys()
     if missing or surplus:
         raise InputError(
-            f"{tree} does not hold the weights that its description names: {len(missing)} are "
+            f"{where} does not hold the weights that its description names: {len(missing)} are "
             f"missing, {len(surplus)} too many. Convert again."
         )
-    how = {
-        name: ocp.ArrayRestoreArgs(sharding=sharding(name))
-        if sharding
-        else ocp.RestoreArgs(restore_type=np.ndarray)
-        for name in names
-    }
-    request = ocp.args.PyTreeRestore(
-        item={name: stored[name] for name in names}, restore_args=how, partial_restore=True
+    for name, leaf in wanted.items():
+        found = stored[name]
+        if found.shape != tuple(leaf.shape) or not jnp.issubdtype(found.dtype, jnp.floating):
+            raise InputError(
+                f"{where} does not hold the weights that its description names: {name} has the "
+                f"shape {found.shape} of {found.dtype}, expected {tuple(leaf.shape)} of "
+                "floating-point numbers. Convert again."
+            )
+
+
+@contextmanager
+def _reading(directory: str | Path, tree: str) -> Iterator[None]:
+    """Whatever Orbax finds wrong with what is on disk is one sentence."""
+    try:
+        yield
+    except (InputError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # it reports damage by nearly every type there is
+        first = (str(error) or repr(error)).splitlines()[0][:200]
+        raise InputError(
+            f"{directory}/{tree} cannot be read: {first}. Convert the model again, or copy it "
+            "again."
+        ) from error
+
+
+def _absolute(directory: str | Path, tree: str) -> epath.Path:
+    """Orbax finds nothing under a relative path; a bucket's is absolute already."""
+    path = epath.Path(directory) / tree
+    return path if "://" in str(path) else path.absolute()
+
+
+def _written(directory: str | Path, kind: Kind, tree: str) -> dict[str, Written]:
+    """The files of a tree with their digests; none where the card has none."""
+    return digests.listed(
+        read_content(directory, kind).get(_FILES), _where(directory, kind), f"{tree}/"
     )
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(_absolute(tree), args=request)
 
 
-def read_description(
-    directory: str | Path,
-    card_name: str,
-    what: str,
-    command: str,
-    parse: Callable[[dict[str, Any]], Card],
-) -> Card:
-    """What the card in `directory` says; it should be `what`, which `command` makes."""
-    path = epath.Path(directory) / card_name
+def digest(directory: str | Path, kind: Kind) -> str | None:
+    """One for all: of the card, which lists those of the files. None where it does not."""
+    content = read_content(directory, kind)
+    if _FILES not in content:
+        return None
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_content(directory: str | Path, kind: Kind) -> Json:
+    """What the card in `directory` says, as it stands there."""
+    path = epath.Path(directory) / kind.card
     if not path.exists():
         raise InputError(
-            f"{directory} is not {what}: it has no {card_name}. Make one with `{command}`."
+            f"{directory} is not {kind.what}: it has no {kind.card}. Make one with "
+            f"`{kind.command}`."
         )
-    try:
-        content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            raise InputError(
-                f"{path} has format {content['format']}, this version of omgsr-jax reads {FORMAT}. "
-                "Convert again, or install a version that fits."
-            )
-        return parse(content)
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}. Convert again.") from error
+    content = read_json(path)
+    if (found := content.get("format")) != FORMAT:
+        raise InputError(
+            f"{path} has format {shown(found)}, this version of omgsr-jax reads {FORMAT}. Convert "
+            "again, or install a version that fits."
+        )
+    return content
+
+
+def read_description(directory: str | Path, kind: Kind, parse: Callable[[Json, str], Card]) -> Card:
+    """What the card in `directory` describes; `parse` is also told where that stands."""
+    content = read_content(directory, kind)
+    rest = {name: value for name, value in content.items() if name not in ("format", _FILES)}
+    return parse(rest, _where(directory, kind))
+
+
+def _where(directory: str | Path, kind: Kind) -> str:
+    return f"{epath.Path(directory) / kind.card} is damaged"
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -187,16 +294,3 @@ def to_json(config: Any) -> dict[str, Any]:
         item.name for item in dataclasses.fields(config) if not item.metadata.get("stored", True)
     }
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in left_out}
-
-
-def from_json(kind: type, content: Mapping[str, Any] | None) -> Any:
-    """The config of class `kind` that was written as `content`."""
-    if content is None:
-        return None
-    return kind(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in content.items()
-            if name != "kind"
-        }
-    )

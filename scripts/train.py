@@ -24,7 +24,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.training.stopping import STOPPED
+from omgsr_jax.training.stopping import STOPPED, stop_requests
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "the run, such as configs/tiny.py")
@@ -64,11 +64,14 @@ def _train() -> int:
     if FLAGS.config is None:
         raise InputError("--config is missing, such as --config configs/tiny.py")
     wanted = config.from_dict(FLAGS.config.to_dict())
-    with work_directory.opened(FLAGS.workdir, wanted.to_dict(), wanted.run) as saved:
+    with (
+        stop_requests() as stop_requested,
+        work_directory.opened(FLAGS.workdir, wanted.to_dict(), wanted.run) as saved,
+    ):
         run = Run.of(wanted)
         print(f"{wanted.name}: {distributed.description(run.mesh)}", flush=True)
         task = run.task(_metrics(), utilisation(run.blueprint))
-        outcome = loop.train(task, wanted.run, saved)
+        outcome = loop.train(task, wanted.run, saved, stop_requested)
     if outcome.finished:
         return 0
     print(f"stopped after step {outcome.step}; the same command goes on from there", flush=True)

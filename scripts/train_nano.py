@@ -37,7 +37,7 @@ from omgsr_jax.training import checkpoints, host_memory, loop, pretrain, work_di
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig
 from omgsr_jax.training.run import Run
-from omgsr_jax.training.stopping import STOPPED
+from omgsr_jax.training.stopping import STOPPED, stop_requests
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -134,10 +134,13 @@ def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timeste
 
 def _finish(folder: Path, config: Any, make_task: Callable[[], loop.Task]) -> Any:
     """The state at the end of a stage, which is trained from wherever it stands."""
-    with work_directory.opened(folder, dataclasses.asdict(config), config.run) as saved:
+    with (
+        stop_requests() as stop_requested,
+        work_directory.opened(folder, dataclasses.asdict(config), config.run) as saved,
+    ):
         task = make_task()
         print(f"{config.name}: up to step {config.run.steps}", flush=True)
-        if not loop.train(task, config.run, saved).finished:
+        if not loop.train(task, config.run, saved, stop_requested).finished:
             raise _StoppedError
     step = checkpoints.find(folder, checkpoints.LATEST)
     return checkpoints.restore_state(folder, step, task.shapes, task.shardings)

@@ -7,10 +7,10 @@ import numpy as np
 from flax import nnx
 
 from conversion import configs, flux_configs
-from conversion.configs import read_json
 from conversion.keymap import CLIP_TEXT, DIFFUSERS, T5, VAE, Spelling, convert_state
 from conversion.parity.arrays import relative_error
 from conversion.tensor_files import open_tensors
+from omgsr_jax.descriptions import read_json
 from omgsr_jax.models import clip_text, flux, t5, unet, vae
 from omgsr_jax.weights import fill
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from omgsr_jax import converted
 from omgsr_jax.generator import OMGSR, OMGSRConfig
+from omgsr_jax.models.lora import LoRASpec
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
 from omgsr_jax.process import DDPM
@@ -28,8 +29,15 @@ _UNET = UNetConfig(
 )
 
 
-def write_stand_in(directory: Path, *, process_size: int = 256, mid_timestep: int = 300) -> Path:
-    config = OMGSRConfig(_VAE, _UNET, DDPM(), mid_timestep, {"context": (1, 8)})
+def write_stand_in(
+    directory: Path,
+    *,
+    process_size: int = 256,
+    mid_timestep: int = 300,
+    adapters: LoRASpec | None = None,
+) -> Path:
+    """`adapters` are those of the encoder and of the backbone."""
+    config = OMGSRConfig(_VAE, _UNET, DDPM(), mid_timestep, {"context": (1, 8)}, adapters, adapters)
     shapes = variables(OMGSR(config, rngs=None))
     rng = np.random.default_rng(0)
     arrays = {name: _random(name, leaf.get_value().shape, rng) for name, leaf in shapes.items()}

@@ -57,7 +57,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path, capsys):
     [
         (lambda card: card | {"format": 99}, "has format 99"),
         (lambda card: {k: v for k, v in card.items() if k != "prompt"}, "is damaged"),
-        (lambda card: card | {"generator": {**card["generator"], "mid_timestep": -1}}, "within 0"),
+        (lambda card: card | {"generator": {**card["generator"], "mid_timestep": -1}}, "from 0 to"),
     ],
 )
 def test_a_damaged_card_is_refused(model, edit, expected):

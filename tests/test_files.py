@@ -1,7 +1,7 @@
 """Files: nothing that is read is lost, nothing is half-written, and every name has an answer."""
 
+import cProfile
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +13,7 @@ from omgsr_jax import files
 from omgsr_jax.data import degrade_folder, list_images, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation import restoring
+from omgsr_jax.inference import folder
 from omgsr_jax.inference.folder import upscale_files
 from omgsr_jax.inference.jobs import Job, plan
 
@@ -200,25 +201,45 @@ def test_names_that_are_not_utf8_or_very_long_stop_no_folder(tmp_path):
         files.write_bytes(long.comparison, b"")
 
 
-def test_a_long_folder_is_planned_in_linear_time(tmp_path):
-    """100,000 files take under 10 s on a quiet machine; this is a fifth, with room to spare."""
-    for number in range(20_000):
-        (tmp_path / f"{number}.png").touch()
-    started = time.process_time()
-    jobs = plan([str(tmp_path)], tmp_path / "out", suffix="jpg", compare=True)
-    paths = [str(tmp_path / str(folder) / "a.png") for folder in range(5_000)]
-    numbered = plan(paths, tmp_path / "out")  # files of one name, which need not exist
-    assert len(jobs) == 20_000
-    assert numbered[-1].goal.name == "a-5000.png"
-    assert time.process_time() - started < 20
+def calls(function, *args, **options) -> int:
+    """Of functions: what grows with the square of something shows, and no clock is asked."""
+    profile = cProfile.Profile()
+    profile.runcall(function, *args, **options)
+    return sum(entry.callcount for entry in profile.getstats())
 
 
-def test_skipping_what_exists_takes_linear_time(tmp_path):
-    (tmp_path / "a.png").touch()
-    jobs = [Job(Path(f"{number}.png"), tmp_path / "a.png") for number in range(20_000)]
-    started = time.process_time()
-    reports = upscale_files(
-        SimpleNamespace(programs=SimpleNamespace(batch=1)), jobs, None, skip_existing=True
+def test_a_folder_four_times_as_long_takes_four_times_as_long_to_plan(tmp_path):
+    few, many = tmp_path / "few", tmp_path / "many"
+    for photos, count in ((few, 200), (many, 800)):
+        photos.mkdir()
+        for number in range(count):
+            (photos / f"{number}.png").touch()
+    first, second = (
+        calls(plan, [str(photos)], tmp_path / "out", suffix="jpg", compare=True)
+        for photos in (few, many)
     )
-    assert sum(report.status == "skipped" for report in reports) == 20_000
-    assert time.process_time() - started < 10
+    assert second < 4.2 * first
+    first, second = (
+        calls(plan, [str(few / str(i) / "a.png") for i in range(count)], tmp_path / "out")
+        for count in (200, 800)  # files of one name, which need not exist
+    )
+    assert second < 4.2 * first
+
+
+def test_skipping_what_exists_and_looking_at_headers_is_linear_and_bounded(tmp_path, monkeypatch):
+    done = save(tmp_path / "a.png")
+    model = SimpleNamespace(programs=SimpleNamespace(batch=1))
+
+    def skipped(count):
+        jobs = [Job(Path(f"{number}.png"), done) for number in range(count)]
+        reports = list(upscale_files(model, jobs, None, skip_existing=True))
+        assert [report.status for report in reports] == ["skipped"] * count
+
+    assert calls(skipped, 800) < 4.2 * calls(skipped, 200)
+    looked = []
+    monkeypatch.setattr(folder, "_peek", lambda path: looked.append(path))
+    jobs = [Job(Path(f"{number}.png"), tmp_path / f"{number}") for number in range(10_000)]
+    first = next(upscale_files(model, jobs, None))
+    assert first.status == "failed"  # it is not there
+    assert len(looked) == 2000
+    assert looked[-1] == Path("9995.png")  # from all over the folder

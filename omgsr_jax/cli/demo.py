@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..assets import SAMPLES
-from .progress import show_compiling
+from .progress import show_work
 from .values import location
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(args: Namespace) -> None:
     from .. import demo
 
     print(f"restoring the sample {args.sample} with nano, in one step", flush=True)
-    _print(demo.run(args.out, args.sample, notify=show_compiling))
+    _print(demo.run(args.out, args.sample, notify=show_work))
 
 
 def _print(shown: "Demonstration") -> None:

@@ -5,21 +5,30 @@ import os
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from ..evaluation.options import require_metrics
 from ..evaluation.papers import require_benchmark
 from .progress import show_progress
-from .values import not_negative, positive
+from .values import location, not_negative, positive
 
 SUMMARY = "scores of outputs against references"
+
+
+# Which metrics read what an option names.
+_FOR = {
+    "niqe_params": {"niqe"},
+    "inception": {"fid"},
+    "perceptual": {"lpips", "dists", "lpips_vgg"},
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sr",
+        type=location,
         action="append",
         default=[],
         metavar="DIR",
@@ -27,14 +36,21 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
+        type=location,
         action="append",
         default=[],
         metavar="MODEL",
         help="nano, or a converted model: makes outputs from --lr; may be given again, too",
     )
-    parser.add_argument("--hr", required=True, metavar="DIR", help="references of the same names")
-    parser.add_argument("--lr", metavar="DIR", help="inputs, for --model and to show in the report")
-    parser.add_argument("--out", metavar="DIR", help="write CSV, JSON, Markdown and HTML there")
+    parser.add_argument(
+        "--hr", type=location, required=True, metavar="DIR", help="references of the same names"
+    )
+    parser.add_argument(
+        "--lr", type=location, metavar="DIR", help="inputs, for --model and to show in the report"
+    )
+    parser.add_argument(
+        "--out", type=location, metavar="DIR", help="write CSV, JSON, Markdown and HTML there"
+    )
     parser.add_argument("--metrics", nargs="+", metavar="KEY", help="default: all that can run")
     parser.add_argument("--protocol", choices=("papers",), help="hold the outputs to the papers'")
     parser.add_argument(
@@ -58,10 +74,17 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="PX",
         help="of `grid` (default: 16)",
     )
-    parser.add_argument("--niqe-params", metavar="FILE", help="NIQE's parameters, .npz or .mat")
-    parser.add_argument("--inception", metavar="FILE", help="FID's Inception weights")
     parser.add_argument(
-        "--perceptual", metavar="DIR", help="LPIPS' and DISTS' networks, converted (else by pyiqa)"
+        "--niqe-params", type=location, metavar="FILE", help="NIQE's parameters, .npz or .mat"
+    )
+    parser.add_argument(
+        "--inception", type=location, metavar="FILE", help="FID's Inception weights"
+    )
+    parser.add_argument(
+        "--perceptual",
+        type=location,
+        metavar="DIR",
+        help="LPIPS' and DISTS' networks, converted (else by pyiqa)",
     )
     parser.add_argument(
         "--allow-pickle", action="store_true", help="open a .pth (torch.load, weights only)"
@@ -89,6 +112,10 @@ def check(args: Namespace) -> None:
 
 
 def run(args: Namespace) -> Sequence[str]:
+    for option in _FOR:
+        path = getattr(args, option)
+        if path and not os.path.exists(path):
+            raise InputError(f"--{option.replace('_', '-')} {path} does not exist")
     from .. import evaluation
     from ..evaluation.writing import markdown, summarise
 
@@ -120,8 +147,15 @@ def run(args: Namespace) -> Sequence[str]:
     print(markdown(summarise(result)), end="")
     if args.out:
         print(f"\n{args.out}: images.csv, summary.json, summary.md, report.html")
-    asked = args.metrics or ()
+    asked = {*(args.metrics or ()), *_given_in_vain(args, result.not_run)}
     return [f"{key} was not run: {why}" for key, why in result.not_run.items() if key in asked]
+
+
+def _given_in_vain(args: Namespace, not_run: Mapping[str, str]) -> Iterator[str]:
+    """Metrics that do not run although a file for them is named: something is wrong with it."""
+    for option, keys in _FOR.items():
+        if getattr(args, option) and not_run.keys() >= keys:
+            yield from keys
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "prompt": repr(card.prompt),
         "color": card.color,
         "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
+        "digest": converted.digest(directory)
+        or "none: an earlier version wrote this model, and what is read is not compared",
         "size on disk": f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
         "sources": dict(card.sources),
     }

@@ -19,8 +19,9 @@ def show_progress(what: str, done: int, total: int) -> None:
         print(start, end="", file=sys.stderr, flush=True)
 
 
-def show_compiling(program: str, seconds: float | None) -> None:
-    text = f"compiling {program} ..." if seconds is None else f"compiled in {seconds:.1f} s"
+def show_work(what: str, seconds: float | None) -> None:
+    """What takes long, when it begins, and at its end the seconds that it took."""
+    text = f"{what} ..." if seconds is None else f"{what}: {seconds:.1f} s"
     print(text, file=sys.stderr, flush=True)
 
 
@@ -35,9 +36,9 @@ class Progress:
         self.failures: list[str] = []
         self.started = time.perf_counter()
 
-    def compiling(self, program: str, seconds: float | None) -> None:
+    def work(self, what: str, seconds: float | None) -> None:
         self._clear()
-        show_compiling(program, seconds)
+        show_work(what, seconds)
 
     def show(self, report: "Report") -> None:
         self.counts[report.status] += 1

@@ -134,7 +134,7 @@ def run(args: Namespace) -> int:
         batch=args.batch,
         shards=args.shards,
         quirks=args.quirks,
-        notify=progress.compiling,
+        notify=progress.work,
     )
     reports = upscale_files(model, jobs, _options(args), skip_existing=args.skip_existing)
     try:

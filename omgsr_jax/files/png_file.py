@@ -9,8 +9,11 @@ from PIL import Image
 
 _FIRST, _HEADER, _PART = 8, 8, 2**16
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
-_PASSES += ((1, 0, 2, 1),)  # of Adam7: first row and column, steps down and across
+# Of Adam7: first row and column, steps down and across.
+_PASSES = (
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
+    *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
+)
 
 
 def prepare(image: Image.Image) -> None:
@@ -30,7 +33,7 @@ def require_whole(image: Image.Image, stream: BinaryIO) -> None:
         return
     stream.seek(_FIRST + _HEADER)
     head = stream.read(13)
-    if _length(stream) < _expected(head):
+    if not _holds(stream, _expected(head)):
         raise ValueError("some of its lines are missing")
 
 
@@ -42,14 +45,14 @@ def _expected(head: bytes) -> int:
     return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if columns > 0)
 
 
-def _length(stream: BinaryIO) -> int:
-    """Bytes of pixels, as far as they can be inflated."""
-    inflater, total = zlib.decompressobj(), 0
+def _holds(stream: BinaryIO, length: int) -> bool:
+    """Whether so many bytes of pixels can be inflated."""
+    inflater = zlib.decompressobj()
     for data in _pixel_data(stream):
-        while data and not inflater.eof:
-            total += len(inflater.decompress(data, _PART))
+        while data and length > 0 and not inflater.eof:
+            length -= len(inflater.decompress(data, _PART))
             data = inflater.unconsumed_tail
-    return total + len(inflater.flush())
+    return length <= 0
 
 
 def _pixel_data(stream: BinaryIO) -> Iterator[bytes]:

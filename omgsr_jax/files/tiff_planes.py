@@ -38,9 +38,9 @@ def read(image: Image.Image, data: bytes) -> np.ndarray:
     return np.stack(planes, axis=-1)
 
 
-def _share(values: Sequence[int], channel: int, channels: int) -> Sequence[int]:
+def _share(values: Sequence[int], channel: int, channels: int) -> list[int]:
     each = len(values) // channels
-    return values[channel * each : (channel + 1) * each]
+    return [*values[channel * each : (channel + 1) * each]]
 
 
 def _with_directory(data: bytes, fields: Mapping[int, Sequence[int]], order: str) -> bytes:

@@ -48,7 +48,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def remove_leftovers(folders: Iterable[str | os.PathLike[str]]) -> None:
     """Files that a killed process has begun. One that was touched lately may be another's work."""
-    for folder in set(map(os.fspath, folders)):
+    for folder in {os.fspath(folder) for folder in folders}:
         if "://" in folder:
             continue
         for path in Path(folder or os.curdir).glob(f"{_BEGUN}*{_PARTIAL}"):

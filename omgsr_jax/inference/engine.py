@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from . import vae_tiles
 from .programs import Programs, Tile
 from .sizes import Size, padded
@@ -34,6 +35,18 @@ class Work:
     seconds: dict[str, float] = field(default_factory=dict)
     latent_tiles: int = 0
     vae_tiles: int = 1
+
+
+class NotFiniteError(InputError):
+    """A stage gave NaN or infinity for one of the images: their `index`."""
+
+    def __init__(self, stage: str, index: int, name: str | None = None):
+        super().__init__(
+            f"{f'{name}: ' if name else ''}what the model's {stage} stage gives is not finite (NaN "
+            "or infinity): its weights are damaged, or too large for this precision. Try precision "
+            "fp32, or convert the model again."
+        )
+        self.stage, self.index = stage, index
 
 
 @dataclass(frozen=True)
@@ -85,11 +98,14 @@ class Engine:
         canvases = [self.place(_size(image)) for image in images]
         with _timed(works, "encode"):
             posteriors = self._through_vae(images, canvases, works, encode=True)
+            _require_finite(posteriors, "encode")
         z_l = [self._latents(posterior, seed) for posterior in posteriors]
         with _timed(works, "predict"):
             z_p = self._predict(z_l, works)
+            _require_finite(z_p, "predict")
         with _timed(works, "decode"):
             restored = self._through_vae(z_p, canvases, works, encode=False)
+            _require_finite(restored, "decode")
         return restored, works
 
     def _latents(self, posterior: np.ndarray, seed: int | None) -> np.ndarray:
@@ -235,6 +251,14 @@ class Engine:
 
     def _fits_memory(self, size: Size) -> bool:
         return whole_bytes(self.programs, size) <= self.memory
+
+
+def _require_finite(arrays: Sequence[np.ndarray], stage: str) -> None:
+    """Of what is on the host already. A sum is finite if all of its numbers are, and takes a
+    millisecond for a million of them; they are far from where it could overflow."""
+    for index, array in enumerate(arrays):
+        if not np.isfinite(array.sum()):
+            raise NotFiniteError(stage, index)
 
 
 def whole_bytes(programs: Programs, size: Size) -> float:

@@ -160,9 +160,9 @@ def _restore(
 def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
     started = time.perf_counter()
     try:
-        notes = images.write(job.goal, result.picture)
-        if job.comparison:
+        if job.comparison:  # first: where the result is, all is done, and may be skipped
             images.write(job.comparison, labels.side_by_side(source, result.picture))
+        notes = images.write(job.goal, result.picture)
     except InputError as error:
         return Report(job, "failed", error=_about(job, str(error)))
     seconds = {"read": read_seconds, **result.work.seconds, "write": time.perf_counter() - started}

@@ -25,12 +25,11 @@ from flax import nnx
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ..digests import Notify
 from ..generator import OMGSR
 from . import canvas_vae, layout
 from .canvas_vae import Items, Statistics
 from .sizes import Size
-
-Notify = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class Programs:
         precision: "fp32", "bf16" or "int8", that of the weights.
         mesh: the devices, in groups that compute one batch together (see `layout`).
         batch: items per program and group.
-        notify: called with a program's name when its compilation begins (and None), and when it
-            has ended (and the seconds that it took).
+        notify: called with "compiling" and a program's name when that begins (and None), and when
+            it has ended (and the seconds that it took).
     """
 
     def __init__(
@@ -181,11 +180,11 @@ class Programs:
         return self.compiled[program](self._state, *operands)
 
     def compile(self, program: Program) -> None:
-        self.notify(str(program), None)
+        self.notify(f"compiling {program}", None)
         started = time.perf_counter()
         with jax.set_mesh(self.mesh):
             self.compiled[program] = self.trace(program).lower().compile()
-        self.notify(str(program), time.perf_counter() - started)
+        self.notify(f"compiling {program}", time.perf_counter() - started)
 
     def trace(self, program: Program) -> Any:
         """A program before it is lowered for a platform; to be used inside `jax.set_mesh`."""
@@ -243,7 +242,7 @@ class Programs:
 
         def back(image: Array, latents: Array) -> tuple[Array, Array]:
             features = canvas_vae.decode_inner(vae, self._unscaled(latents), items)
-            return jnp.clip(canvas_vae.decode_outer(vae, features, items)[0], -1, 1), latents
+            return _clipped(canvas_vae.decode_outer(vae, features, items)[0]), latents
 
         return *_either(encode, forth, back, image, latents), jnp.zeros((1, self.batch, 1, 2))
 
@@ -276,7 +275,7 @@ class Programs:
 
         def back(image: Array, features: Array, _: Array) -> tuple[Array, Array, Array]:
             found, counted = canvas_vae.decode_outer(vae, features, items)
-            return jnp.clip(found, -1, 1), features, padded(counted)
+            return _clipped(found), features, padded(counted)
 
         return _either(encode, forth, back, image, features, jnp.zeros(self._counted_shape))
 
@@ -285,6 +284,11 @@ class Programs:
         config = self.config
         z = latents[..., : config.latent_channels]
         return z / config.scaling_factor + config.shift_factor
+
+
+def _clipped(image: Array) -> Array:
+    """To [-1, 1]; an infinity becomes NaN, so that who looks at the result finds out."""
+    return jnp.where(jnp.isfinite(image), jnp.clip(image, -1, 1), jnp.nan)
 
 
 def _either(

@@ -18,16 +18,17 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from .. import assets, converted
+from ..digests import Notify
 from ..errors import InputError
 from ..files import LeftOutWarning
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import colour, images, layout, pictures
-from .engine import Engine, TilePolicy, Work
+from .engine import Engine, NotFiniteError, TilePolicy, Work
 from .options import Options, require_batch, require_color, require_precision, require_tile
 from .pictures import Picture, resize
 from .prepare import for_inference
-from .programs import Notify, Programs
+from .programs import Programs
 from .published import PublishedTiling, Script
 from .sizes import Enlargement, Size, padded, process_size, stages
 
@@ -52,8 +53,8 @@ class Upscaler:
         tile: when the VAE works in tiles: "auto" (when memory is short), "off", or a tile's side.
         batch: images, or tiles, that are computed at once on each device, or group of devices.
         mesh: by default all local devices, each with all weights.
-        notify: called with a program's name and None when its compilation begins, and with the
-            seconds that it took at the end.
+        notify: called with what takes long ("compiling whole 512x512") and None when it begins, and
+            with the seconds that it took at the end.
     """
 
     def __init__(
@@ -132,11 +133,16 @@ class Upscaler:
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
         options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
+        batch = list(batch)
         loaded = [picture_of(image) for image in batch]
         upscaler = self._with(quirks)
         if len(loaded) > 1:
             upscaler.plan([picture.size for picture in loaded], options)
-        return [result.picture.image() for result in upscaler.restore(loaded, options)]
+        try:
+            return [result.picture.image() for result in upscaler.restore(loaded, options)]
+        except NotFiniteError as error:
+            name = _name(batch[error.index], error.index, len(batch))
+            raise NotFiniteError(error.stage, error.index, name) from None
 
     @property
     def published(self) -> "Upscaler":
@@ -187,7 +193,11 @@ class Upscaler:
         for stage in range(max(map(len, targets), default=0)):
             chosen = [i for i, sizes in enumerate(targets) if stage < len(sizes)]
             pairs = [(results[i].picture, targets[i][stage]) for i in chosen]
-            for i, done in zip(chosen, self._stage(pairs, color, options.seed), strict=True):
+            try:
+                restored = self._stage(pairs, color, options.seed)
+            except NotFiniteError as error:
+                raise NotFiniteError(error.stage, chosen[error.index]) from None
+            for i, done in zip(chosen, restored, strict=True):
                 work = _together(results[i].work, done.work) if stage else done.work
                 results[i] = replace(done, work=work)
         return [
@@ -273,6 +283,12 @@ def picture_of(image: Any) -> Picture:
     return picture
 
 
+def _name(image: Any, index: int, count: int) -> str:
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    return f"image {index + 1} of {count}"
+
+
 def load(
     model: str | os.PathLike[str] = assets.NANO,
     *,
@@ -298,7 +314,8 @@ def load(
             one; each reads its own part.
         quirks: "published" for what the published script does where that is not correct, see
             inference/published.py.
-        notify: is told of compilations, see `Upscaler`.
+        notify: is told of compilations, and of comparing the weights of a large model with their
+            digests; see `Upscaler`.
     """
     directory = assets.model_directory(model)
     if precision is None:
@@ -309,7 +326,7 @@ def load(
     keep_compiled_programs()
     mesh = layout.device_groups(devices, shards)
     card = converted.read_card(directory)
-    generator = for_inference(_read(directory, mesh), precision)
+    generator = for_inference(_read(directory, mesh, notify), precision)
     upscaler = Upscaler(
         generator,
         card.process_size,
@@ -323,12 +340,13 @@ def load(
     return upscaler._with(quirks)
 
 
-def _read(directory: str, mesh: Mesh) -> OMGSR:
+def _read(directory: str, mesh: Mesh, notify: Notify | None) -> OMGSR:
     """The model on the host, or divided over the devices."""
     if mesh.size == mesh.shape["data"]:
-        return converted.read(directory)
+        return converted.read(directory, notify=notify)
     shapes = {name: leaf.shape for name, leaf in converted.stored_shapes(directory).items()}
-    return converted.read(directory, sharding=layout.shardings(shapes, mesh).__getitem__)
+    sharding = layout.shardings(shapes, mesh)
+    return converted.read(directory, sharding=sharding.__getitem__, notify=notify)
 
 
 def keep_compiled_programs() -> None:

@@ -9,6 +9,19 @@ from .layers import Conv, GroupNorm, Identity, LayerNorm, Linear, Rngs
 from .ops.attention import attention
 from .ops.convolution import doubled
 
+_MOST_LEVELS = 8
+
+
+def require_widths(widths: tuple[int, ...], groups: int) -> None:
+    """A network's width at each of its resolutions: a few, all of which can be normalised."""
+    if not 1 <= len(widths) <= _MOST_LEVELS:
+        raise ValueError(
+            f"block_out_channels must have 1 to {_MOST_LEVELS} values, not {len(widths)}"
+        )
+    for width in widths:
+        if width % groups:
+            raise ValueError(f"{width} channels cannot be normalised in {groups} groups")
+
 
 class ResnetBlock(nnx.Module):
     """Two normalised convolutions around a shortcut, the timestep embedding added in between."""

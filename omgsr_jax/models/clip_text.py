@@ -10,7 +10,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Rngs
+from .layers import (
+    ACTIVATIONS,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Rngs,
+    require_activation,
+    require_heads,
+)
 from .ops.attention import attention
 
 # Checkpoints older than transformers 4.30 name 2 as the end of text, while their tokenizers write
@@ -29,6 +37,10 @@ class CLIPTextConfig:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-5
     eos_token_id: int = 49407
+
+    def __post_init__(self) -> None:
+        require_heads(self.hidden_size, self.num_attention_heads)
+        require_activation(self.hidden_act)
 
 
 class Embeddings(nnx.Module):

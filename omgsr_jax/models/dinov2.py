@@ -8,7 +8,17 @@ from flax import nnx
 from jax import Array
 
 from .features import IMAGENET_MEAN, Colour, normalized
-from .layers import ACTIVATIONS, Conv, LayerNorm, Linear, Rngs, initial, remat
+from .layers import (
+    ACTIVATIONS,
+    Conv,
+    LayerNorm,
+    Linear,
+    Rngs,
+    initial,
+    remat,
+    require_activation,
+    require_heads,
+)
 from .ops.attention import attention
 from .ops.resize import resize_bicubic
 
@@ -32,6 +42,10 @@ class DINOv2Config:
     interpolate_offset: float = 0.1
     # Subtracted from images in [0, 1].
     mean: Colour = IMAGENET_MEAN
+
+    def __post_init__(self) -> None:
+        require_heads(self.hidden_size, self.num_attention_heads)
+        require_activation(self.hidden_act)
 
     @property
     def grid(self) -> int:

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from .features import normalized
-from .layers import ACTIVATIONS, Conv, LayerNorm, Linear, Rngs, remat
+from .layers import ACTIVATIONS, Conv, LayerNorm, Linear, Rngs, remat, require_activation
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class DINOv3ConvNeXtConfig:
     depths: tuple[int, ...] = (3, 3, 27, 3)
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_activation(self.hidden_act)
 
 
 class Layer(nnx.Module):

@@ -46,9 +46,26 @@ class FluxConfig:
     patch: ClassVar[int] = 2
     lora_targets: ClassVar[tuple[str, ...]] = FLUX_TARGETS
 
+    def __post_init__(self) -> None:
+        axes = self.axes_dims_rope
+        if len(axes) != 3 or sum(axes) != self.attention_head_dim or any(d % 2 for d in axes):
+            raise ValueError(
+                f"axes_dims_rope {axes} must be three even numbers that add up to "
+                f"attention_head_dim, {self.attention_head_dim}"
+            )
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels
+
     @property
     def width(self) -> int:
         return self.attention_head_dim * self.num_attention_heads
+
+    @property
+    def prompt_widths(self) -> dict[str, tuple[int, int]]:
+        """What it is given of a prompt: the axes of each embedding, and the last one's length."""
+        return {"context": (2, self.joint_attention_dim), "pooled": (1, self.pooled_projection_dim)}
 
 
 # Tokens.

@@ -31,6 +31,11 @@ def initial(init: Initializer, rngs: Rngs, *shape: int) -> Any:
     return init(rngs.params(), shape, jnp.float32)
 
 
+def zeros(rngs: Rngs, *shape: int) -> Any:
+    """Zeros, or only their shape; they use up no randomness."""
+    return jax.ShapeDtypeStruct(shape, jnp.float32) if rngs is None else jnp.zeros(shape)
+
+
 def abstract(model: Module) -> Module:
     """`model` with shapes in place of all arrays."""
     graph, state = nnx.split(model)
@@ -46,6 +51,16 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
 }
+
+
+def require_activation(name: str) -> None:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"hidden_act {name!r} is not supported, only {', '.join(ACTIVATIONS)}")
+
+
+def require_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(f"{width} channels cannot be divided among {heads} heads")
 
 
 class Linear(nnx.Module):

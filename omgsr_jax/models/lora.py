@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from . import stack
-from .layers import Conv, Linear, Rngs, initial
+from .layers import Conv, Linear, Rngs, initial, zeros
 from .ops.convolution import doubled
 from .ops.product import narrow_product
 from .paths import get, modules, replace
@@ -49,6 +49,8 @@ FLUX_TARGETS = (
     "ff_context.net.0.proj",
     "ff_context.net.2",
 )
+
+_LONGEST_LIST = 200  # characters, in a message
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class LoRA(nnx.Module):
         self.base_layer = base_layer
         self.lora_A = LoRAFactor(initial(gaussian, rngs, *first, c_in, spec.rank))
         first = [1 for _ in first] if isinstance(base_layer, Conv) else first
-        self.lora_B = LoRAFactor(jnp.zeros((*first, spec.rank, c_out), jnp.float32))
+        self.lora_B = LoRAFactor(zeros(rngs, *first, spec.rank, c_out))
         self.scaling = spec.scaling
 
     def __call__(self, x: Array) -> Array:
@@ -126,10 +128,13 @@ def inject(model: nnx.Module, spec: LoRASpec, *, expected: int | None = None, rn
     """
     paths = targeted(model, spec)
     found = sum(_depth(path, get(model, path)) for path in paths)
+    names = ", ".join(spec.targets)
+    if len(names) > _LONGEST_LIST:
+        names = f"{names[:_LONGEST_LIST]} ..."
     if not found or (expected is not None and found != expected):
         raise ValueError(
-            f"the targets {', '.join(spec.targets)} match {found} layers of "
-            f"{type(model).__name__}, expected {expected or 'at least one'}"
+            f"the targets {names} match {found} layers of {type(model).__name__}, expected "
+            f"{expected or 'at least one'}"
         )
     for path in paths:
         replace(model, path, LoRA(get(model, path), spec, rngs=rngs))

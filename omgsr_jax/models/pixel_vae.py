@@ -35,6 +35,13 @@ class PixelVAEConfig:
     shift_factor: ClassVar[float] = 0.0
     norm_num_groups: ClassVar[int] = 1  # there are no norms
 
+    def __post_init__(self) -> None:
+        if self.latent_channels > (all_of_them := 3 * self.patch**2):
+            raise ValueError(
+                f"blocks of {self.patch} x {self.patch} pixels have {all_of_them} components, "
+                f"latent_channels must not be more, but is {self.latent_channels}"
+            )
+
     @property
     def downsampling(self) -> int:
         """How many image pixels stand behind one latent pixel, per side."""

@@ -27,6 +27,15 @@ class T5Config:
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
 
+    def __post_init__(self) -> None:
+        buckets = self.relative_attention_num_buckets
+        furthest = self.relative_attention_max_distance
+        if buckets < 4 or furthest <= buckets // 4:
+            raise ValueError(
+                f"{buckets} buckets cannot tell distances up to {furthest}: there must be at least "
+                "4, and the distance must be more than a quarter of them"
+            )
+
 
 class SelfAttention(nnx.Module):
     """Attention to all tokens, padding included, without the usual division by sqrt(d)."""

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .blocks import Downsample, ResnetBlock, SpatialTransformer, Upsample
+from .blocks import Downsample, ResnetBlock, SpatialTransformer, Upsample, require_widths
 from .embeddings import TimestepEmbedding, timestep_embedding
-from .layers import Conv, GroupNorm, Rngs, remat
+from .layers import Conv, GroupNorm, Rngs, remat, require_heads
 from .lora import SD_TARGETS
+
+_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,31 @@ class UNetConfig:
     patch: ClassVar[int] = 1
     lora_targets: ClassVar[tuple[str, ...]] = SD_TARGETS
 
+    def __post_init__(self) -> None:
+        widths = self.block_out_channels
+        require_widths(widths, self.norm_num_groups)
+        for name in ("attention", "heads", "transformer_depth"):
+            if len(getattr(self, name)) != len(widths):
+                raise ValueError(f"{name} must have {len(widths)} values, as block_out_channels")
+        attends = (*self.attention[:-1], True)  # the middle block does, at the last width
+        for width, heads, attend in zip(widths, self.heads, attends, strict=True):
+            if attend:
+                require_heads(width, heads)
+        each = zip(self.attention, self.transformer_depth, strict=True)
+        layers = sum(1 + attends * depth for attends, depth in each) * (
+            2 * self.layers_per_block + 1
+        )
+        if layers > _MOST_LAYERS:
+            raise ValueError(f"there would be {layers} layers, at most {_MOST_LAYERS} are expected")
+
     @property
     def downsampling(self) -> int:
         return 2 ** (len(self.block_out_channels) - 1)
+
+    @property
+    def prompt_widths(self) -> dict[str, tuple[int, int]]:
+        """What it is given of a prompt: the axes of each embedding, and the last one's length."""
+        return {"context": (2, self.cross_attention_dim)}
 
 
 class Level(nnx.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from .blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
+from .blocks import Downsample, ResnetBlock, SpatialAttention, Upsample, require_widths
 from .layers import Conv, GroupNorm, Rngs, remat
 from .sampling import sampled_normal
 
@@ -27,6 +27,9 @@ class VAEConfig:
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
+
+    def __post_init__(self) -> None:
+        require_widths(self.block_out_channels, self.norm_num_groups)
 
     @property
     def downsampling(self) -> int:

@@ -16,7 +16,6 @@ from ..errors import InputError
 from .checkpoints import Checkpoints
 from .config import RunConfig
 from .log import Log
-from .stopping import stop_requests
 
 Metrics = Mapping[str, Any]
 
@@ -48,10 +47,15 @@ class NotFiniteError(InputError):
     """A loss is NaN or infinite."""
 
 
-def train(task: Task, run: RunConfig, checkpoints: Checkpoints) -> Outcome:
-    """Trains until `run.steps`, from the last checkpoint if there is one."""
+def train(
+    task: Task, run: RunConfig, checkpoints: Checkpoints, stop_requested: Callable[[int], bool]
+) -> Outcome:
+    """Trains until `run.steps`, from the last checkpoint if there is one.
+
+    `stop_requested` is what `stop_requests` gives: asked after each step whether to stop there.
+    """
     try:
-        with Log(checkpoints.workdir) as log, stop_requests() as stop_requested:
+        with Log(checkpoints.workdir) as log:
             return _Loop(task, run, checkpoints, log, stop_requested).go()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

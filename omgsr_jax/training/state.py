@@ -10,13 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from etils import epath
 from jax import Array
 
 from .. import converted, perceptual
 from ..errors import InputError
 from ..models import stack
-from ..storage import PARAMS, restore
 from ..weights import variables
 from .blueprint import NETWORKS, Blueprint, Shapes, Weights
 from .config import OptimizerConfig, RunConfig, TrainConfig
@@ -114,7 +112,9 @@ def _adapters(blueprint: Blueprint, layout: Layout) -> Weights:
 def _read(path: str, names: set[str], layout: Layout) -> Weights:
     """Some of a converted model's weights."""
     sharding = layout.weights
-    return restore(epath.Path(path) / PARAMS, names, sharding.__getitem__, part=True)
+    stored = converted.stored_shapes(path)
+    wanted = {name: stored[name] for name in names}
+    return converted.read_weights(path, wanted, sharding=sharding.__getitem__, part=True)
 
 
 def _load_networks(blueprint: Blueprint, layout: Layout) -> Weights:

@@ -96,8 +96,8 @@ def test_networks_that_are_not_there_are_told(perceptual, theirs, tmp_path):
     only_vgg = tmp_path / "converted"
     argv = ["convert", "--perceptual", str(folder), "--out", str(only_vgg), "--allow-pickle"]
     assert cli.main(argv) == 0
-    hr = save(tmp_path / "hr", {"0.png": photograph(0, 48, 48)})
+    hr, sr = (save(tmp_path / name, {"0.png": photograph(0, 48, 48)}) for name in ("hr", "sr"))
     found = evaluation.run(
-        hr, hr, metrics=["psnr", "dists"], settings=Settings(perceptual=only_vgg)
+        sr, hr, metrics=["psnr", "dists"], settings=Settings(perceptual=only_vgg)
     )
     assert found.not_run == {"dists": f"{only_vgg} has no dists"}

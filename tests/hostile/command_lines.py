@@ -100,6 +100,14 @@ USAGE: dict[str, str] = {
     "eval --hr folder": "give outputs with --sr",
     "eval --model nano --hr folder": "--model needs inputs",
     "eval --sr folder --hr folder --grid-period 0": "argument --grid-period",
+    "eval --sr '' --hr folder": "argument --sr: expected a name",
+    "eval --sr folder --hr ''": "argument --hr: expected a name",
+    "eval --sr folder --hr folder --metrics psnr psnrs": "unknown metrics psnrs",
+    "eval --sr folder --hr folder --benchmark Set5": "there is no benchmark 'Set5'",
+    "eval --sr folder --sr ./folder --hr empty": "it cannot be compared with itself",
+    "eval --sr folder --hr folder --protocol mine": "invalid choice: 'mine'",
+    "eval --sr folder --hr folder --crop-border -1": "argument --crop-border",
+    "eval --sr folder --hr folder --out a.png": "a.png is called like an image",
     "demo --sample x": "invalid choice: 'x'",
     "demo -o ''": "argument -o/--out: expected a name",
 }
@@ -140,19 +148,25 @@ NAMES: dict[str, str] = {
     "degrade nowhere -o d": "nowhere does not exist",
     "degrade empty -o d": "empty holds no images",
     "degrade folder -o d --crop 99999999": "the crop must be a multiple of the scale 4",
-    "degrade folder -o a.png": "a.png is not a folder",
+    "degrade folder -o a.png": "a.png is called like an image",
     "eval --sr nowhere --hr folder": "nowhere is not a folder",
     "eval --sr folder --hr nowhere": "nowhere is not a folder",
     "eval --sr empty --hr folder": "empty holds no images",
+    "eval --sr folder --hr folder": "the outputs folder are the references themselves",
+    "eval --sr other --hr folder --niqe-params nowhere.npz": "nowhere.npz does not exist",
+    "eval --sr other --hr folder --niqe-params a.png": "niqe was not run",
+    "eval --sr other --hr folder --inception a.png": "a.png",
+    "eval --sr other --hr folder --perceptual empty": "was not run",
+    "demo -o a.png": "a.png is called like an image",
 }
 
 
 def lay_out(folder: Path) -> None:
     """The files that the command lines name."""
     image = Image.new("RGB", (8, 8), "teal")
-    for name in ("empty", "folder"):
+    for name in ("empty", "folder", "other"):
         (folder / name).mkdir()
-    image.save(folder / "a.png")
-    image.save(folder / "folder" / "b.png")
+    for name in ("a.png", "folder/b.png", "other/b.png"):
+        image.save(folder / name)
     (folder / "link.png").symlink_to("a.png")
     (folder / "list.txt").write_text("a.png\n")

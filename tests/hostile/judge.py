@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import resource
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,19 @@ def assert_sentence(text: str, *expected: str) -> None:
     assert len(text) <= _LONGEST_SENTENCE, f"{len(text)} characters: {text[:200]} ..."
     missing = [part for part in expected if part not in text]
     assert not missing, f"{missing} not in: {text}"
+
+
+@contextlib.contextmanager
+def little_memory(more: int) -> Iterator[None]:
+    """In the block the process may map so many bytes more than it has mapped already."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 @contextlib.contextmanager

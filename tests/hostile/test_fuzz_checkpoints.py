@@ -106,7 +106,7 @@ def run(tmp_path_factory):
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     database=None,

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax.data import DataConfig, list_images, open_sources
+from omgsr_jax import files
+from omgsr_jax.data import DataConfig, list_images, open_sources, read_image
 from omgsr_jax.data.pipeline import Examples
+from omgsr_jax.errors import InputError
+from omgsr_jax.inference import images
+from omgsr_jax.inference.options import Options
+from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.inference.sizes import Enlargement
 from omgsr_jax.inference.upscaler import Upscaled
 from tests.hostile.images import Case, all_cases
-from tests.hostile.judge import Answer, assert_sentence, command, untouched
+from tests.hostile.judge import Answer, assert_sentence, command, little_memory, untouched
 
 CASES = all_cases()
 GOOD = [case for case in CASES if case.pixels is not None]
@@ -200,6 +207,21 @@ def test_scoring_names_what_it_cannot_read(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
+def test_what_is_refused_takes_little_memory_to_refuse(corpus):
+    def judge(case: Case) -> None:
+        for read in (images.read, read_image, files.header):
+            try:
+                read(corpus / case.name)
+            except InputError:
+                continue
+            except MemoryError:
+                raise AssertionError(f"{read.__name__} takes more than 1 GB") from None
+
+    with little_memory(2**30):
+        judged(BAD, judge)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
 def test_training_data_answer_every_case(corpus):
     """And the search for the mid-timestep, which takes the same pipeline."""
     config = DataConfig(sources=(str(corpus),), resolution=16, batch_size=1)
@@ -215,6 +237,28 @@ def test_training_data_answer_every_case(corpus):
             assert example.get("hr") is not None, example.get("damaged")
 
     judged([*BAD, *GOOD[::8]], judge)
+
+
+def test_the_real_network_gets_the_right_pixels(corpus, upscaler, model_64, monkeypatch, tmp_path):
+    """Of twenty kinds of file: the result is bit for bit that of the array that is in it."""
+    monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: upscaler)
+    exact = [case for case in GOOD if case.pixels.shape[:2] == (12, 16) and not case.tolerance]
+    chosen = exact[:: len(exact) // 20][:20]
+    paths = [corpus / case.name for case in chosen]
+    answer = command(
+        *("upscale", *paths, "-o", tmp_path, "--format", "png", "--json", "--model", model_64)
+    )
+    assert answer.code == 0, answer.err
+    found = reports(answer)
+    options = Options(Enlargement.asked())
+
+    def judge(case: Case) -> None:
+        [expected] = upscaler.restore([from_array(case.pixels)], options)
+        pixels = expected.picture.pixels()
+        assert_shows(Path(found[case.name]["output"]), replace(case, pixels=pixels))
+
+    judged(chosen, judge)
+    assert len(chosen) == 20
 
 
 def test_nothing_of_how_pixels_were_stored_gets_into_a_result(corpus, identity, tmp_path):

@@ -163,9 +163,15 @@ _KINDS = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF", ".webp": "WEBP"}
 def _with_all(path, kind: str) -> None:
     """A file that says all that it can."""
     exif = _exif()
-    exif[ExifTags.Base.PhotometricInterpretation] = 6  # must not get anywhere
-    exif.get_ifd(ExifTags.IFD.Exif).update({0x9003: "2024:05:01 12:00:00", 0xA002: 10})
-    exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N"})
+    if kind != "TIFF":
+        exif[ExifTags.Base.PhotometricInterpretation] = 6  # must not get anywhere
+    for directory, values in (
+        (ExifTags.IFD.Exif, {0x9003: "2024:05:01 12:00:00", 0xA002: 10}),
+        (ExifTags.IFD.GPSInfo, {1: "N"}),
+    ):
+        exif.get_ifd(directory).update(values)
+        if kind == "TIFF":  # Pillow writes these there only if they are entries, too
+            exif[directory] = 0
     options = {"icc_profile": SRGB, "exif": exif, "xmp": _XMP, "dpi": (300, 150)}
     if kind == "WEBP":
         exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = 300.0, 150.0

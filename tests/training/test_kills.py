@@ -14,7 +14,7 @@ from omgsr_jax.training import checkpoints, digests, log
 from tests.training import toy
 
 _ROOT = Path(__file__).parents[2]
-_STEPS, _PAUSE = 600, 0.025
+_STEPS, _PAUSE = 900, 0.02
 _MOMENTS = ("starting", "stepping", "saving", "terminating") * 5
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def _kill(process, moment, workdir, rng):
         time.sleep(rng.uniform(0, 3))
     else:
         assert any(line.startswith("step ") for line in process.stdout)  # it has begun
-        time.sleep(rng.uniform(0, 1))
+        time.sleep(rng.uniform(0, 0.6))
     if moment == "saving":
         _wait_for_a_save(process, workdir)
     process.send_signal(signal.SIGTERM if moment == "terminating" else signal.SIGKILL)

@@ -113,5 +113,5 @@ def _trained(task, config, workdir):
 
     task.step = keep
     with work_directory.opened(workdir, dataclasses.asdict(config), config.run) as saved:
-        assert loop.train(task, config.run, saved).finished
+        assert loop.train(task, config.run, saved, lambda step: False).finished
     return found["state"]

@@ -19,6 +19,7 @@ import numpy as np
 
 from omgsr_jax.training import loop, work_directory
 from omgsr_jax.training.config import RunConfig
+from omgsr_jax.training.stopping import STOPPED, stop_requests
 
 
 class State(NamedTuple):
@@ -84,8 +85,9 @@ def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=
 
 def run(workdir, steps, *, resume="latest", **options):
     config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2, resume=resume)
-    with work_directory.opened(workdir, {"run": dataclasses.asdict(config)}, config) as saved:
-        return loop.train(task(**options), config, saved)
+    settings = {"run": dataclasses.asdict(config)}
+    with stop_requests() as stop, work_directory.opened(workdir, settings, config) as saved:
+        return loop.train(task(**options), config, saved, stop)
 
 
 def _kill_later(_batch):
@@ -119,8 +121,10 @@ if __name__ == "__main__":
         checkpoint_managers.CheckpointManager.save = save_and_die
         run(workdir, int(steps))
     elif how and how[0] == "slowly":
-        run(workdir, int(steps), pause=float(how[1]), ballast=2**18)
+        outcome = run(workdir, int(steps), pause=float(how[1]), ballast=2**18)
+        sys.exit(0 if outcome.finished else STOPPED)
     elif how:
-        run(workdir, int(steps), at=int(how[1]), do=_be_busy if how[0] == "busy" else _kill_later)
+        happens = {"kill": _kill_later, "busy": _be_busy}[how[0]]
+        run(workdir, int(steps), at=int(how[1]), do=happens)
     else:
         run(workdir, int(steps))

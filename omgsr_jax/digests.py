@@ -1,0 +1,134 @@
+"""Digests: what is read is what was written, or an error names the file that is not.
+
+A card lists the files beside it, each with its size and its sha256. Sizes, and small files, which
+say how to read the large ones, are compared before anything is read; large files while they are.
+Buckets have checksums of their own: of what lies there, sizes alone are compared.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from etils import epath
+
+from .descriptions import Json, checked, file_size
+from .errors import InputError
+
+# Told what takes long and None when it begins, and the seconds that it took at the end.
+Notify = Callable[[str, float | None], None]
+
+_SMALL_BYTES = 2**20
+_WORTH_MENTIONING_BYTES = 10**9
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file as it was written."""
+
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if len(self.sha256) != 64:
+            raise ValueError(f"there is a sha256 of {len(self.sha256)} characters, expected 64")
+
+
+def of_files(folder: Path) -> Json:
+    """The files below `folder`, as a card lists them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(_THREADS) as pool:
+        written = list(pool.map(_written, paths))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return {name: asdict(one) for name, one in zip(names, written, strict=True)}
+
+
+def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
+    """The files that a card lists, those below a folder or all; none in a card without digests."""
+    found = checked(Mapping[str, Written], {} if files is None else files, where, "files")
+    for name in found:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+            raise InputError(f"{where}: files names {name}, which is not inside the folder")
+    return {name: one for name, one in found.items() if name.startswith(below)}
+
+
+def require_sizes(directory: epath.Path, written: Mapping[str, Written]) -> None:
+    """All files are there and have their sizes, and the small ones have their digests."""
+    local = not _is_remote(directory)
+    for name, one in written.items():
+        path = directory / name
+        size = file_size(path) if local else _remote_size(path)
+        if size != one.bytes:
+            raise _damaged(path, f"it has {size} bytes, {one.bytes} were written")
+    for name, one in written.items():
+        if local and one.bytes < _SMALL_BYTES:
+            _require_digest(directory / name, one)
+
+
+@contextmanager
+def verified(
+    directory: epath.Path, written: Mapping[str, Written], notify: Notify | None = None
+) -> Iterator[None]:
+    """Compares `written` with what is there while the block reads it.
+
+    A file that is damaged is what is reported, whatever the block made of it.
+    """
+    require_sizes(directory, written)
+    large = {n: one for n, one in written.items() if one.bytes >= _SMALL_BYTES}
+    if _is_remote(directory):
+        large = {}
+    total = sum(one.bytes for one in large.values())
+    tell = notify if notify and total >= _WORTH_MENTIONING_BYTES else lambda what, seconds: None
+    what = f"checking {total / 1e9:.1f} GB of weights"
+    tell(what, None)
+    started = time.perf_counter()
+    pool = ThreadPoolExecutor(_THREADS)
+    checks = [pool.submit(_require_digest, directory / n, one) for n, one in large.items()]
+    try:
+        try:
+            yield
+        except Exception:
+            _wait_for(checks)
+            raise
+        _wait_for(checks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    tell(what, time.perf_counter() - started)
+
+
+def _wait_for(checks: list[Future[None]]) -> None:
+    for check in checks:
+        check.result()
+
+
+def _require_digest(path: epath.Path, one: Written) -> None:
+    if _written(Path(path)).sha256 != one.sha256:
+        raise _damaged(path, "its sha256 is not that of what was written")
+
+
+def _damaged(path: epath.Path, how: str) -> InputError:
+    return InputError(f"{path} is damaged: {how}. Convert the model again, or copy it again.")
+
+
+def _written(path: Path) -> Written:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Written(file.tell(), digest)
+
+
+def _is_remote(directory: epath.Path) -> bool:
+    return "://" in str(directory)
+
+
+def _remote_size(path: epath.Path) -> int:
+    try:
+        return path.stat().length
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there") from None

@@ -1,0 +1,451 @@
+"""Models with something wrong with them: converted ones, and diffusers folders to convert.
+
+`write_originals` makes the small whole ones that the cases damage copies of.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conversion.convert import export
+from omgsr_jax import converted
+from omgsr_jax.models.lora import LoRASpec
+
+from ..stand_in import write_stand_in
+from .edits import (
+    GONE,
+    MISFITS,
+    NOT_JSON,
+    NOT_TENSORS,
+    SAME_JSON,
+    Case,
+    cases,
+    dangling,
+    empty,
+    file_for_folder,
+    flipped,
+    folder,
+    half,
+    link,
+    longer,
+    loop,
+    missing,
+    of,
+    pipe,
+    put,
+    tensors,
+    text,
+)
+
+CARD = "omgsr.json"
+MANIFEST = "params/manifest.ocdbt"
+METADATA = "params/_METADATA"
+UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+UNET_CONFIG, VAE_CONFIG = "unet/config.json", "vae/config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+EMBEDDINGS, RECIPE = "prompt_embeds.safetensors", "recipe.json"
+INDEX = f"{UNET}.index.json"
+
+
+def write_originals(root: Path) -> tuple[Path, Path]:
+    """A converted model with adapters, and the folder that it is exported to."""
+    model = write_stand_in(
+        root / "model", process_size=64, adapters=LoRASpec(2, 2, targets=("conv_in", "to_q"))
+    )
+    export(model, root / "base")
+    return model, root / "base"
+
+
+# Converted models.
+
+
+def _data(root: Path, edit: Any, *, largest: bool) -> None:
+    """A file of the weights: the largest, which holds them, or the smallest, which finds them."""
+    files = sorted(root.glob("params/**/d/*"), key=lambda path: (path.stat().st_size, path.name))
+    edit(files[-1 if largest else 0])
+
+
+def _files(change: Any) -> Any:
+    def edit(root: Path) -> None:
+        card = json.loads((root / CARD).read_text())
+        change(card["files"])
+        (root / CARD).write_text(json.dumps(card))
+
+    return edit
+
+
+def _undigested(edit: Any) -> Any:
+    """As an earlier version wrote it, and damaged then."""
+
+    def both(root: Path) -> None:
+        put("files", ...)(root / CARD)
+        edit(root)
+
+    return both
+
+
+def _lists(name: str, **fields: Any) -> Any:
+    return _files(lambda files: files.update({name: {"bytes": 4, "sha256": "0" * 64} | fields}))
+
+
+def _whole_numbers(root: Path) -> None:
+    """The model again, one of its weights in whole numbers."""
+    weights = converted.by_name_on_host(root)
+    card = converted.read_card(root)
+    weights["vae.decoder.conv_in.bias"] = np.ones_like(
+        weights["vae.decoder.conv_in.bias"], np.int32
+    )
+    shutil.rmtree(root)
+    converted.write(root, card, weights)
+
+
+_FIELDS: list[tuple[str, Any]] = [
+    ("format", 2),
+    ("format", "1"),
+    ("format", ...),
+    ("generator", ...),
+    ("generator", None),
+    ("generator", []),
+    ("process_size", 0),
+    ("process_size", "512"),
+    ("process_size", 10**9),
+    ("process_size", 1.5),
+    ("prompt", None),
+    ("sources", ["a"]),
+    ("sources", {"a": 1}),
+    ("surprise", 1),
+    ("generator.surprise", 1),
+    ("generator.mid_timestep", -1),
+    ("generator.mid_timestep", 10**9),
+    ("generator.mid_timestep", "195"),
+    ("generator.mid_timestep", True),
+    ("generator.prompt_shapes", {}),
+    ("generator.prompt_shapes", {"context": 8}),
+    ("generator.prompt_shapes", {"context": [1, 9]}),
+    ("generator.prompt_shapes", {"context": [10**12, 8]}),
+    ("generator.prompt_shapes", {"other": [1, 8]}),
+    ("generator.vae", None),
+    ("generator.vae.layers_per_block", 2000),
+    ("generator.vae.layers_per_block", "8"),
+    ("generator.vae.layers_per_block", None),
+    ("generator.vae.layers_per_block", ...),
+    ("generator.vae.block_out_channels", []),
+    ("generator.vae.block_out_channels", 8),
+    ("generator.vae.block_out_channels", [8, 8, -16]),
+    ("generator.vae.block_out_channels", [8, 8, 10**9]),
+    ("generator.vae.block_out_channels", [8] * 40),
+    ("generator.vae.norm_num_groups", 0),
+    ("generator.vae.scaling_factor", 0),
+    ("generator.vae.scaling_factor", "0.18"),
+    ("generator.vae.scaling_factor", 10**400),
+    ("generator.vae.use_quant_conv", "yes"),
+    ("generator.vae.more", 1),
+    ("generator.backbone.kind", "unet3"),
+    ("generator.backbone.kind", ["unet"]),
+    ("generator.backbone.kind", ...),
+    ("generator.backbone.attention", [False, 1, True]),
+    ("generator.backbone.heads", [1, 1]),
+    ("generator.backbone.heads", [0, 0, 0]),
+    ("generator.backbone.transformer_depth", [10**9, 1, 1]),
+    ("generator.backbone.cross_attention_dim", {}),
+    ("generator.process.kind", "ddim"),
+    ("generator.process.timesteps", 10**10),
+    ("generator.process.beta_start", -1.0),
+    ("generator.encoder_lora", 4),
+    ("generator.encoder_lora.rank", 0),
+    ("generator.encoder_lora.rank", "8"),
+    ("generator.encoder_lora.rank", None),
+    ("generator.encoder_lora.rank", 10**9),
+    ("generator.encoder_lora.alpha", "16"),
+    ("generator.encoder_lora.alpha", 0),
+    ("generator.encoder_lora.targets", "conv_in"),
+]
+# What only shows when the weights are at hand, and the words for it.
+_MISFITS: list[tuple[str, Any, str]] = [
+    ("generator.encoder_lora", None, "too many"),
+    ("generator.encoder_lora.rank", 4, "expected (3, 3, 3, 4)"),
+    ("generator.encoder_lora.targets", ["none"], "match 0 layers"),
+    ("generator.vae.layers_per_block", 2, "are missing"),
+    ("generator.vae.block_out_channels", [8, 8, 32], "has the shape"),
+    ("generator.vae.norm_num_groups", 3, "cannot be normalised in 3 groups"),
+    ("generator.backbone.in_channels", 8, "in_channels must be 4"),
+    ("generator.prompt_shapes", {"context": [2, 8]}, "expected (2, 8)"),
+]
+
+
+# Where another word is due than the field's name.
+_WORDS = {
+    ("attention_head_dim", "7"): ("cannot be divided among 7 heads",),
+    ("attention_head_dim", "[1, 1]"): ("must have 3 values",),
+    ("norm_num_groups", "7"): ("cannot be normalised in 7 groups",),
+    ("prompt_shapes", "{}"): ("the prompt must have embeddings called context, not none",),
+    ("prompt_shapes", "{'context': [1, 9]}"): ("context must have 2 axes, the last of 8",),
+    ("prompt_shapes", "{'other': [1, 8]}"): ("the prompt must have embeddings called context",),
+    ("mid_timestep", "1000"): ("mid-timestep must be within 0 .. 999",),
+}
+
+
+def _of_the_card() -> list[Case]:
+    found = list(cases("card", NOT_JSON, CARD))
+    for dotted, value in _FIELDS:
+        what = "taken out" if value is ... else str(value)[:30]
+        last = dotted.rpartition(".")[2]
+        words = _WORDS.get((last, str(value)[:30]), (last,))
+        found.append(Case(f"{dotted}: {what}", of(CARD, put(dotted, value)), (*words, CARD)))
+    for dotted, value, words in _MISFITS:
+        name = f"{dotted}: {value} does not fit"
+        found.append(Case(name, of(CARD, put(dotted, value)), (words,)))
+    found += [Case(f"card: {what}", of(CARD, edit), (CARD,)) for what, edit in GONE.items()]
+    found += [
+        Case("card: pipe", of(CARD, pipe), (CARD, "a pipe")),
+        Case("card: its files are a list", _files_are([]), ("files", CARD)),
+        Case("card: a file outside", _lists("params/../../x"), ("not inside the folder",)),
+        Case("card: a file elsewhere", _lists("params/x"), ("params/x is not there",)),
+        Case("card: an absolute file", _lists("/dev/zero"), ("not inside the folder",)),
+        Case("card: a file of -1 bytes", _lists("params/x", bytes=-1), ("bytes is -1",)),
+        Case("card: a short sha256", _lists("params/x", sha256="12"), ("sha256 of 2 characters",)),
+        Case("card: a file without sha256", _lists("params/x", sha256=None), ("sha256 is None",)),
+    ]
+    return found
+
+
+def _files_are(value: Any) -> Any:
+    return of(CARD, put("files", value))
+
+
+def _of_the_weights() -> list[Case]:
+    found = []
+    for name in (MANIFEST, METADATA):
+        for edit in (missing, empty, half, longer, flipped, folder, loop, dangling, pipe):
+            found.append(Case(f"{name}: {edit.__name__}", of(name, edit), (name,)))
+    for edit in (missing, empty, half, longer, flipped, folder):
+        for largest in (True, False):
+            which = "largest" if largest else "smallest"
+            case = Case(
+                f"{which} data file: {edit.__name__}",
+                lambda root, edit=edit, largest=largest: _data(root, edit, largest=largest),
+                ("/d/",),
+            )
+            found.append(case)
+    found += [
+        Case("no weights", lambda root: shutil.rmtree(root / "params"), ("params",)),
+        Case("a file for the weights", of("params", file_for_folder), ("params",)),
+        Case("whole numbers for weights", _whole_numbers, ("int32",)),
+    ]
+    for name, what, edit in (
+        (MANIFEST, "missing", missing),
+        (MANIFEST, "empty", empty),
+        (MANIFEST, "half", half),
+        (METADATA, "empty", empty),
+        (METADATA, "missing", missing),
+        (METADATA, "deep", text(b"[" * 100_000)),
+        (METADATA, "of nothing", text(b"{}")),
+    ):
+        damaged = _undigested(of(name, edit))
+        found.append(Case(f"undigested, {name}: {what}", damaged, ("params cannot be read",)))
+    damaged = _undigested(lambda root: _data(root, half, largest=True))
+    found.append(Case("undigested, data file: half", damaged, ("cannot be read",)))
+    return found
+
+
+def _whole() -> list[Case]:
+    """Changes that are none."""
+    return [
+        *(Case(f"card: {what}", of(CARD, edit)) for what, edit in SAME_JSON.items()),
+        Case("card: behind a link", of(CARD, link)),
+        Case("weights: behind a link", of(MANIFEST, link)),
+        Case("undigested", of(CARD, put("files", ...))),
+        Case("more files", lambda root: (root / "params" / ".DS_Store").write_bytes(b"x")),
+    ]
+
+
+CONVERTED = [*_of_the_card(), *_of_the_weights(), *_whole()]
+
+
+# Diffusers folders.
+
+_UNET_FIELDS: list[tuple[str, Any]] = [
+    ("layers_per_block", 2000),
+    ("layers_per_block", "2"),
+    ("layers_per_block", [2, 2, 2]),
+    ("layers_per_block", 10**400),
+    ("block_out_channels", 320),
+    ("block_out_channels", [16, 16, 10**9]),
+    ("block_out_channels", ["a", "b", "c"]),
+    ("block_out_channels", ...),
+    ("attention_head_dim", None),
+    ("attention_head_dim", 0),
+    ("attention_head_dim", [1, 1]),
+    ("attention_head_dim", 7),
+    ("down_block_types", "DownBlock2D"),
+    ("down_block_types", [["DownBlock2D"]] * 3),
+    ("down_block_types", [None] * 3),
+    ("up_block_types", {}),
+    ("up_block_types", []),
+    ("transformer_layers_per_block", 10**6),
+    ("cross_attention_dim", [8]),
+    ("cross_attention_dim", 1.5),
+    ("use_linear_projection", "true"),
+    ("norm_num_groups", None),
+    ("norm_num_groups", 7),
+    ("norm_eps", "1e-5"),
+    ("norm_eps", -1),
+    ("flip_sin_to_cos", 1),
+    ("in_channels", 5),
+    ("act_fn", {"a": [1] * 50_000}),
+    ("x" * 100_000, 1),
+]
+_VAE_FIELDS: list[tuple[str, Any]] = [
+    ("layers_per_block", 2000),
+    ("layers_per_block", True),
+    ("block_out_channels", None),
+    ("down_block_types", 3),
+    ("latent_channels", 0),
+    ("latent_channels", "4"),
+    ("latent_channels", 10**7),
+    ("scaling_factor", 0),
+    ("scaling_factor", None),
+    ("shift_factor", "0"),
+    ("use_quant_conv", None),
+]
+_SCHEDULER_FIELDS: list[tuple[str, Any]] = [
+    ("beta_start", "0.00085"),
+    ("beta_start", None),
+    ("beta_end", 2),
+    ("num_train_timesteps", 10**12),
+    ("num_train_timesteps", 1000.5),
+    ("prediction_type", ["epsilon"]),
+]
+_RECIPE_FIELDS: list[tuple[str, Any]] = [
+    ("mid_timestep", "64"),
+    ("mid_timestep", 1000),
+    ("process_size", -1),
+    ("process_size", 10**6),
+    ("prompt", ["a"]),
+    ("name", ...),
+    ("more", 1),
+]
+
+
+def _sharded(change: Any = None) -> Any:
+    """The backbone's weights as a shard with an index, and what is changed about that."""
+
+    def edit(root: Path) -> None:
+        shard = "diffusion_pytorch_model-00001-of-00001.safetensors"
+        (root / UNET).rename(root / "unet" / shard)
+        from safetensors import safe_open
+
+        with safe_open(root / "unet" / shard, "np") as file:
+            names = list(file.keys())
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+        if change:
+            change(index)
+        (root / INDEX).write_text(json.dumps(index))
+
+    return edit
+
+
+def _with_index(edit: Any) -> Any:
+    def both(root: Path) -> None:
+        _sharded()(root)
+        edit(root / INDEX)
+
+    return both
+
+
+def _of_shards() -> list[Case]:
+    changes: list[tuple[str, Any, str]] = [
+        ("no map", lambda index: index.pop("weight_map"), "it has no weight_map"),
+        ("a list", lambda index: index.update(weight_map=[]), "weight_map is []"),
+        ("numbers", lambda index: index.update(weight_map={"a": 1}), "weight_map.a is 1"),
+        ("lost", lambda index: index.update(weight_map={"a": "b"}), "not there: b"),
+        ("outside", lambda index: index.update(weight_map={"a": "../vae/x"}), "not beside it"),
+        ("absolute", lambda index: index.update(weight_map={"a": "/dev/zero"}), "not beside it"),
+        ("no name", lambda index: index.update(weight_map={"a": ""}), "not beside it"),
+        ("none", lambda index: index.update(weight_map={}), "keys missing"),
+        ("lies", lambda index: index["weight_map"].update(more=min(index["weight_map"].values())),
+         "no shard has: more"),
+    ]  # fmt: skip
+    found = [Case(f"shards: {what}", _sharded(edit), (words,)) for what, edit, words in changes]
+    for what in ("half", "deep", "utf-16"):
+        edit, words = NOT_JSON[what]
+        found.append(Case(f"shards: index {what}", _with_index(edit), (words, INDEX)))
+    return [*found, Case("shards", _sharded())]
+
+
+def _of_fields() -> list[Case]:
+    found = []
+    for name, fields in (
+        (UNET_CONFIG, _UNET_FIELDS),
+        (VAE_CONFIG, _VAE_FIELDS),
+        (SCHEDULER, _SCHEDULER_FIELDS),
+        (RECIPE, _RECIPE_FIELDS),
+    ):
+        for field, value in fields:
+            what = "taken out" if value is ... else str(value)[:30]
+            words = _WORDS.get((field, str(value)[:30]), (field[:20],))
+            case = Case(f"{name} {field[:30]}: {what}", of(name, put(field, value)), words)
+            found.append(case)
+    return found
+
+
+def _deep_and_long(path: Path) -> None:
+    put("layers_per_block", 32)(path)
+    put("transformer_layers_per_block", [64] * 3)(path)
+
+
+def _wrong_embeddings(**named: np.ndarray) -> Any:
+    return of(EMBEDDINGS, tensors(lambda t: (t.clear(), t.update(named))))
+
+
+def _of_files() -> list[Case]:
+    found = []
+    for name in (UNET_CONFIG, VAE_CONFIG, SCHEDULER):
+        found += cases(name, NOT_JSON, name)
+        found += [Case(f"{name}: {what}", of(name, edit), (name,)) for what, edit in GONE.items()]
+        found.append(Case(f"{name}: pipe", of(name, pipe), (name,)))
+    found += cases(UNET, NOT_TENSORS, UNET)
+    found += [
+        Case(f"{UNET}: {what}", of(UNET, edit), (words, "unet do not fit their config"))
+        for what, (edit, words) in MISFITS.items()
+    ]
+    found += [Case(f"{UNET}: {what}", of(UNET, edit), ("unet",)) for what, edit in GONE.items()]
+    found += [
+        Case("weights: pipe", of(VAE, pipe), (VAE,)),
+        Case("thousands of layers", of(UNET_CONFIG, _deep_and_long), ("at most 1000",)),
+        Case("unet/ is a file", of("unet", file_for_folder), ("unet",)),
+        Case("embeddings: half", of(EMBEDDINGS, half), (EMBEDDINGS, "not a whole")),
+        Case("embeddings: missing", of(EMBEDDINGS, missing), ("text_encoder",)),
+        Case("embeddings: folder", of(EMBEDDINGS, folder), (EMBEDDINGS, "a folder")),
+        Case("embeddings: renamed", _wrong_embeddings(x=np.ones((1, 8), np.float32)), ("context",)),
+        Case(
+            "embeddings: wide",
+            _wrong_embeddings(context=np.ones((1, 9), np.float32)),
+            ("context must have 2 axes",),
+        ),
+        Case(
+            "embeddings: nan",
+            _wrong_embeddings(context=np.full((1, 8), np.nan, np.float32)),
+            (EMBEDDINGS, "not finite"),
+        ),
+        Case(
+            "embeddings: whole numbers",
+            _wrong_embeddings(context=np.ones((1, 8), np.int32)),
+            (EMBEDDINGS, "floating-point"),
+        ),
+    ]
+    return found
+
+
+def _whole_bases() -> list[Case]:
+    return [
+        Case("config: bom", of(UNET_CONFIG, SAME_JSON["bom"])),
+        Case("weights: behind a link", of(UNET, link)),
+        Case("more files", lambda root: (root / "model_index.json").write_text("not json")),
+    ]
+
+
+BASES = [*_of_fields(), *_of_files(), *_of_shards(), *_whole_bases()]
