@@ -43,7 +43,7 @@ def test_the_trained_models_description_is_the_same():
     )
     assert plain == published
     assert "rounded_time" not in plain["generator"]["process"]
-    assert not ModelCard.from_json(published).generator.process.rounded_time
+    assert not ModelCard.from_json(published, "card").generator.process.rounded_time
 
 
 def test_losses_and_schedule_are_the_published_ones():
