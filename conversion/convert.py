@@ -14,6 +14,7 @@ from omgsr_jax.descriptions import Json, build, read_json
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.lora import LoRASpec
+from omgsr_jax.models.vae import VAEConfig
 from omgsr_jax.storage import Pending, Weight
 from omgsr_jax.weights import PRECISIONS, variables
 
@@ -119,6 +120,11 @@ def export(model_directory: str | Path, out: str | Path) -> None:
     card = converted.read_card(model_directory)
     model = converted.read(model_directory)
     generator = card.generator
+    if not isinstance(generator.vae, VAEConfig):
+        raise InputError(
+            f"{model_directory} has a VAE of this project's own, which diffusers does not know: "
+            "only models with an AutoencoderKL can be exported"
+        )
     kind = backbones.of_config(generator.backbone)
     size = sum(leaf.nbytes for leaf in variables(model).values())
     with files.new_directory(out, bytes_needed=size) as folder:

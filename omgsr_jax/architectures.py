@@ -3,9 +3,10 @@
 from .errors import InputError
 from .generator import OMGSRConfig
 from .models.flux import FluxConfig
+from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
 from .models.vae import VAEConfig
-from .process import DDPM, FlowMatching
+from .process import DDPM, FlowMatching, ScaledDDPM
 
 ARCHITECTURES: dict[str, OMGSRConfig] = {
     # SD-Turbo and SD2.1-base: 866 M parameters in the UNet, 84 M in the VAE.
@@ -27,13 +28,11 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
     ),
     # OMGSR-nano, the model in the package: latents of a quarter of the image's size.
     "nano": OMGSRConfig(
-        VAEConfig(block_out_channels=(24, 48, 96), layers_per_block=1, norm_num_groups=8,
-                  latent_channels=16, mid_block_add_attention=False,
-                  use_quant_conv=False, use_post_quant_conv=False),
-        UNetConfig(in_channels=16, out_channels=16, block_out_channels=(64, 96, 160),
-                   layers_per_block=1, attention=(False, False, True), heads=(2, 3, 5),
+        PixelVAEConfig(),
+        UNetConfig(in_channels=24, out_channels=24, block_out_channels=(64, 128, 160),
+                   layers_per_block=1, attention=(False, False, False), heads=(2, 4, 5),
                    transformer_depth=(1, 1, 1), cross_attention_dim=32, norm_num_groups=8),
-        DDPM(), 195, {"context": (2, 32)},
+        ScaledDDPM(), 150, {"context": (2, 32)},
     ),
     # For tests.
     "smallest": OMGSRConfig(
@@ -42,6 +41,13 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
         UNetConfig(block_out_channels=(8,), layers_per_block=1, attention=(True,), heads=(2,),
                    transformer_depth=(1,), cross_attention_dim=8, norm_num_groups=4),
         DDPM(), 195, {"context": (2, 8)},
+    ),
+    "smallest-pixels": OMGSRConfig(
+        PixelVAEConfig(latent_channels=8, branch_width=4),
+        UNetConfig(in_channels=8, out_channels=8, block_out_channels=(8,), layers_per_block=1,
+                   attention=(True,), heads=(2,), transformer_depth=(1,), cross_attention_dim=8,
+                   norm_num_groups=4),
+        ScaledDDPM(), 195, {"context": (2, 8)},
     ),
     "smallest-flux": OMGSRConfig(
         VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,

@@ -21,11 +21,12 @@ from . import storage
 from .descriptions import Json, build
 from .digests import Notify
 from .errors import InputError
-from .generator import OMGSR, OMGSRConfig
+from .generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from .models.flux import FluxConfig
+from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
-from .models.vae import VAE
-from .process import DDPM, FlowMatching
+from .models.vae import VAEConfig
+from .process import DDPM, FlowMatching, ScaledDDPM
 from .storage import (
     FORMAT,
     PARAMS,
@@ -45,9 +46,12 @@ KIND = Kind("a converted model", CARD, "omgsr convert")
 
 # How the parts that have variants are called in omgsr.json.
 _KINDS: dict[str, type] = {
+    "autoencoder_kl": VAEConfig,
+    "pixel_vae": PixelVAEConfig,
     "unet": UNetConfig,
     "flux": FluxConfig,
     "ddpm": DDPM,
+    "scaled_ddpm": ScaledDDPM,
     "flow_matching": FlowMatching,
 }
 
@@ -81,7 +85,18 @@ class ModelCard:
     @classmethod
     def from_json(cls, content: Json, where: str) -> "ModelCard":
         """A card from before cards named colours says nothing of them."""
-        return build(cls, {"color": cls.color, **content}, where, kinds=_KINDS)
+        content = {"color": cls.color, **content}
+        if "generator" in content:
+            content["generator"] = _of_a_known_vae(content["generator"])
+        return build(cls, content, where, kinds=_KINDS)
+
+
+def _of_a_known_vae(generator: Any) -> Any:
+    """A card from before there were two kinds of VAE does not name its own."""
+    vae = generator.get("vae") if isinstance(generator, Mapping) else None
+    if not isinstance(vae, Mapping) or "kind" in vae:
+        return generator
+    return {**generator, "vae": {"kind": "autoencoder_kl", **vae}}
 
 
 def _to_json(part: Any) -> Any:
@@ -159,9 +174,9 @@ def read_prompt(directory: str | Path) -> dict[str, np.ndarray]:
     return below("prompt.", read_weights(directory, wanted, part=True))
 
 
-def read_vae(directory: str | Path) -> VAE:
+def read_vae(directory: str | Path) -> AnyVAE:
     """The pre-trained VAE alone, in fp32: no adapter, and nothing of the backbone is read."""
-    vae = VAE(read_card(directory).generator.vae, rngs=None)
+    vae = make_vae(read_card(directory).generator.vae, rngs=None)
     wanted = {f"vae.{name}": leaf for name, leaf in variables(vae).items()}
     params = below("vae.", read_weights(directory, wanted, part=True))
     return fill(vae, {name: array.astype(np.float32) for name, array in params.items()})
@@ -193,4 +208,4 @@ def stored_shapes(directory: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 def kind_name(part: Any) -> str:
     """What the class of a part is called in omgsr.json."""
-    return next(name for name, kind in _KINDS.items() if isinstance(part, kind))
+    return next(name for name, kind in _KINDS.items() if type(part) is kind)

@@ -68,7 +68,7 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
 
 def _scores(outputs: list[Picture], original: Picture) -> dict[str, tuple[float, float]]:
     """NIQE needs parameters that are not ours to pass on: it is left out where nobody set them."""
-    keys = ["psnr", "ssim", *(["niqe"] if WEIGHTS_ENV in os.environ else [])]
+    keys = ["psnr", "ssim", "coherence", *(["niqe"] if WEIGHTS_ENV in os.environ else [])]
     sr = np.stack([output.pixels(8) for output in outputs])  # b h w 3
     hr = np.stack([original.pixels(8)] * len(outputs))
     scores = {}

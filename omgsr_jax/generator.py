@@ -14,21 +14,30 @@ from .models import lora
 from .models.flux import Flux, FluxConfig
 from .models.layers import Rngs, zeros
 from .models.lora import LoRASpec
+from .models.pixel_vae import PixelVAE, PixelVAEConfig
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
-from .process import DDPM, FlowMatching
+from .process import DDPM, FlowMatching, ScaledDDPM
 
+AnyVAE = VAE | PixelVAE
+AnyVAEConfig = VAEConfig | PixelVAEConfig
 BackboneConfig = UNetConfig | FluxConfig
 _BACKBONES: dict[type, Callable[..., nnx.Module]] = {UNetConfig: UNet, FluxConfig: Flux}
+_VAES: dict[type, Callable[..., AnyVAE]] = {VAEConfig: VAE, PixelVAEConfig: PixelVAE}
+
+
+def make_vae(config: AnyVAEConfig, *, remat: bool = False, rngs: Rngs) -> AnyVAE:
+    """The VAE that a config describes."""
+    return _VAES[type(config)](config, remat=remat, rngs=rngs)
 
 
 @dataclass(frozen=True)
 class OMGSRConfig:
     """What an OMGSR generator is made of."""
 
-    vae: VAEConfig
+    vae: AnyVAEConfig
     backbone: BackboneConfig
-    process: DDPM | FlowMatching
+    process: DDPM | ScaledDDPM | FlowMatching
     mid_timestep: int
     # The prompt's embeddings by the backbone's keyword, and their shapes without the batch axis.
     prompt_shapes: Mapping[str, tuple[int, ...]]
@@ -83,7 +92,7 @@ class OMGSR(nnx.Module):
     """One-step restoration of low-quality images that are already enlarged to their final size."""
 
     def __init__(self, config: OMGSRConfig, *, remat: bool = False, rngs: Rngs):
-        self.vae = VAE(config.vae, remat=remat, rngs=rngs)
+        self.vae = make_vae(config.vae, remat=remat, rngs=rngs)
         self.backbone = _BACKBONES[type(config.backbone)](config.backbone, remat=remat, rngs=rngs)
         self.prompt = nnx.Dict(
             {name: Prompt(zeros(rngs, *shape)) for name, shape in config.prompt_shapes.items()}
@@ -115,7 +124,8 @@ class OMGSR(nnx.Module):
 
     def one_step(self, z_l: Array) -> Array:
         """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""
-        return self.process.clean(z_l, self.predict(z_l), self.t_m)
+        z_t = self.process.injected(z_l, self.t_m)
+        return self.process.clean(z_t, self.predict(z_t), self.t_m)
 
     def decode(self, z_p: Array) -> Array:
         """Latents to images in [-1, 1], fp32."""

@@ -25,7 +25,7 @@ from .losses.total import Networks
 from .models.alexnet import AlexNet, AlexNetConfig
 from .models.dinov2 import DINOv2, DINOv2Config
 from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
-from .models.features import CLIP_MEAN, Detail
+from .models.features import CLIP_MEAN, Pixels
 from .models.vae import VAE
 from .models.vgg import VGG, VGGConfig
 from .storage import FORMAT, PARAMS, Kind, read_description, restore, to_json, write_directory
@@ -60,7 +60,7 @@ NETWORKS: dict[str, Network] = {
 # What is looked through and has no weights of its own on disk: it comes with the generator's VAE.
 OWN: dict[str, Callable[[VAE], nnx.Module]] = {
     "vae_encoder": lambda vae: vae.encoder,
-    "detail": lambda vae: Detail(),
+    "pixels": lambda vae: Pixels(),
 }
 # What a discriminator can look through.
 BACKBONES = (*(name for name, row in NETWORKS.items() if not row.weighs), *OWN)

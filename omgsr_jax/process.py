@@ -1,4 +1,4 @@
-"""The two noise processes of the paper behind one interface.
+"""The two noise processes of the paper behind one interface, and a variant of the first.
 
 A process knows how a clean latent z_0 becomes the noisy z_t, how much signal z_t still holds, and
 how the network's prediction leads back to a clean latent in one step. Arithmetic is fp32.
@@ -21,6 +21,9 @@ class Process(Protocol):
 
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
         """z_t, from the clean latent and Gaussian noise (Eq. 1 and 3)."""
+
+    def injected(self, z_l: Array, t: ArrayLike) -> Array:
+        """What takes the place of z_t where an LQ image's latent z_L enters at `t`."""
 
     def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
         """The clean latent, from z_t and what the network predicts there (Eq. 12 and 13)."""
@@ -52,6 +55,9 @@ class DDPM:
         alpha_bar = _per_example(self.alpha_bar(t), z0)
         return jnp.sqrt(alpha_bar) * z0 + jnp.sqrt(1 - alpha_bar) * eps
 
+    def injected(self, z_l: Array, t: ArrayLike) -> Array:
+        return z_l
+
     def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
         alpha_bar = _per_example(self.alpha_bar(t), z_t)
         noise = prediction.astype(jnp.float32)
@@ -66,6 +72,18 @@ class DDPM:
 
     def as_published(self) -> "DDPM":
         return self
+
+
+@dataclass(frozen=True)
+class ScaledDDPM(DDPM):
+    """DDPM into which z_L enters scaled by sqrt(abar), which is z_t's mean. Not the printed form.
+
+    As printed, z_L enters as it is, and the clean prediction divides it by sqrt(abar): a network
+    must predict much to change nothing. Here a prediction of 0 leaves z_L as it is.
+    """
+
+    def injected(self, z_l: Array, t: ArrayLike) -> Array:
+        return jnp.sqrt(_per_example(self.alpha_bar(t), z_l)) * z_l
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,9 @@ class FlowMatching:
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
         sigma = _per_example(self.sigma(t), z0)
         return (1 - sigma) * z0 + sigma * eps
+
+    def injected(self, z_l: Array, t: ArrayLike) -> Array:
+        return z_l
 
     def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
         return z_t - _per_example(self.sigma(t), z_t) * prediction.astype(jnp.float32)

@@ -6,11 +6,11 @@ Everything goes into the work directory. Stop it with Ctrl-C or SIGTERM whenever
 and the same command goes on from there. What it makes, in order:
 
     tiles/     the photographs, also at smaller sizes, cut into squares that decode quickly
-    vae/       stage 1, configs/nano_base.py
-    decoder/   stage 2, its decoder again
-    prior/     stage 3
-    base/      these as a converted model, at the mid-timestep that its own latents ask for
-    omgsr/     stage 4, configs/nano.py, by the ordinary train step
+    prior/     stage 1, configs/nano_base.py, behind a VAE that is fitted to the tiles
+    base/      both as a converted model, at the mid-timestep that its own latents ask for
+    fidelity/  stage 2, configs/nano.py, by the ordinary train step
+    faithful/  its result as a converted model
+    texture/   stage 3, configs/nano_texture.py, with --textures only
     model/     the result, in bf16
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
@@ -41,8 +41,10 @@ from omgsr_jax.training.stopping import STOPPED, stop_requests
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
-config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stages 1 to 3")
-config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 4")
+config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stage 1")
+config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 2")
+config_flags.DEFINE_config_file("texture", str(_CONFIGS / "nano_texture.py"), "stage 3")
+flags.DEFINE_bool("textures", False, "train stage 3 too, which takes hours")
 flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
 flags.DEFINE_string("validation", None, "photographs for validation", required=True)
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
@@ -50,6 +52,7 @@ flags.DEFINE_string("workdir", None, "where everything goes", required=True)
 _TILE = 256  # px
 _STRIDE = 224
 _SCALES = (1.0, 0.5)  # of the photographs: smaller ones are sharper
+_PROCESS_SIZE = 512  # px
 _SEARCHED = 64  # tiles
 _CRITERION = "snr"
 _FLAT = 6.0  # grey levels: tiles that vary less teach little
@@ -86,31 +89,33 @@ def _train(workdir: Path) -> None:
         cut(FLAGS.photos, tiles)
     if not base.exists():
         _make_base(workdir, base)
-    config = _config(TrainConfig, FLAGS.config, tiles, model={"path": str(base)})
-    metrics = {"psnr": psnr, "ssim": ssim}
-    run = Run.of(config)
-    used = utilisation(run.blueprint)
-    state = _finish(workdir / "omgsr", config, lambda: run.task(metrics, used))
-    run.write_model(str(model), state.ema, precision="bf16")
+    run, trained = _adapt(workdir / "fidelity", FLAGS.config, tiles, base)
+    if FLAGS.textures:
+        faithful = workdir / "faithful"
+        if not faithful.exists():
+            run.write_model(str(faithful), trained)
+        run, trained = _adapt(workdir / "texture", FLAGS.texture, tiles, faithful)
+    run.write_model(str(model), trained, precision="bf16")
     print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
 
 
+def _adapt(workdir: Path, settings: ConfigDict, tiles: Path, base: Path) -> tuple[Run, Any]:
+    """Stage 2 or 3 to its end, and the average of what it trains."""
+    config = _config(TrainConfig, settings, tiles, model={"path": str(base)})
+    run = Run.of(config)
+    metrics, used = {"psnr": psnr, "ssim": ssim}, utilisation(run.blueprint)
+    return run, _finish(workdir, config, lambda: run.task(metrics, used)).ema
+
+
 def _make_base(workdir: Path, out: Path) -> None:
-    """Stages 1 to 3, and the search for the mid-timestep that their latents ask for."""
-    tiles = workdir / "tiles"
-    config = _config(PretrainConfig, FLAGS.base.vae, tiles)
-    vae = _finish(workdir / "vae", config, lambda: pretrain.vae_task(config, psnr)).ema
-    of_decoder = _config(PretrainConfig, FLAGS.base.decoder, tiles)
-    refined = _finish(
-        workdir / "decoder", of_decoder, lambda: pretrain.decoder_task(of_decoder, vae, psnr)
-    ).ema
-    base = pretrain.base_of(config, pretrain.with_decoder(vae, refined))
-    config = _config(PretrainConfig, FLAGS.base.prior, tiles)
+    """Stage 1, and the search for the mid-timestep that the VAE's latents ask for."""
+    config = _config(PretrainConfig, FLAGS.base, workdir / "tiles")
+    base = pretrain.base_of(config, pretrain.fitted_vae(config))
     prior = _finish(workdir / "prior", config, lambda: pretrain.prior_task(config, base)).ema
-    found = _search(config, base, tiles)
+    found = _search(config, base, workdir / "tiles")
     timestep.write(found, workdir / "timestep", chosen=_CRITERION)
     base.with_prior(prior).write(
-        out, mid_timestep=found.optima[_CRITERION].timestep, process_size=config.data.resolution
+        out, mid_timestep=found.optima[_CRITERION].timestep, process_size=_PROCESS_SIZE
     )
 
 
@@ -119,7 +124,7 @@ def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timeste
         sources=(str(tiles),),
         resolution=_TILE,
         batch_size=_SEARCHED,
-        degradation=config.data.degradation,
+        mixed=True,
         workers=0,
     )
     batch = next(iter(make_pipeline(searched, config.seed)))
@@ -146,7 +151,8 @@ def _config(kind: type, settings: ConfigDict, tiles: Path, **more: Mapping[str, 
     found = settings.to_dict()
     given = {"data": {"sources": (str(tiles),)}, "validation": {"sources": (FLAGS.validation,)}}
     for group, values in (given | more).items():
-        found[group] |= values
+        if group in found:
+            found[group] |= values
     return read(kind, found)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from omgsr_jax.process import DDPM, FlowMatching
+from omgsr_jax.process import DDPM, FlowMatching, ScaledDDPM
 
 T = np.array([0, 1, 195, 273, 500, 999])
 
@@ -74,3 +74,14 @@ def test_bf16_predictions_are_combined_in_fp32():
     z = jnp.ones((1, 4, 4, 4), jnp.float32)
     for process in (DDPM(), FlowMatching()):
         assert process.clean(z, jnp.ones_like(z, jnp.bfloat16), 195).dtype == jnp.float32
+
+
+def test_scaled_ddpm_injects_what_z_t_is_on_average():
+    z = _latents(5)
+    t = np.array([1, 50, 195, 273, 500, 900])
+    nothing = np.zeros_like(z)
+    scaled = ScaledDDPM()
+    injected = scaled.injected(z, t)
+    np.testing.assert_allclose(injected, scaled.noised(z, nothing, t), rtol=1e-6)
+    np.testing.assert_allclose(scaled.clean(injected, nothing, t), z, rtol=1e-4, atol=1e-5)
+    assert DDPM().injected(z, t) is z

@@ -24,10 +24,11 @@ from .pipeline import (
     make_pipeline,
     to_device,
 )
-from .plan import PRESETS, DegradationConfig, Plan, StageConfig, example_rng, sampled_plan
+from .plan import MIXED, PRESETS, DegradationConfig, Plan, StageConfig, example_rng, sampled_plan
 from .sources import open_sources, pack
 
 __all__ = [
+    "MIXED",
     "PRESETS",
     "DamagedImageError",
     "DamagedImageWarning",

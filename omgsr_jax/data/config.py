@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .plan import PRESETS, DegradationConfig
+from .plan import MIXED, PRESETS, AnyDegradation, DegradationConfig
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,9 @@ class DataConfig:
 
     sources: tuple[str, ...] = ()  # folders, .txt lists or ArrayRecord shards
     resolution: int = 512
-    degradation: int | DegradationConfig = 512  # a published preset, or one of your own
+    degradation: int | AnyDegradation = 512  # a published preset, or one of your own
+    mixed: bool = False  # instead, light and published degradations mixed: see plan.MIXED
+    flat: float = 0.0  # grey levels: crops of a lower deviation are cut anew, up to four times
     batch_size: int = 8  # of an optimiser step, on all devices of all processes together
     accumulation: int = 1  # micro-batches that a step's batch is divided into
     # host: OpenCV in the workers; device: batches carry plans, `to_device` carries them out in JAX
@@ -28,6 +30,10 @@ class DataConfig:
                 f"data.degradation is {self.degradation}, expected one of "
                 f"{', '.join(map(str, PRESETS))}"
             )
+        if self.degrade_on == "device" and not isinstance(
+            self.degradation_config, DegradationConfig
+        ):
+            raise InputError('only the published degradations run with data.degrade_on "device"')
         if self.resolution % self.degradation_config.scale:
             raise InputError(
                 f"data.resolution {self.resolution} is not a multiple of the degradation's scale "
@@ -35,6 +41,8 @@ class DataConfig:
             )
 
     @property
-    def degradation_config(self) -> DegradationConfig:
+    def degradation_config(self) -> AnyDegradation:
+        if self.mixed:
+            return MIXED
         given = self.degradation
         return PRESETS[given] if isinstance(given, int) else given

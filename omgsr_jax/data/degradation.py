@@ -21,13 +21,16 @@ from .. import files
 from ..errors import InputError
 from . import images
 from .kernels import Kernel, gaussian_1d, render, trimmed
-from .plan import PRESETS, DegradationConfig, Plan, Stage, example_rng, sampled_plan, stage_sizes
+from .light import LightPlan, degrade_lightly
+from .plan import PRESETS, AnyDegradation, Plan, Stage, example_rng, sampled_plan, stage_sizes
 
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
-def degrade(hr: np.ndarray, plan: Plan, scale: int, resize_back: bool = True) -> np.ndarray:
+def degrade(
+    hr: np.ndarray, plan: Plan | LightPlan, scale: int, resize_back: bool = True
+) -> np.ndarray:
     """The low-quality version of `hr` under `plan`: h w 3 uint8 in, the same out.
 
     With `resize_back` the result has the size of `hr`, as the networks take it; without, it has
@@ -38,6 +41,8 @@ def degrade(hr: np.ndarray, plan: Plan, scale: int, resize_back: bool = True) ->
             f"degrade takes an RGB image, h w 3 uint8, of at least {scale} px a side; "
             f"this one is {hr.shape} {hr.dtype}"
         )
+    if isinstance(plan, LightPlan):
+        return degrade_lightly(hr, plan, scale, resize_back)
     first_size, second_size, lr_size = stage_sizes(plan, hr.shape[:2], scale)
     rng = np.random.default_rng(plan.noise_seed)
     image = np.multiply(hr, np.float32(1 / 255), dtype=np.float32)
@@ -177,7 +182,7 @@ def degrade_folder(
     output: str | Path,
     *,
     seed: int = 0,
-    config: DegradationConfig = PRESETS[512],
+    config: AnyDegradation = PRESETS[512],
     crop: int | None = None,
     resize_back: bool = False,
     progress: Callable[[int, int], None] | None = None,

@@ -23,7 +23,7 @@ from ..files import LeftOutWarning
 from .config import DataConfig
 from .degradation import degrade
 from .images import DamagedImageError, decode_image
-from .plan import example_rng, sampled_plan
+from .plan import DegradationConfig, Plan, example_rng, sampled_plan
 from .sources import Source, open_sources
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Example = dict[str, Any]
 
 _THREADS = 4  # of each process or worker
+_CROPS = 4  # how often a flat crop is cut anew
 
 
 class DamagedImageWarning(UserWarning):
@@ -92,8 +93,15 @@ class Examples:
         except DamagedImageError as error:
             return {"epoch": epoch, "damaged": str(error)}
         rng = example_rng(self.seed, epoch, index)
-        hr = prepare(image, name, self.config.resolution, rng)
+        hr = self._crop(image, name, rng)
         return {"epoch": epoch, "id": name, "hr": hr, **self._degraded(hr, rng)}
+
+    def _crop(self, image: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+        for _ in range(_CROPS):
+            hr = prepare(image, name, self.config.resolution, rng)
+            if not self.config.flat or hr.std() >= self.config.flat:
+                break
+        return hr
 
     def _degraded(self, hr: np.ndarray, rng: np.random.Generator) -> Example:
         degradation = self.config.degradation_config
@@ -102,6 +110,8 @@ class Examples:
             return {"lr": degrade(hr, plan, degradation.scale)}
         from .degradation_jax import plan_arrays
 
+        assert isinstance(plan, Plan)
+        assert isinstance(degradation, DegradationConfig)
         return {"plan": plan_arrays(plan, degradation, hr.shape[:2])}
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -261,6 +271,7 @@ def to_device(
     if config.degrade_on == "device":
         from .degradation_jax import degrade_function
 
+        assert isinstance(config.degradation_config, DegradationConfig)
         degrade_there = degrade_function(config.degradation_config, sharding)
 
     def put_all(batch: Example) -> Example:

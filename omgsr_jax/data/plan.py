@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .kernels import SHAPES, Kernel
+from .light import LightConfig, LightPlan, sampled_light_plan
 
 RESIZE_MODES = ("area", "bilinear", "bicubic")
 Range = tuple[float, float]
@@ -117,10 +118,54 @@ class DegradationConfig:
         _check_probability("final_sinc_probability", self.final_sinc_probability)
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """One of several degradations of one scale, sampled anew for each image by their shares."""
+
+    parts: tuple[DegradationConfig | LightConfig, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_distribution("shares", self.shares, len(self.parts))
+        if len({part.scale for part in self.parts}) != 1:
+            raise InputError("the parts of a mixture must have one scale")
+
+    @property
+    def scale(self) -> int:
+        return self.parts[0].scale
+
+
+AnyDegradation = DegradationConfig | LightConfig | Mixture
+
+# The published second-order degradation with less of everything.
+MILD = DegradationConfig(
+    first=StageConfig(
+        blur_probability=0.8,
+        blur_sigma=(0.2, 2.0),
+        resize_probabilities=(0.2, 0.4, 0.4),
+        resize_range=(0.5, 1.5),
+        gaussian_sigma=(0.0, 5.0),
+        poisson_scale=(0.0, 0.5),
+        jpeg_quality=(75, 98),
+    ),
+    second=StageConfig(
+        blur_probability=0.3,
+        blur_sigma=(0.2, 1.0),
+        resize_probabilities=(0.2, 0.3, 0.5),
+        resize_range=(0.8, 1.2),
+        gaussian_sigma=(0.0, 4.0),
+        poisson_scale=(0.0, 0.3),
+        jpeg_quality=(75, 100),
+    ),
+    final_sinc_probability=0.4,
+)
+
 PRESETS = {
     512: DegradationConfig(),
     1024: DegradationConfig(scale=8, kernel_size=(11, 41), small_kernel=25),
 }
+# Photographs of all kinds, most of them good.
+MIXED = Mixture((LightConfig(), MILD, DegradationConfig()), (0.5, 0.25, 0.25))
 
 
 @dataclass(frozen=True)
@@ -156,7 +201,11 @@ def example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng((seed, epoch, index))
 
 
-def sampled_plan(config: DegradationConfig, rng: np.random.Generator) -> Plan:
+def sampled_plan(config: AnyDegradation, rng: np.random.Generator) -> Plan | LightPlan:
+    if isinstance(config, Mixture):
+        return sampled_plan(config.parts[rng.choice(len(config.parts), p=config.shares)], rng)
+    if isinstance(config, LightConfig):
+        return sampled_light_plan(config, rng)
     return Plan(
         first=_sampled_stage(config, config.first, rng),
         second=_sampled_stage(config, config.second, rng),

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..models.inception import Inception
-from . import deep, external, fid, fidelity, grid, niqe
+from . import coherence, deep, external, fid, fidelity, grid, niqe
 from .errors import UnavailableError
 from .options import require_metrics
 from .pairs import PairedFiles
@@ -84,6 +84,10 @@ def _grid(settings: Settings) -> Score:
     return lambda sr, _: grid.grid_peak(sr, period=settings.grid_period)
 
 
+def _coherence(limits: tuple[float, float]) -> Callable[[Settings], Score]:
+    return lambda _: lambda sr, hr: coherence.band(sr, hr, limits).coherence
+
+
 def _deep(name: str) -> Callable[[Settings], Score]:
     """By our networks where they are given, else by pyiqa's."""
 
@@ -118,6 +122,8 @@ def _periods(settings: Settings) -> tuple[int, int]:
 _IN_PYIQA = {"lpips": "lpips", "lpips_vgg": "lpips-vgg", "dists": "dists"}
 VGG = _deep("lpips_vgg")
 MANIQA = _pyiqa("maniqa-pipal")
+DETAIL = _coherence(coherence.COARSE)
+FINE_DETAIL = _coherence(coherence.FINE)
 Y = {"test_y_channel": True, "color_space": "ycbcr"}
 
 # In the order of the papers' tables; their settings are the defaults.
@@ -134,6 +140,8 @@ METRICS = (
     Metric("psnr_rgb", "PSNR RGB", "higher", 2, "dB", _psnr(False), _inside(1, 1), ("psnr", {})),
     Metric("ssim_rgb", "SSIM RGB", "higher", 4, "", _ssim(False), _inside(11, 11), ("ssimc", {})),
     Metric("lpips_vgg", "LPIPS VGG", "lower", 4, "VGG-16 v0.1", VGG, _side(16), ("lpips-vgg", {})),
+    Metric("coherence", "Detail", "higher", 3, "coherence, 1/16-1/8 c/px", DETAIL, _side(32)),
+    Metric("coherence_fine", "Fine det.", "higher", 3, "1/8-1/4 c/px", FINE_DETAIL, _side(32)),
     Metric("grid", "Grid", "lower", 2, "dB over background", _grid, _periods),
 )
 PAPER_KEYS = ("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa")

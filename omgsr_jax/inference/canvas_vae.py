@@ -22,10 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..generator import AnyVAE
 from ..models.blocks import Downsample, ResnetBlock, SpatialAttention, Upsample
 from ..models.layers import Conv, GroupNorm
 from ..models.ops.attention import attention
-from ..models.vae import VAE, MidBlock
+from ..models.pixel_vae import CERTAIN, Branch, PixelVAE
+from ..models.vae import MidBlock
 
 # Which statistics a group norm uses: those of its item; those of the whole image; or the latter,
 # moved by as much as the item's own have moved since those of the image were counted.
@@ -53,9 +55,12 @@ class Items(NamedTuple):
     statistics: Statistics | None = None  # by default a group norm uses the item's own
 
 
-def encode_outer(vae: VAE, x: Array, items: Items) -> tuple[Array, Array]:
+def encode_outer(vae: AnyVAE, x: Array, items: Items) -> tuple[Array, Array]:
     """Images (b h w 3 in [-1, 1]) to features (b h/8 w/8 c), and the group norms' statistics."""
     walk = _Walk(items, x.shape[1])
+    if isinstance(vae, PixelVAE):
+        z = vae.encoder.components(x)
+        return z + walk.branch(vae.encoder.branch, z), walk.counted()
     x = walk.conv(vae.encoder.conv_in, x)
     for block in vae.encoder.down_blocks:
         for resnet in block.resnets:
@@ -65,24 +70,31 @@ def encode_outer(vae: VAE, x: Array, items: Items) -> tuple[Array, Array]:
     return x, walk.counted()
 
 
-def encode_inner(vae: VAE, x: Array, items: Items) -> Array:
+def encode_inner(vae: AnyVAE, x: Array, items: Items) -> Array:
     """Features to the posterior's mean and log-variance, b h/8 w/8 2c."""
+    if isinstance(vae, PixelVAE):
+        mean = x.astype(jnp.float32)
+        return jnp.concatenate([mean, jnp.full_like(mean, CERTAIN)], axis=-1)
     walk = _Walk(items, x.shape[1] * vae.config.downsampling)
     x = walk.middle(vae.encoder.mid_block, x)
     x = walk.conv(vae.encoder.conv_out, walk.norm_silu(vae.encoder.conv_norm_out, x))
     return (x if vae.quant_conv is None else vae.quant_conv(x)).astype(jnp.float32)
 
 
-def decode_inner(vae: VAE, z: Array, items: Items) -> Array:
+def decode_inner(vae: AnyVAE, z: Array, items: Items) -> Array:
     """Unscaled latents to features, b h/8 w/8 c."""
+    if isinstance(vae, PixelVAE):
+        return z
     walk = _Walk(items, z.shape[1] * vae.config.downsampling)
     z = z if vae.post_quant_conv is None else vae.post_quant_conv(z)
     return walk.middle(vae.decoder.mid_block, walk.conv(vae.decoder.conv_in, z))
 
 
-def decode_outer(vae: VAE, x: Array, items: Items) -> tuple[Array, Array]:
+def decode_outer(vae: AnyVAE, x: Array, items: Items) -> tuple[Array, Array]:
     """Features to images (b h w 3, around [-1, 1]), and the group norms' statistics."""
     walk = _Walk(items, x.shape[1] * vae.config.downsampling)
+    if isinstance(vae, PixelVAE):
+        return vae.decode(x).astype(jnp.float32), walk.counted()
     for block in vae.decoder.up_blocks:
         for resnet in block.resnets:
             x = walk.resnet(resnet, x)
@@ -92,8 +104,10 @@ def decode_outer(vae: VAE, x: Array, items: Items) -> tuple[Array, Array]:
     return x.astype(jnp.float32), walk.counted()
 
 
-def outer_norms(vae: VAE) -> tuple[int, int]:
+def outer_norms(vae: AnyVAE) -> tuple[int, int]:
     """How many group norms the outer halves of encoder and decoder have."""
+    if isinstance(vae, PixelVAE):
+        return 0, 0
     encoder = sum(2 * len(block.resnets) for block in vae.encoder.down_blocks)
     return encoder, sum(2 * len(block.resnets) for block in vae.decoder.up_blocks) + 1
 
@@ -106,8 +120,13 @@ class _Walk:
         self.canvas_height = canvas_height
         self.moments: list[Array] = []
 
-    def counted(self) -> Array:
-        return jnp.stack(self.moments)  # k b g 2
+    def counted(self) -> Array:  # k b g 2
+        if not self.moments:
+            return jnp.zeros((0, len(self.items.box), 1, 2))
+        return jnp.stack(self.moments)
+
+    def branch(self, branch: Branch, x: Array) -> Array:
+        return self.conv(branch.conv2, jax.nn.silu(self.conv(branch.conv1, x)))
 
     def conv(self, layer: Conv, x: Array) -> Array:
         return layer(self._only(self.items.box, x))

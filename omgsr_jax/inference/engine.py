@@ -267,8 +267,7 @@ def whole_bytes(programs: Programs, size: Size) -> float:
     There, features of the two widest resolutions' channels meet at the image's resolution, in fp32
     while they are normalised. On CPUs up to five such maps were counted at once.
     """
-    widths = programs.config.block_out_channels
-    per_pixel = 4 * _MAPS * (widths[0] + widths[min(1, len(widths) - 1)])
+    per_pixel = 4 * _MAPS * programs.config.channels_per_pixel
     items = programs.batch / programs.mesh.shape["data"]
     return items * size[0] * size[1] * per_pixel
 

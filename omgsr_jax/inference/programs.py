@@ -157,7 +157,7 @@ class Programs:
         return (down, down) if kind == "inner" else (1, down)
 
     def _buffers(self, kind: str, canvas: Size) -> list[jax.ShapeDtypeStruct]:
-        features, latents = self.config.block_out_channels[-1], 2 * self.config.latent_channels
+        features, latents = self.config.features, 2 * self.config.latent_channels
         channels = {"whole": (3, latents), "outer": (3, features), "inner": (features, latents)}
         return [
             jax.ShapeDtypeStruct(

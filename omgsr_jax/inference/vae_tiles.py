@@ -127,4 +127,4 @@ def _change(statistics: np.ndarray, last: np.ndarray) -> float:
     deviation = np.sqrt(last[..., 1]) + 1e-6
     means = np.abs(statistics[..., 0] - last[..., 0]) / deviation
     deviations = np.abs(np.sqrt(statistics[..., 1]) - np.sqrt(last[..., 1])) / deviation
-    return float(max(means.max(), deviations.max()))
+    return float(max(means.max(initial=0), deviations.max(initial=0)))

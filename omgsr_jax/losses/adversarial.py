@@ -86,6 +86,40 @@ def published_discriminator_loss(
     return bce(logits, _REAL) + loss, spectral
 
 
+def relativistic_generator_loss(
+    parts: DiscriminatorParts, x_h: Array, x_p: Array
+) -> tuple[Array, nnx.State]:
+    """x_P is to look more real than its own original x_H, place by place.
+
+    Jolicoeur-Martineau, "The relativistic discriminator", 2018. Images are judged as they are.
+    """
+    real, fake, spectral = _both(parts, x_h, x_p)
+    return _margin(fake, real), spectral
+
+
+def relativistic_discriminator_loss(
+    parts: DiscriminatorParts, x_h: Array, x_p: Array
+) -> tuple[Array, nnx.State]:
+    """x_H is to look more real than what was restored of it. No gradient goes into either."""
+    real, fake, spectral = _both(parts, *lax.stop_gradient((x_h, x_p)))
+    return _margin(real, fake), spectral
+
+
+def _margin(higher: list[Array], lower: list[Array]) -> Array:
+    levels = zip(higher, lower, strict=True)
+    return jnp.stack([jax.nn.softplus(low - high).mean() for high, low in levels]).sum()
+
+
+def _both(
+    parts: DiscriminatorParts, x_h: Array, x_p: Array
+) -> tuple[list[Array], list[Array], nnx.State]:
+    """The logits of originals and of restored images, judged together."""
+    discriminator = parts.merge()
+    logits = discriminator(jnp.concatenate([x_h.astype(jnp.float32), x_p]), train=True)
+    real, fake = zip(*(jnp.split(z.astype(jnp.float32), 2) for z in logits), strict=True)
+    return list(real), list(fake), nnx.state(discriminator, SpectralVector)
+
+
 def _judge(
     parts: DiscriminatorParts, x: Array, key: Array, chunk: int | None, *, train: bool = True
 ) -> tuple[list[Array], nnx.State]:

@@ -14,5 +14,11 @@ def l1(x_p: Array, x_h: Array) -> Array:
     return jnp.abs(_difference(x_p, x_h)).mean()
 
 
+def spectrum(x_p: Array, x_h: Array) -> Array:
+    """Mean absolute error of the real and imaginary parts of the images' orthonormal spectra."""
+    found = jnp.fft.rfft2(_difference(x_p, x_h), axes=(1, 2), norm="ortho")  # b h w/2+1 3
+    return (jnp.abs(found.real) + jnp.abs(found.imag)).mean()
+
+
 def _difference(x: Array, y: Array) -> Array:
     return x.astype(jnp.float32) - y.astype(jnp.float32)

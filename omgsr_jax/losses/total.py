@@ -14,8 +14,7 @@ from .dists import oc_dists, oc_ea_dists
 from .dv3cd import dv3cd
 from .latent import ldr
 from .lpips import WINDOW, feature_distance, oc_lpips
-from .pixel import l1, mse
-from .texture import texture
+from .pixel import l1, mse, spectrum
 
 
 class Networks(nnx.Dict[Any]):
@@ -43,8 +42,7 @@ class Given(NamedTuple):
     n: Any  # Networks, whose members differ in type
     process: Process
     t_m: int
-    gan: Any  # Array where it is needed, as the key
-    key: Any
+    gan: Any  # Array where it is needed
 
 
 class Look(NamedTuple):
@@ -69,6 +67,7 @@ LOSSES: dict[str, Loss] = {
     "ldr": Loss(lambda g: ldr(g.z_l, g.z_h, g.eps, g.process, g.t_m)),
     "mse": Loss(lambda g: mse(g.x_p, g.x_h)),
     "l1": Loss(lambda g: l1(g.x_p, g.x_h)),
+    "spectrum": Loss(lambda g: spectrum(g.x_p, g.x_h)),
     "oc_lpips": Loss(
         lambda g: oc_lpips(g.x_p, g.x_h, g.n.vgg, g.n.lpips_vgg),
         needs=("vgg", "lpips_vgg"),
@@ -94,7 +93,6 @@ LOSSES: dict[str, Loss] = {
         needs=("vae_encoder",),
         look=Look("vae_encoder"),
     ),
-    "texture": Loss(lambda g: texture(g.x_p, g.x_h, g.key), asks=("key",)),
     "gan": Loss(lambda g: g.gan, asks=("gan",)),
 }
 
@@ -106,12 +104,12 @@ class LossWeights:
     ldr: float = 0.0
     mse: float = 0.0
     l1: float = 0.0
+    spectrum: float = 0.0
     oc_lpips: float = 0.0
     oc_dists: float = 0.0
     oc_ea_dists: float = 0.0
     dv3cd: float = 0.0
     features: float = 0.0
-    texture: float = 0.0
     gan: float = 0.0
 
     @property
@@ -133,7 +131,6 @@ def total(
     process: Process,
     t_m: int,
     gan: Array | None = None,
-    key: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The generator's loss, Eq. 16: the sum of weight * loss over the losses that have a weight.
 
@@ -143,12 +140,11 @@ def total(
         restoration: images and latents.
         process, t_m: for the LDR loss.
         gan: the value of `generator_loss` on the restored images, where it has a weight.
-        key: for the texture loss, where it has a weight.
 
     Returns:
         The total, and the losses in it by name, unweighted.
     """
-    given = Given(*restoration, networks, process, t_m, gan, key)
+    given = Given(*restoration, networks, process, t_m, gan)
     absent = sorted(weights.networks - set(networks))
     for name in weights.active:
         absent += [asked for asked in LOSSES[name].asks if getattr(given, asked) is None]

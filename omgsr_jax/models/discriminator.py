@@ -2,7 +2,7 @@
 
 v1 (Fig. 5 of the paper): DINOv2 at 518 pixels, two spatial levels and a token level.
 v2 (the revised paper): the first three stages of DINOv3-ConvNeXt, a tower on each.
-Ours, where no pre-trained network is at hand: patches of the image's own detail.
+Ours, where no pre-trained network is at hand: a U-Net that judges every pixel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -61,16 +61,16 @@ class TowerHeadsConfig:
 
 
 @dataclass(frozen=True)
-class PatchHeadsConfig:
-    """Heads for maps that nothing has looked at yet, such as `Detail`'s."""
+class UNetHeadsConfig:
+    """A U-Net that judges every pixel of an image, as Real-ESRGAN's does."""
 
     channels: tuple[int, ...] = (3,)
-    width: int = 32
+    width: int = 24
     levels: tuple[int, ...] = (0,)
     image_size: int | None = None
 
 
-HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | PatchHeadsConfig
+HeadsConfig = TokenHeadsConfig | TowerHeadsConfig | UNetHeadsConfig
 
 
 class Blur(nnx.Module):
@@ -144,24 +144,36 @@ def _tower(c_in: int, steps: _Tower, rngs: Rngs) -> list[nnx.Module]:
     return [*layers, Blur(), SpectralNorm(Conv(c_in, 1, 1, rngs=rngs), rngs=rngs)]
 
 
-class PatchHeads(LevelHeads):
-    """Judges patches of 20 x 20 places, four places apart, without spectral norms."""
+class UNetHeads(nnx.Module):
+    """A logit for every pixel (b h w 1), of images whose sides are multiples of 8."""
 
-    def __init__(self, config: PatchHeadsConfig, *, rngs: Rngs):
-        self.decoders = nnx.List(nnx.List(_patches(c, config.width, rngs)) for c in config.channels)
+    def __init__(self, config: UNetHeadsConfig, *, rngs: Rngs):
+        (c_in,), w = config.channels, config.width
 
+        def conv(c_in: int, c_out: int, size: int = 3, stride: int = 1) -> SpectralNorm:
+            layer = Conv(c_in, c_out, size, stride=stride, padding=1, bias=False, rngs=rngs)
+            return SpectralNorm(layer, rngs=rngs)
 
-def _patches(c_in: int, width: int, rngs: Rngs) -> list[nnx.Module]:
-    layers: list[nnx.Module] = []
-    for c_out, size, stride in (
-        (width, 3, 1),
-        (2 * width, 4, 2),
-        (3 * width, 4, 2),
-        (3 * width, 3, 1),
-    ):
-        layers += [Conv(c_in, c_out, size, stride=stride, padding=1, rngs=rngs), LeakyReLU()]
-        c_in = c_out
-    return [*layers, Conv(c_in, 1, 1, rngs=rngs)]
+        self.first = Conv(c_in, w, 3, padding=1, rngs=rngs)
+        self.down = nnx.List(conv(w * 2**i, w * 2 ** (i + 1), 4, 2) for i in range(3))
+        self.up = nnx.List(conv(w * 2 ** (i + 1), w * 2**i) for i in reversed(range(3)))
+        self.refine = nnx.List(conv(w, w) for _ in range(2))
+        self.last = Conv(w, 1, 3, padding=1, rngs=rngs)
+
+    def __call__(self, maps: list[Array], *, train: bool) -> list[Array]:
+        (x,) = maps
+        x = jax.nn.leaky_relu(self.first(x), _SLOPE)
+        skips = []
+        for layer in self.down:
+            skips.append(x)
+            x = jax.nn.leaky_relu(layer(x, train=train), _SLOPE)
+        for layer in self.up:
+            b, h, w, c = x.shape
+            x = jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
+            x = jax.nn.leaky_relu(layer(x, train=train), _SLOPE) + skips.pop()
+        for layer in self.refine:
+            x = jax.nn.leaky_relu(layer(x, train=train), _SLOPE)
+        return [self.last(x)]
 
 
 def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:
@@ -173,7 +185,7 @@ def _through(layers: Iterable[nnx.Module], x: Array, train: bool) -> Array:
 _HEADS: dict[type, Any] = {
     TokenHeadsConfig: TokenHeads,
     TowerHeadsConfig: TowerHeads,
-    PatchHeadsConfig: PatchHeads,
+    UNetHeadsConfig: UNetHeads,
 }
 
 

@@ -1,7 +1,7 @@
 """What the perceptual networks share: their interface, the range of their input, their pooling.
 
 Anything with `features` can be looked through by a loss or a discriminator: VGG16, AlexNet, DINOv2,
-DINOv3-ConvNeXt, the encoder of a frozen VAE, and the pixels' own detail.
+DINOv3-ConvNeXt, the encoder of a frozen VAE, and the pixels themselves.
 """
 
 import operator
@@ -21,7 +21,6 @@ CLIP_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 
 _BINOMIAL = (0.125, 0.375, 0.375, 0.125)
 _HANN = (0.25, 0.5, 0.25)
-_FAINT = 0.02  # some grey levels: deviations far below count for nothing
 
 
 class FeatureBackbone(Protocol):
@@ -31,28 +30,12 @@ class FeatureBackbone(Protocol):
         """Images (b h w 3, in [-1, 1]) to feature maps (b h' w' c), in the order of their depth."""
 
 
-class Detail(nnx.Module):
-    """A feature backbone without weights: how pixels differ from their surroundings' mean, in
-    their surroundings' deviations.
-
-    Brightness and colour, in which fine structure drowns, are gone; a photograph's grain on an even
-    wall counts as much as the edges beside it.
-    """
+class Pixels(nnx.Module):
+    """A feature backbone that shows the image itself: the heads look for themselves."""
 
     def features(self, x: Array) -> list[Array]:
-        """Images (b h w 3, in [-1, 1]) to one map of the same size."""
-        x = x.astype(jnp.float32)
-        difference = x - _surroundings(x)
-        variance = _surroundings(jnp.square(difference).mean(-1, keepdims=True))  # b h w 1
-        return [difference / (jnp.sqrt(variance + 1e-12) + _FAINT)]
-
-
-def _surroundings(x: Array) -> Array:
-    """The mean of the 5 x 5 pixels around each: b h w c."""
-    x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
-    for axis in (1, 2):
-        x = filtered(x, (0.2,) * 5, axis=axis, padding=0)
-    return x
+        """Images (b h w 3, in [-1, 1]) as they are."""
+        return [x.astype(jnp.float32)]
 
 
 def normalized(x: Array, mean: Colour = IMAGENET_MEAN) -> Array:

@@ -36,6 +36,17 @@ class VAEConfig:
         """How many image pixels stand behind one latent pixel, per side."""
         return 2 ** (len(self.block_out_channels) - 1)
 
+    @property
+    def features(self) -> int:
+        """The channels of the maps between the parts at the image's and the latents' resolution."""
+        return self.block_out_channels[-1]
+
+    @property
+    def channels_per_pixel(self) -> int:
+        """The channels that meet at the image's resolution, where most memory is needed."""
+        widths = self.block_out_channels
+        return widths[0] + widths[min(1, len(widths) - 1)]
+
 
 class Posterior(NamedTuple):
     """The encoder's Gaussian over latents, not yet scaled."""

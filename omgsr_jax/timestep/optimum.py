@@ -21,6 +21,7 @@ from jax import Array
 
 from .. import files
 from ..errors import InputError
+from ..models.pixel_vae import PixelVAE
 from ..models.vae import VAE
 from ..process import Process
 from .picture import Panel, draw
@@ -106,7 +107,7 @@ class Search:
         }
 
 
-def encoder(vae: VAE) -> Encode:
+def encoder(vae: VAE | PixelVAE) -> Encode:
     """A VAE's posterior modes, scaled, as a jitted function of images."""
     graph, state = nnx.split(vae)
 

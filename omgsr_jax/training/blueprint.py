@@ -17,21 +17,20 @@ from jax import Array
 
 from .. import architectures, converted, perceptual
 from ..errors import InputError
-from ..generator import OMGSR, OMGSRConfig
+from ..generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from ..losses.adversarial import discriminator_loss, published_discriminator_loss
 from ..losses.total import Networks
 from ..models.discriminator import (
     Discriminator,
     DiscriminatorParts,
     HeadsConfig,
-    PatchHeadsConfig,
     TokenHeadsConfig,
     TowerHeadsConfig,
+    UNetHeadsConfig,
     take_apart,
 )
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
-from ..models.vae import VAE
 from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import ModelConfig, TrainConfig
 
@@ -48,7 +47,7 @@ class Blueprint:
     config: TrainConfig
     generator_config: OMGSRConfig
     generator: OMGSR  # with adapters
-    vae: VAE  # without
+    vae: AnyVAE  # without
     networks: dict[str, nnx.Module]  # by their names in `perceptual.NETWORKS`
     discriminator: Discriminator | None
 
@@ -70,7 +69,7 @@ class Blueprint:
         parts = set(config.losses.networks)
         if config.losses.gan:
             parts.add(config.discriminator.backbone)
-        vae = VAE(generator_config.vae, remat=remat, rngs=None)
+        vae = make_vae(generator_config.vae, remat=remat, rngs=None)
         own = {name: of(vae) for name, of in perceptual.OWN.items()}
         networks = _networks(config, parts - own.keys())
         backbones = {**networks, **own}
@@ -87,7 +86,12 @@ class Blueprint:
 
     @property
     def adapters(self) -> Shapes:
-        return shapes({n: v for n, v in variables(self.generator).items() if _is_adapter(v)})
+        """What is trained of the generator: its adapters, and the parts that are trained whole."""
+        found = variables(self.generator)
+        return shapes({n: v for n, v in found.items() if _is_adapter(v) or self._is_whole(n)})
+
+    def _is_whole(self, name: str) -> bool:
+        return name.startswith(self.config.model.whole)
 
     @property
     def heads(self) -> Shapes:
@@ -112,6 +116,8 @@ class Blueprint:
             name: jax.ShapeDtypeStruct(leaf.shape, PRECISIONS[precision])
             for name, leaf in variables(self.generator).items()
             if not _is_adapter(leaf)
+            # The targets are the pre-trained VAE's, which stays.
+            and (name.startswith("vae.") or not self._is_whole(name))
         }
         looked_through = {
             f"{NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
@@ -180,8 +186,12 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
     return dataclasses.replace(base, mid_timestep=t_m, **specs)
 
 
-def _adapter(present: LoRASpec | None, rank: int, targets: tuple[str, ...], name: str) -> LoRASpec:
+def _adapter(
+    present: LoRASpec | None, rank: int, targets: tuple[str, ...], name: str
+) -> LoRASpec | None:
     """The base's own adapter, whose training goes on, or a new one with alpha = rank."""
+    if present is None and not rank:
+        return None
     if present is None:
         return LoRASpec(rank=rank, alpha=rank, targets=targets)
     if present.rank != rank:
@@ -226,7 +236,7 @@ def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
         case "tower":
             heads = TowerHeadsConfig(widths, wanted.layout, **seen)
         case _:
-            heads = PatchHeadsConfig(widths, wanted.width, **seen)
+            heads = UNetHeadsConfig(widths, wanted.width, **seen)
     return Discriminator(backbone, heads, rngs=None)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..data import DataConfig
 from ..errors import InputError
-from ..losses import texture
 from ..losses.total import LossWeights
 from ..perceptual import BACKBONES
 from ..quirks import require_quirks
@@ -33,6 +32,8 @@ class ModelConfig:
     architecture: str = ""
     encoder_rank: int = 16
     backbone_rank: int = 32
+    # Weights whose names begin so are trained themselves. A rank of 0 is no adapter.
+    whole: tuple[str, ...] = ()
     mid_timestep: int | None = None  # None: the base's own
     # Side of the images to restore in one piece; None: that of the training crops.
     process_size: int | None = None
@@ -44,12 +45,13 @@ class ModelConfig:
 @dataclass(frozen=True)
 class DiscriminatorConfig:
     backbone: str = "dinov2"  # or another one of perceptual.BACKBONES
-    heads: str = "token"  # or tower, patch
+    heads: str = "token"  # or tower, unet
     levels: tuple[int, ...] = (-8, -4, -1)
-    width: int = 128  # of token and patch heads
+    width: int = 128  # of token and unet heads
     layout: int = 512  # of tower heads: the resolution that they are laid out for
     image_size: int | None = 518
     chunk: int | None = None  # OC-GAN's window; None judges whole images
+    relativistic: bool = False  # restored images are judged beside their originals
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class ValidationConfig:
 @dataclass(frozen=True)
 class RunConfig:
     steps: int = 1000
+    cooldown: int = 0  # steps before the last over which the learning rate falls to 0
     log_every: int = 10
     save_every: int = 500
     keep: int = 3
@@ -99,6 +102,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         _positive(self, "run", "steps", "log_every", "save_every", "keep")
         _one_of("run.resume", self.resume, ("latest", "last_whole"))
+        if not 0 <= self.cooldown <= self.steps:
+            raise InputError(
+                f"run.cooldown is {self.cooldown}, expected 0 to run.steps, {self.steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -120,11 +127,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_quirks(self.quirks)
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
-        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "patch"))
+        _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
         _positive(self.data, "data", "batch_size", "accumulation")
-        if self.losses.texture:
-            require_room_for_textures(self.data.resolution)
+        if self.losses.gan:
+            _check_discriminator(self.discriminator, self.data.resolution)
 
     @property
     def published(self) -> bool:
@@ -132,15 +139,6 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def require_room_for_textures(resolution: int) -> None:
-    """The texture loss compares patches, and smaller images have none."""
-    if resolution < texture.SMALLEST:
-        raise InputError(
-            f"the texture loss compares patches of images of {texture.SMALLEST} px and more, "
-            f"data.resolution is {resolution}: raise it, or set the loss's weight to 0"
-        )
 
 
 def from_dict(content: Mapping[str, Any]) -> TrainConfig:
@@ -198,6 +196,19 @@ def _positive(part: Any, where: str, *names: str) -> None:
     wrong = {f"{where}.{name}": value for name in names if (value := getattr(part, name)) < 1}
     if wrong:
         raise InputError(f"these must be 1 or more: {wrong}")
+
+
+def _check_discriminator(config: DiscriminatorConfig, resolution: int) -> None:
+    if config.relativistic and config.chunk:
+        raise InputError(
+            f"discriminator.chunk is {config.chunk}, but a relativistic discriminator judges whole "
+            "images: set it to None"
+        )
+    if config.heads == "unet" and (len(config.levels) != 1 or resolution % 8):
+        raise InputError(
+            "discriminator.heads 'unet' takes one level and crops whose side is a multiple of 8; "
+            f"discriminator.levels is {config.levels}, data.resolution is {resolution}"
+        )
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..models import stack
 from ..weights import variables
 from .blueprint import NETWORKS, Blueprint, Shapes, Weights
-from .config import OptimizerConfig, TrainConfig
+from .config import OptimizerConfig, RunConfig, TrainConfig
 from .layout import Layout
 
 
@@ -33,12 +33,12 @@ class TrainState(NamedTuple):
     ema: Weights  # averaged adapters, if they are kept
 
 
-def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig, run: RunConfig) -> optax.GradientTransformation:
     """AdamW on gradients clipped by their global norm."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
-            learning_rate(config),
+            learning_rate(config, run),
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
@@ -47,15 +47,21 @@ def optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def learning_rate(config: OptimizerConfig) -> optax.Schedule:
-    if not config.warmup:
-        return optax.constant_schedule(config.learning_rate)
-    return optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+def learning_rate(config: OptimizerConfig, run: RunConfig) -> optax.Schedule:
+    """A rise over the warm-up, then a constant, which falls to 0 over the run's cool-down."""
+    highest = config.learning_rate
+    risen = optax.constant_schedule(highest)
+    if config.warmup:
+        risen = optax.linear_schedule(0.0, highest, config.warmup)
+    if not run.cooldown:
+        return risen
+    falling = optax.linear_schedule(highest, 0.0, run.cooldown)
+    return optax.join_schedules([risen, falling], [run.steps - run.cooldown])
 
 
 def begin(config: TrainConfig, adapters: Weights, heads: Weights, spectral: Weights) -> TrainState:
     """The state before the first step."""
-    adam = optimizer(config.optimizer)
+    adam = optimizer(config.optimizer, config.run)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         generator=adapters,
@@ -77,8 +83,7 @@ def make_state(blueprint: Blueprint, layout: Layout) -> TrainState:
     sharding, seed = layout.state_sharding, blueprint.config.seed
     start = jax.jit(partial(begin, blueprint.config), out_shardings=sharding)
     return start(
-        _load_adapters(blueprint, layout)
-        or random_weights(blueprint.adapters, sharding.generator, seed),
+        _adapters(blueprint, layout),
         random_weights(blueprint.heads, sharding.discriminator, seed),
         random_weights(blueprint.spectral, sharding.spectral, seed),
     )
@@ -89,16 +94,19 @@ def load_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
     config = blueprint.config
     if not config.model.path:
         return _random_frozen(blueprint, layout)
-    names = set(converted.stored_shapes(config.model.path)) - set(blueprint.adapters)
+    names = set(converted.stored_shapes(config.model.path)) & set(blueprint.frozen)
     params = _read(config.model.path, names, layout)
     return _cast(params, layout) | _load_networks(blueprint, layout)
 
 
-def _load_adapters(blueprint: Blueprint, layout: Layout) -> Weights:
-    """Those that the base has already."""
-    path = blueprint.config.model.path
-    names = set(converted.stored_shapes(path)) & set(blueprint.adapters) if path else set()
-    return _read(path, names, layout) if names else {}
+def _adapters(blueprint: Blueprint, layout: Layout) -> Weights:
+    """All that is trained of the generator: what the base has of it, and the rest at random."""
+    path, sharding = blueprint.config.model.path, layout.state_sharding.generator
+    stored = set(converted.stored_shapes(path)) if path else set()
+    new = {name: shape for name, shape in blueprint.adapters.items() if name not in stored}
+    begun = random_weights(new, sharding, blueprint.config.seed)
+    known = stored & set(blueprint.adapters)
+    return begun | (_read(path, known, layout) if known else {})
 
 
 def _read(path: str, names: set[str], layout: Layout) -> Weights:
@@ -143,7 +151,7 @@ def _random_frozen(blueprint: Blueprint, layout: Layout) -> Weights:
         raise InputError(
             f"config.model.architecture has random weights, but the losses need trained networks "
             f"({', '.join(blueprint.networks)}): set config.model.perceptual, or take losses "
-            "that look through vae_encoder, and a discriminator through it or detail"
+            "that look through vae_encoder, and a discriminator through it or pixels"
         )
 
     return random_weights(layout.frozen, layout.frozen_sharding, 0)

@@ -16,7 +16,11 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..losses.adversarial import generator_loss
+from ..losses.adversarial import (
+    generator_loss,
+    relativistic_discriminator_loss,
+    relativistic_generator_loss,
+)
 from ..losses.total import Restoration, total
 from ..models.sampling import sampled_normal
 from ..weights import below, fill
@@ -37,7 +41,7 @@ Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
 
 # By default the compiler for CPUs begins all that can begin: up to twice the memory, and more time.
-_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class _Sums(NamedTuple):
@@ -52,8 +56,8 @@ class _Sums(NamedTuple):
 def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     """The step as a pure function, to be jitted."""
     config = blueprint.config
-    adam = optimizer(config.optimizer)
-    rate = learning_rate(config.optimizer)
+    adam = optimizer(config.optimizer, config.run)
+    rate = learning_rate(config.optimizer, config.run)
     count = config.data.accumulation
     numbers = _numbers(rows_by_process(config.data.batch_size, mesh))
 
@@ -116,7 +120,7 @@ def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
         in_shardings=(layout.state_sharding, layout.frozen_sharding, batch_sharding(mesh)),
         out_shardings=(layout.state_sharding, replicated(mesh)),
         donate_argnums=0,
-        compiler_options=_CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
+        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
     )
 
 
@@ -146,9 +150,12 @@ def _gradients(
         gan, vectors = None, spectral
         if config.losses.gan:
             parts = blueprint.assemble_discriminator(frozen, state.discriminator, spectral)
-            gan, next_state = generator_loss(
-                parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
-            )
+            if config.discriminator.relativistic:
+                gan, next_state = relativistic_generator_loss(parts, micro["hr"], restored.x_p)
+            else:
+                gan, next_state = generator_loss(
+                    parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
+                )
             vectors = values(next_state)
         loss, terms = total(
             config.losses,
@@ -157,7 +164,6 @@ def _gradients(
             process=blueprint.generator_config.process,
             t_m=blueprint.generator_config.mid_timestep,
             gan=gan,
-            key=step_key,
         )
         ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
         return loss, (terms, vectors, restored.x_p, ok)
@@ -171,9 +177,12 @@ def _gradients(
 
     def discriminator_side(heads: Weights) -> tuple[Array, Any]:
         parts = blueprint.assemble_discriminator(frozen, heads, spectral)
-        loss, next_state = blueprint.discriminator_loss(
-            parts, micro["hr"], x_p, augment_key, chunk=config.discriminator.chunk
-        )
+        if config.discriminator.relativistic:
+            loss, next_state = relativistic_discriminator_loss(parts, micro["hr"], x_p)
+        else:
+            loss, next_state = blueprint.discriminator_loss(
+                parts, micro["hr"], x_p, augment_key, chunk=config.discriminator.chunk
+            )
         return config.losses.gan * loss, (loss, values(next_state))
 
     d_gradient, (loss, spectral) = jax.grad(discriminator_side, has_aux=True)(state.discriminator)

@@ -64,6 +64,7 @@ def fixed_pairs(data: DataConfig, validation: ValidationConfig) -> tuple[np.ndar
         sources=validation.sources,
         resolution=data.resolution,
         degradation=data.degradation,
+        mixed=data.mixed,
         batch_size=validation.images,
         workers=0,
     )

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import pytest
 
@@ -29,15 +28,15 @@ def test_what_a_loss_looks_through_is_a_network(name):
 
 def test_a_row_is_all_that_the_total_asks(monkeypatch):
     """A loss that the table replaces is computed from what is given, and needs what it says."""
-    row = Loss(lambda g: jnp.abs(g.z_l - g.n.vgg).mean() * g.t_m, needs=("vgg",), asks=("key",))
+    row = Loss(lambda g: jnp.abs(g.z_l - g.n.vgg).mean() * g.gan, needs=("vgg",), asks=("gan",))
     monkeypatch.setitem(LOSSES, "mse", row)
     weights = LossWeights(mse=2.0)
     x = jnp.zeros((1, 4, 4, 3))
-    given = {"restoration": Restoration(x, x, x + 1, x, x), "process": DDPM(), "t_m": 7}
+    given = {"restoration": Restoration(x, x, x + 1, x, x), "process": DDPM(), "t_m": 9}
     assert weights.networks == {"vgg"}
-    value, found = total(weights, Networks(vgg=jnp.asarray(3.0)), key=jax.random.key(0), **given)
+    value, found = total(weights, Networks(vgg=jnp.asarray(3.0)), gan=jnp.asarray(7.0), **given)
     assert (value, found) == (2 * 2 * 7, {"mse": 2 * 7})
-    with pytest.raises(ValueError, match=r"not given: \['vgg', 'key'\]"):
+    with pytest.raises(ValueError, match=r"not given: \['vgg', 'gan'\]"):
         total(weights, Networks(), **given)
 
 

@@ -12,15 +12,12 @@ from torch.nn.utils import spectral_norm
 from conversion.parity.arrays import relative_error, to_nchw
 from omgsr_jax.models.discriminator import (
     Discriminator,
-    PatchHeads,
-    PatchHeadsConfig,
     TokenHeads,
     TokenHeadsConfig,
     TowerHeads,
     TowerHeadsConfig,
     take_apart,
 )
-from omgsr_jax.models.features import Detail
 from omgsr_jax.models.layers import Conv, Linear
 from omgsr_jax.models.spectral_norm import SpectralNorm, SpectralVector
 from omgsr_jax.weights import fill, variables
@@ -223,45 +220,6 @@ def test_spectral_norm_follows_pytorch_for_ten_forwards_and_then_stands_still(ki
     for _ in range(2):
         assert relative_error(layer(x, train=False), expected.detach().numpy()) <= 1e-5
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(layer, SpectralVector))
-
-
-def test_detail_is_what_differs_from_the_surroundings_in_their_deviations():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 12, 16, 3)).astype(np.float32)
-    (detail,) = Detail().features(jnp.asarray(x))
-    wide = x[1, 1:10, 3:12]  # all that the place below looks at
-    difference = np.stack(
-        [wide[i : i + 5, j : j + 5] for i in range(5) for j in range(5)]
-    )  # the 5 x 5 pixels around each of 25 places
-    difference = np.stack([d[2, 2] - d.mean((0, 1)) for d in difference])  # 25 3
-    expected = difference[12] / (np.sqrt(np.square(difference).mean()) + 0.02)
-    np.testing.assert_allclose(detail[1, 5, 7], expected, atol=1e-5)
-    (brighter,) = Detail().features(jnp.asarray(x) + 5)
-    np.testing.assert_allclose(detail, brighter, atol=1e-4)
-
-
-def test_detail_shows_grain_as_large_as_edges_and_nothing_of_even_planes():
-    grain = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype(np.float32)
-    strong, weak, faint = (
-        np.std(Detail().features(jnp.asarray(scale * grain))[0]) for scale in (1, 0.1, 0.001)
-    )
-    assert 0.8 < weak / strong < 1
-    assert faint < 0.06 * strong
-    (even,) = Detail().features(jnp.full((1, 8, 8, 3), 0.3))
-    np.testing.assert_allclose(even, 0, atol=1e-4)
-
-
-def test_patch_heads_judge_patches_of_20_places():
-    heads = PatchHeads(PatchHeadsConfig(width=8), rngs=nnx.Rngs(0))
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 64, 80, 3)), jnp.float32)
-
-    def logit(x):
-        (logits,) = heads([x], train=True)
-        assert logits.shape == (1, 16, 20, 1)
-        return logits[0, 8, 10, 0]
-
-    seen = np.abs(jax.grad(logit)(x)).sum((0, 3)) > 0
-    assert seen.any(0).sum() == seen.any(1).sum() == 20
 
 
 class _Stages(nnx.Module):

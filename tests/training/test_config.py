@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.training.config import TrainConfig, from_dict, read
+from omgsr_jax.training.config import OptimizerConfig, RunConfig, TrainConfig, from_dict, read
 from omgsr_jax.training.pretrain import PretrainConfig
+from omgsr_jax.training.state import learning_rate
 from tests.training.runs import SETTINGS, smallest
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
@@ -30,11 +31,13 @@ def test_every_config_file_is_a_run(path):
     assert from_dict(config.to_dict()).losses.active
 
 
-def test_the_base_of_nano_has_three_stages():
-    stages = _get_config(_BASE)().to_dict()
-    assert set(stages) == {"vae", "decoder", "prior"}
-    for name, settings in stages.items():
-        assert read(PretrainConfig, settings).name == f"nano_{name}"
+def test_the_base_of_nano_is_a_prior():
+    assert read(PretrainConfig, _get_config(_BASE)().to_dict()).name == "nano_prior"
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_nothing():
+    rate = learning_rate(OptimizerConfig(learning_rate=2.0, warmup=4), RunConfig(20, cooldown=10))
+    assert [float(rate(step)) for step in (0, 2, 4, 10, 15, 20)] == [0, 1, 2, 2, 1, 0]
 
 
 def test_published_recipes_have_the_published_weights():
@@ -60,6 +63,22 @@ def test_arguments_are_the_ablations():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"discriminator": {"relativistic": True, "chunk": 16}}, "judges whole images"),
+        ({"discriminator": {"heads": "unet"}}, r"takes one level .*levels is \(-8, -4, -1\)"),
+        (
+            {"discriminator": {"heads": "unet", "levels": (0,)}, "data": {"resolution": 20}},
+            "multiple of 8; .*resolution is 20",
+        ),
+    ],
+)
+def test_what_a_discriminator_cannot_judge_is_said(change, message):
+    with pytest.raises(InputError, match=message):
+        from_dict({"losses": {"gan": 0.1}, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         ({"optimiser": {}}, r"did you mean config\.optimizer"),
         ({"optimizer": {"learning_rat": 1.0}}, r"did you mean config\.optimizer\.learning_rate"),
         ({"optimizer": {"learning_rate": "fast"}}, "'fast', expected float"),
@@ -69,6 +88,7 @@ def test_arguments_are_the_ablations():
         ({"quirks": "some"}, 'quirks must be "published" or None'),
         ({"model": {"precision": "fp16"}}, "'fp32', 'bf16'"),
         ({"run": {"steps": 0}}, "1 or more"),
+        ({"run": {"steps": 5, "cooldown": 6}}, "run.cooldown is 6, expected 0 to run.steps, 5"),
         ({"validation": {"images": 0}}, r"1 or more: {'validation.images': 0}"),
         ({"validation": {"shown": -1}}, r"1 or more: {'validation.shown': -1}"),
         ({"run": {"resume": "best"}}, r"run.resume is 'best', expected one of 'latest', 'last_w"),
@@ -84,10 +104,3 @@ def test_a_config_survives_its_own_dict():
     assert from_dict(config.to_dict()) == config
     assert from_dict(SETTINGS) == config
     assert from_dict({}) == TrainConfig()
-
-
-def test_images_too_small_for_the_texture_loss_are_refused():
-    settings = {"losses": {"texture": 1.0}, "data": {"resolution": 24}}
-    with pytest.raises(InputError, match=r"34 px and more.* is 24"):
-        from_dict(settings)
-    assert from_dict({**settings, "data": {"resolution": 48}}).losses.texture == 1

@@ -37,12 +37,11 @@ def start(photos, tmp_path):
     def begin():
         command = [sys.executable, "scripts/train_nano.py", f"--photos={photos}"]
         command += [f"--validation={photos}", f"--workdir={tmp_path / 'run'}"]
-        command += ["--base.vae.run.steps=3", "--base.vae.validation.images=2"]
-        command += ["--base.vae.data.batch_size=2", "--base.prior.data.batch_size=2"]
-        command += ["--base.decoder.run.steps=2", "--base.decoder.data.batch_size=2"]
-        command += ["--base.decoder.validation.images=2", "--base.prior.run.steps=2"]
-        command += ["--config.run.steps=2", "--config.data.batch_size=2"]
-        command += ["--config.validation.images=2", "--config.validation.shown=1"]
+        command += ["--base.run.steps=3", "--base.data.batch_size=2"]
+        for stage in ("config", "texture"):
+            command += [f"--{stage}.run.steps=2", f"--{stage}.data.batch_size=2"]
+            command += [f"--{stage}.validation.images=2", f"--{stage}.validation.shown=1"]
+        command += ["--textures"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -56,7 +55,7 @@ def start(photos, tmp_path):
 def test_nano_trains_in_slices_to_a_model_that_upscales(start, photos, tmp_path):
     process = start()
     workdir = tmp_path / "run"
-    while not (workdir / "vae" / "config.json").exists():
+    while not (workdir / "prior" / "config.json").exists():
         assert process.poll() is None, process.communicate()[1][-2000:]
         time.sleep(0.2)
     time.sleep(5)

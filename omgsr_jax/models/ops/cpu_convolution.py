@@ -18,7 +18,7 @@ Convolution = Callable[[Array, Array], Array]  # b h w c, 3 3 c o -> b h w o
 # Pixels of all images, and channels in and out.
 _WINOGRAD_PIXELS, _WINOGRAD_CHANNELS = 32 * 32, 32  # from here on
 _PATCHES_PIXELS, _PATCHES_CHANNELS = 16 * 16, 512  # up to here; from here on
-_NARROW_CHANNELS = 32  # up to here a kernel's gradient is one matrix product: an adapter's A
+_NARROW_CHANNELS = 192  # up to here a kernel's gradient is three matrix products
 
 
 def way(x: Array, kernel: Array, padding: Padding, stride: int) -> Convolution | None:

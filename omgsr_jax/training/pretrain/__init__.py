@@ -1,33 +1,27 @@
-"""Making a base from nothing: a VAE, textures for its decoder, a diffusion prior on its latents.
+"""Making a base from nothing: a VAE that is fitted, and a diffusion prior on its latents.
 
 OMGSR adapts a pre-trained base. Where none may be shipped, a small one is trained here, with the
 loop, the data and the checkpoints that fine-tuning uses too.
 
-stages.py   begin here: each stage as a task of the loop
-losses.py   what each of them minimises
-task.py     the state and the step that they share
+stages.py   begin here: the VAE, and the prior as a task of the loop
+losses.py   what the prior minimises
+task.py     its state and its step
 base.py     what comes out, and how it is written
-config.py   the settings of a stage
+config.py   the settings
 """
 
-from .base import Base, base_of, fixed_images
+from .base import Base, base_of
 from .config import PretrainConfig
-from .losses import autoencoding_loss, denoising_loss, recoloured, texture_loss
-from .stages import decoder_task, prior_task, vae_task, with_decoder
+from .losses import denoising_loss
+from .stages import fitted_vae, prior_task
 from .task import PretrainState
 
 __all__ = [
     "Base",
     "PretrainConfig",
     "PretrainState",
-    "autoencoding_loss",
     "base_of",
-    "decoder_task",
     "denoising_loss",
-    "fixed_images",
+    "fitted_vae",
     "prior_task",
-    "recoloured",
-    "texture_loss",
-    "vae_task",
-    "with_decoder",
 ]

@@ -9,10 +9,8 @@ import jax
 import numpy as np
 
 from ... import architectures, converted
-from ...generator import OMGSR, OMGSRConfig
-from ...models.vae import VAE
+from ...generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
 from ...weights import below, fill
-from ..validation import fixed_pairs
 from .config import PretrainConfig
 from .task import initial
 
@@ -26,8 +24,8 @@ class Base(NamedTuple):
     params: dict[str, np.ndarray]
 
     @property
-    def vae(self) -> VAE:
-        return fill(VAE(self.generator.vae, rngs=None), below(_VAE, self.params))
+    def vae(self) -> AnyVAE:
+        return fill(make_vae(self.generator.vae, rngs=None), below(_VAE, self.params))
 
     def with_prior(self, weights: Mapping[str, Any]) -> "Base":
         named = {BACKBONE + name: np.asarray(array) for name, array in weights.items()}
@@ -36,21 +34,12 @@ class Base(NamedTuple):
     def write(self, out: str | Path, *, mid_timestep: int, process_size: int) -> None:
         """Writes a converted model."""
         generator = dataclasses.replace(self.generator, mid_timestep=mid_timestep)
-        # So small a decoder shifts colours from place to place, which adain cannot mend.
         card = converted.ModelCard(generator, process_size, "", color="wavelet")
         converted.write(out, card, self.params)
 
 
 def base_of(config: PretrainConfig, vae: Mapping[str, Any]) -> Base:
-    """A base with this VAE, whose latents are scaled to unit variance, and a random backbone."""
+    """A base with this VAE and a random backbone."""
     generator = architectures.named(config.architecture)
     params = jax.device_get(initial(config, OMGSR(generator, rngs=None)))
-    params |= {_VAE + name: np.asarray(array) for name, array in vae.items()}
-    encode = jax.jit(lambda images: Base(generator, params).vae.encode(images).mode())
-    scale = float(1 / np.std(encode(fixed_images(config))))
-    scaled = dataclasses.replace(generator.vae, scaling_factor=scale)
-    return Base(dataclasses.replace(generator, vae=scaled), params)
-
-
-def fixed_images(config: PretrainConfig) -> np.ndarray:
-    return fixed_pairs(config.data, config.validation)[1]
+    return Base(generator, params | {_VAE + name: np.asarray(v) for name, v in vae.items()})

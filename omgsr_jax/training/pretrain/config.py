@@ -1,22 +1,19 @@
-"""The settings of one stage."""
+"""The settings of a base that is made from nothing."""
 
 from dataclasses import dataclass, field
 
 from ...data import DataConfig
-from ..config import OptimizerConfig, RunConfig, ValidationConfig
+from ..config import OptimizerConfig, RunConfig
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One of the stages. The decoder's and the prior's need a VAE that has been trained already."""
+    """How the VAE is fitted and the prior is trained."""
 
     name: str = "unnamed"
     seed: int = 0
     architecture: str = "nano"
-    kl: float = 1e-6  # of the VAE's posterior
-    edges: float = 1.0  # of the error in the differences between neighbouring pixels
-    texture: float = 1.0  # in the decoder's stage
+    whitening: float = 0.6  # of the VAE's components, see models.pixel_vae
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
     run: RunConfig = field(default_factory=RunConfig)

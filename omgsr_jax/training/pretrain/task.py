@@ -1,4 +1,4 @@
-"""What every stage hands to the loop: a state, data, and a step for any loss of weights."""
+"""What the prior hands to the loop: a state, data, and a step for any loss of weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,21 +17,22 @@ from ..blueprint import Weights, shapes
 from ..layout import batch_sharding, data_mesh, replicated, rows_by_process
 from ..loop import Metrics, Task
 from ..state import optimizer, random_weights
+from ..step import CPU_OPTIONS
 from .config import PretrainConfig
 
 Loss = Callable[[Weights, Array, Array], tuple[Array, Metrics]]  # weights, images, key
 
 
 class PretrainState(NamedTuple):
-    """All of a stage that changes."""
+    """All of the prior's training that changes."""
 
     step: Array  # optimiser steps done
     weights: Weights
     optimizer: Any
-    ema: Weights  # the average that the next stage takes
+    ema: Weights  # the average that OMGSR takes
 
 
-def make_task(config: PretrainConfig, weights: Weights, loss: Loss, validate: Any) -> Task:
+def make_task(config: PretrainConfig, weights: Weights, loss: Loss) -> Task:
     mesh = data_mesh()
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
@@ -46,8 +47,6 @@ def make_task(config: PretrainConfig, weights: Weights, loss: Loss, validate: An
         batches=iter(batches),
         images=config.data.batch_size,
         rows=rows_by_process(config.data.batch_size, mesh)[jax.process_index()],
-        validate=validate,
-        validate_every=config.validation.every,
     )
 
 
@@ -61,13 +60,13 @@ def _begin(config: PretrainConfig, weights: Weights) -> PretrainState:
     return PretrainState(
         step=jnp.zeros((), jnp.int32),
         weights=weights,
-        optimizer=optimizer(config.optimizer).init(weights),
+        optimizer=optimizer(config.optimizer, config.run).init(weights),
         ema=jax.tree.map(jnp.copy, weights),
     )
 
 
 def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
-    adam = optimizer(config.optimizer)
+    adam = optimizer(config.optimizer, config.run)
 
     def step(state: PretrainState, images: Array) -> tuple[PretrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -88,5 +87,6 @@ def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
         in_shardings=(everywhere, batch_sharding(mesh)),
         out_shardings=everywhere,
         donate_argnums=0,
+        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
     )
     return lambda state, batch: compiled(state, batch["hr"])
