@@ -26,6 +26,7 @@ from .models.alexnet import AlexNet, AlexNetConfig
 from .models.dinov2 import DINOv2, DINOv2Config
 from .models.dinov3_convnext import DINOv3ConvNeXt, DINOv3ConvNeXtConfig
 from .models.features import CLIP_MEAN, Pixels
+from .models.pixel_vae import PixelVAE
 from .models.vae import VAE
 from .models.vgg import VGG, VGGConfig
 from .storage import FORMAT, PARAMS, Kind, read_description, restore, to_json, write_directory
@@ -58,7 +59,7 @@ NETWORKS: dict[str, Network] = {
     "dinov3_convnext": Network(DINOv3ConvNeXt, DINOv3ConvNeXtConfig, takes_remat=True),
 }
 # What is looked through and has no weights of its own on disk: it comes with the generator's VAE.
-OWN: dict[str, Callable[[VAE], nnx.Module]] = {
+OWN: dict[str, Callable[[VAE | PixelVAE], nnx.Module]] = {
     "vae_encoder": lambda vae: vae.encoder,
     "pixels": lambda vae: Pixels(),
 }
