@@ -25,7 +25,11 @@ def main() -> int:
     args = parser.parse_args()
     try:
         summary = pack(
-            args.sources, args.out, shard_bytes=args.shard_mb * 2**20, progress=_show_progress
+            args.sources,
+            args.out,
+            shard_bytes=args.shard_mb * 2**20,
+            progress=_show_progress,
+            notify=lambda text: print(text, file=sys.stderr),
         )
     except (OSError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -135,13 +135,15 @@ def pack(
     *,
     shard_bytes: int = 512 * 2**20,
     progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> PackSummary:
     """Packs the images of folders and .txt lists into `output`/images-00000.array_record and on.
 
     Files go in unchanged, named by folder and file. Those that cannot be decoded stay out and are
-    reported. A shard appears under its name only when it is complete.
+    reported, as `notify` is of files that are passed over. A shard appears under its name only when
+    it is complete.
     """
-    paths = [path for source in sources for path in list_images(source)]
+    paths = [path for source in sources for path in list_images(source, notify)]
     output = Path(output)
     if any(output.glob(f"*{SHARD_SUFFIX}")):
         raise InputError(f"{output} holds shards already; choose a new folder or remove them")

@@ -1,6 +1,7 @@
 """Files on the ground floor: what everybody needs who reads or writes them.
 
 opening.py    image files: named formats only, checked on the header before a pixel is decoded
+exif_bombs.py found before Pillow reads them
 decoding.py   from an opened image to pixels, with png_file.py and tiff_planes.py; not imported
               here, as it takes NumPy and OpenCV, and the command line checks names without them
 metadata.py   what a file says besides its pixels, and what of that a result says

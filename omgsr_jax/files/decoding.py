@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from . import png_file, tiff_planes
-from .opening import DamagedImageError, bits_of, content, is_decoded, require_modest_exif
+from . import exif_bombs, png_file, tiff_planes
+from .opening import DamagedImageError, bits_of, content, is_decoded
 
 _PHOTOMETRIC, _EXTRA_SAMPLES, _BITS, _SAMPLE_FORMAT, _PLANES = 262, 338, 258, 339, 284  # TIFF
 _WHITE_IS_ZERO, _PREMULTIPLIED, _SIGNED, _SEPARATE = 0, 1, 2, 2
 _YCBCR_SUBSAMPLING, _SUBFILE, _REDUCED = 530, 254, 1
+_MOST_PREVIEWS = 8
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_GREY_ALPHA = 4
 
@@ -59,7 +60,7 @@ def decode(image: Image.Image, name: str) -> Decoded:
         decoded = Decoded(_deep_colour(image, name))
     else:
         decoded = _from_modes(_loaded(image), name)
-    require_modest_exif(image)
+    exif_bombs.refuse(image)
     turned = image.format == "TIFF"  # PIL and OpenCV do that with these
     orientation = 1 if turned else image.getexif().get(ExifTags.Base.Orientation, 1)
     pixels = np.ascontiguousarray(_upright(decoded.pixels, orientation))
@@ -89,9 +90,6 @@ def _require_still(image: Image.Image, name: str) -> None:
         if len(pages) < 2:
             return
     raise DamagedImageError(f"{name} has several frames or pages; expected a still image")
-
-
-_MOST_PREVIEWS = 8
 
 
 def _is_page(image: Image.Image, number: int) -> bool:

@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from etils import epath
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
+from . import exif_bombs
 
 # Pillow knows more, and some of it starts other programs (an EPS reaches Ghostscript).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "GIF", "PPM", "JPEG2000")
@@ -22,7 +22,9 @@ _TIFF_BITS = 258
 # No file needs more than 16 bytes for a pixel, and this for everything else that it says.
 _BYTES_A_PIXEL, _BYTES_BESIDES = 16, 2**28
 _MOST_READS = 2**17
-_MOST_EXIF = 2**24
+_MOST_BYTES = 2**30  # of a file whose header is not looked at
+_LATE_EXIF = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # PNG's keywords for it
+_LONGEST_REASON = 200
 
 
 class DamagedImageError(InputError):
@@ -75,7 +77,7 @@ def open_image(
             raise DamagedImageError(f"{name} is empty")
         stream.seek(0)
         bounded = _Bounded(stream)
-        _require_modest_jpeg(bounded)
+        exif_bombs.refuse_in_jpeg(bounded)
         with Image.open(bounded, formats=formats()) as image:  # type: ignore[arg-type]
             if most_pixels:
                 require_at_most(image, most_pixels, name)
@@ -99,9 +101,6 @@ def explained(name: str) -> Iterator[None]:
         raise DamagedImageError(f"{name} is damaged: {reason[:_LONGEST_REASON]}") from error
 
 
-_LONGEST_REASON = 200
-
-
 def require_at_most(image: Image.Image, most_pixels: int, name: str) -> None:
     if image.width * image.height > most_pixels:
         raise DamagedImageError(
@@ -115,14 +114,14 @@ def header(source: str | os.PathLike[str] | bytes, name: str | None = None) -> H
     with open_image(source, name) as image:
         width, height = image.size
         bits = bits_of(image)  # first: asking for EXIF may decode
-        if image.format == "TIFF":  # Pillow turns these itself, and says so from the start
+        # Pillow turns TIFFs itself, and says so from the start.
+        if image.format == "TIFF" or not _may_have_exif(image):
             return Header((height, width), bits)
-        require_modest_exif(image)
-        lying = _may_have_exif(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        if image.format == "PNG" and "exif" not in image.info:
+            image.load()  # it may follow the pixels
+        exif_bombs.refuse(image)
+        lying = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         return Header((width, height) if lying else (height, width), bits)
-
-
-_LATE_EXIF = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 
 
 def _may_have_exif(image: Image.Image) -> bool:
@@ -164,58 +163,6 @@ def bits_of(image: Image.Image) -> int:
     return 8
 
 
-_EXIF_BOMB = "its EXIF data are a bomb: they claim more than 16 MB"
-
-
-def require_modest_exif(image: Image.Image) -> None:
-    """Pillow copies every value that EXIF names, and all of them may name the same bytes."""
-    exif = image.info.get("exif", b"")
-    if len(exif) > _MOST_EXIF or _claimed_by_exif(exif) > _MOST_EXIF:
-        raise ValueError(_EXIF_BOMB)
-
-
-def _require_modest_jpeg(stream: "_Bounded") -> None:
-    """Pillow reads a JPEG's EXIF data when it opens the file, from all segments that hold some."""
-    exif, start = b"", stream.read(2)
-    while start == b"\xff\xd8" and len(head := stream.read(4)) == 4:
-        if head[0] != 0xFF or head[1] not in _BEFORE_PIXELS:
-            break
-        data = stream.read(max(0, int.from_bytes(head[2:], "big") - 2))
-        if head[1] == _APP1 and data.startswith(b"Exif\0\0"):
-            exif += data[6:]
-    stream.seek(0)
-    if _claimed_by_exif(exif) > _MOST_EXIF:
-        raise ValueError(_EXIF_BOMB)
-
-
-_APP1 = 0xE1
-_BEFORE_PIXELS = {*range(0xC0, 0xD0), *range(0xDB, 0xF0), 0xFE}  # markers with a length
-
-
-def _claimed_by_exif(exif: bytes) -> int:
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = "<" if exif[:2] == b"II" else ">"
-    total, waiting, seen = 0, [4], set()
-    while waiting:  # places of pointers to directories: the first, and those that it names
-        place = waiting.pop()
-        start = int.from_bytes(exif[place : place + 4], "little" if order == "<" else "big")
-        if start in seen or start + 2 > len(exif):
-            continue
-        seen.add(start)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for entry in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-            tag, kind, length = struct.unpack_from(f"{order}HHI", exif, entry)
-            size = length * _SIZES.get(kind, 1)
-            total += size if size <= len(exif) else 0  # more than there is, and not copied
-            if tag in _DIRECTORIES:
-                waiting.append(entry + 8)
-    return total
-
-
-_DIRECTORIES = (0x8769, 0x8825, 0xA005)
-_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # of TIFF's types
-
-
 def content(image: Image.Image) -> bytes:
     """The bytes of the file of an image that is not decoded yet."""
     stream = image.fp  # type: ignore[attr-defined]
@@ -239,9 +186,6 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             return stream.read()
         except OSError as error:
             raise DamagedImageError(f"{name} cannot be read: {error.strerror or error}") from error
-
-
-_MOST_BYTES = 2**30
 
 
 @contextmanager

@@ -165,6 +165,12 @@ def _bombs() -> Iterator[Case]:
     yield Case("bomb-texts.png", png(noise(3), RGB, before=many), says=_DAMAGED)
     exif = _exif_bomb(3_000, 2**17)
     yield Case("bomb-exif.png", png(noise(3), RGB, before=[(b"eXIf", exif)]), says=_DAMAGED)
+    short = _exif_bomb(3_000, 2**15)
+    hexadecimal = f"\nexif\n{len(short):8}\n{short.hex()}\n".encode()
+    for place in ("before", "after"):
+        chunk = text(b"zTXt", b"Raw profile type exif", hexadecimal)
+        data = png(noise(3), RGB, **{place: [chunk]})
+        yield Case(f"bomb-exif-as-text-{place}.png", data, says=_DAMAGED)
     webp = saved(noise(3), "WEBP", lossless=True, exif=exif)
     yield Case("bomb-exif.webp", webp, says=_DAMAGED)
     parts = [exif[at : at + 60_000] for at in range(0, len(exif), 60_000)]

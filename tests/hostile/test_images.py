@@ -208,7 +208,7 @@ def test_scoring_names_what_it_cannot_read(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-def test_what_is_refused_takes_little_memory_to_refuse(corpus):
+def test_sparse_files_bombs_and_lying_sizes_take_little_memory(corpus):
     def judge(case: Case) -> None:
         for read in (images.read, read_image, files.header):
             try:
@@ -219,7 +219,7 @@ def test_what_is_refused_takes_little_memory_to_refuse(corpus):
                 raise AssertionError(f"{read.__name__} takes more than 1 GB") from None
 
     with little_memory(2**30):
-        judged(BAD, judge)
+        judged([case for case in BAD if case.name.startswith(("sparse", "bomb", "side"))], judge)
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")

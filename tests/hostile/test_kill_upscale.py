@@ -1,38 +1,51 @@
 """`omgsr upscale` killed at any moment: nothing is half-written; it goes on to the same bits."""
 
+import multiprocessing
 import os
 import random
-import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from omgsr_jax import files
+from omgsr_jax import cli, files
 from tests.inference.conftest import photo
 from tests.stand_in import write_stand_in
 
-ROOT = Path(__file__).parents[2]
 KILLS, IMAGES = 40, 120
 _SEED = 0
 
 
-def _start(model: Path, cache: Path, source: Path, out: Path) -> subprocess.Popen:
-    arguments = [source, "-o", out, "--model", model, "--skip-existing", "--compare"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "omgsr_jax.cli", "upscale", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _start(*arguments: object, cache: Path) -> ForkServerProcess:
+    """The command in a process of its own, which has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["omgsr_jax.inference.folder", "omgsr_jax.cli.upscale"])
+    process = context.Process(target=_upscale, args=(list(map(str, arguments)), str(cache)))
+    process.start()
+    return process
+
+
+def _upscale(arguments: list[str], cache: str) -> None:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", cache)
+    sys.exit(cli.main(["upscale", *arguments, "--skip-existing", "--compare"]))
+
+
+def _ended_well(process: ForkServerProcess) -> bool:
+    process.join()
+    return process.exitcode == 0
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+
+
+def _count(folder: Path) -> int:
+    return len(os.listdir(folder)) if folder.exists() else 0
 
 
 def _is_partial(name: str) -> bool:
@@ -51,7 +64,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
         size = rng.randrange(16, 40), rng.randrange(16, 40)
         Image.fromarray(photo(*size, seed=number)).save(source / f"{number:03}.png")
     started = time.monotonic()
-    assert _start(model, compile_cache, source, whole).wait() == 0
+    assert _ended_well(_start(source, "-o", whole, "--model", model, cache=compile_cache))
     seconds = time.monotonic() - started
     undisturbed = _contents(whole)
     assert len(undisturbed) == 2 * IMAGES
@@ -59,15 +72,15 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
     begun = 0  # kills that found a file begun
     for kill in range(KILLS):
         before = _contents(out)
-        process = _start(model, compile_cache, source, out)
+        process = _start(source, "-o", out, "--model", model, cache=compile_cache)
         if kill % 4:  # most of them while files are written
-            while len(_contents(out)) == len(before) and process.poll() is None:
+            while _count(out) == len(before) and process.is_alive():
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))
         else:
             time.sleep(rng.uniform(0, seconds))
         process.kill()
-        process.wait()
+        process.join()
         found = _contents(out)
         partials = {name for name in found if _is_partial(name)}
         begun += bool(partials - before.keys())
@@ -81,8 +94,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
     for name in _contents(out):
         if _is_partial(name):
             os.utime(out / name, (0, 0))
-    process = _start(model, compile_cache, source, out)
-    assert process.wait() == 0, process.stderr
+    assert _ended_well(_start(source, "-o", out, "--model", model, cache=compile_cache))
     assert _contents(out) == undisturbed
 
 
