@@ -10,7 +10,7 @@ from flax import nnx
 
 from omgsr_jax import converted, files
 from omgsr_jax.converted import ModelCard
-from omgsr_jax.descriptions import Json, build, read_json
+from omgsr_jax.descriptions import Json, build, first_line, read_json
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.models.lora import LoRASpec
@@ -82,7 +82,7 @@ def convert(
         generator = OMGSRConfig(**parts, mid_timestep=recipe.mid_timestep, prompt_shapes=shapes)
         model = OMGSR(generator, rngs=None)
     except ValueError as error:
-        raise InputError(f"{folder.path} cannot be converted: {error}") from error
+        raise InputError(f"{folder.path} cannot be converted: {first_line(error)}") from error
     dtype = np.dtype(PRECISIONS[precision]) if precision else None
 
     def part(name: str, module: nnx.Module, spelling: Spelling) -> dict[str, Pending]:

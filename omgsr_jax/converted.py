@@ -18,7 +18,7 @@ from etils import epath
 from jax.sharding import Sharding
 
 from . import storage
-from .descriptions import Json, build
+from .descriptions import Json, build, first_line
 from .digests import Notify
 from .errors import InputError
 from .generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
@@ -144,7 +144,9 @@ def read(
     try:
         model = OMGSR(card.generator, remat=remat, rngs=None)
     except ValueError as error:
-        raise InputError(f"{epath.Path(directory) / KIND.card} is damaged: {error}") from error
+        raise InputError(
+            f"{epath.Path(directory) / KIND.card} is damaged: {first_line(error)}"
+        ) from error
     return fill(model, read_weights(directory, variables(model), sharding=sharding, notify=notify))
 
 

@@ -25,7 +25,7 @@ Config = TypeVar("Config")
 
 _MOST_BYTES = 2**26
 _LISTED = 5
-_LONGEST_NAME, _LONGEST_VALUE = 80, 120
+_LONGEST_NAME, _LONGEST_VALUE, _LONGEST_REASON = 80, 120, 240
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxlist, _short.maxstring = 2, 8, _LONGEST_NAME
 
@@ -151,8 +151,8 @@ def file_size(path: str | os.PathLike[str]) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """What another library found wrong, for a message."""
-    return (str(error) or repr(error)).splitlines()[0][:200]
+    """What another part of the program found wrong, for a message."""
+    return (str(error) or repr(error)).splitlines()[0][:_LONGEST_REASON]
 
 
 def shown(value: Any) -> str:
@@ -219,7 +219,7 @@ class _Reader:
             return kind(**values)
         except ValueError as error:
             about = f"{name}: " if name else ""
-            raise InputError(f"{self.where}: {about}{error}") from error
+            raise InputError(f"{self.where}: {about}{first_line(error)}") from error
 
     def value(self, annotation: Any, value: Any, name: str, field: str) -> Any:
         origin, inner = get_origin(annotation), get_args(annotation)

@@ -46,6 +46,7 @@ _UNET_FIELDS: list[tuple[str, Any]] = [
     ("attention_head_dim", 0),
     ("attention_head_dim", [1, 1]),
     ("attention_head_dim", 7),
+    ("attention_head_dim", [7] * 900),
     ("down_block_types", "DownBlock2D"),
     ("down_block_types", [["DownBlock2D"]] * 3),
     ("down_block_types", [None] * 3),
@@ -146,6 +147,7 @@ def _of_shards() -> list[Case]:
 _WORDS = {
     ("attention_head_dim", "7"): ("cannot be divided among 7 heads",),
     ("attention_head_dim", "[1, 1]"): ("must have 3 values",),
+    ("attention_head_dim", str([7] * 900)[:30]): ("must have 3 values",),
     ("norm_num_groups", "7"): ("cannot be normalised in 7 groups",),
     ("mid_timestep", "1000"): ("mid-timestep must be within 0 .. 999",),
 }

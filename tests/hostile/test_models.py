@@ -3,11 +3,16 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from omgsr_jax.converted import read_card
+from omgsr_jax.descriptions import build
+from omgsr_jax.errors import InputError
+from omgsr_jax.models.flux import FluxConfig
 
 from .bases import BASES
 from .corpus import assert_same_weights, assert_sentences
-from .judge import Answer, command
+from .judge import Answer, assert_sentence, command
 from .models import CONVERTED
 
 
@@ -43,6 +48,13 @@ def test_a_model_with_nothing_wrong_has_the_weights_that_it_had(originals, tmp_p
 
     assert_same_weights(CONVERTED, model, tmp_path, ask, model)
     assert_same_weights(BASES, base, tmp_path, convert, model)
+
+
+def test_a_reason_of_any_length_is_one_sentence():
+    fields = vars(FluxConfig()) | {"axes_dims_rope": [2] * 4000}
+    with pytest.raises(InputError, match="axes_dims_rope") as told:
+        build(FluxConfig, fields, "config.json")
+    assert_sentence(str(told.value))
 
 
 def convert(folder: Path, out: Path) -> Answer:
