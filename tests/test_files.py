@@ -15,6 +15,7 @@ from omgsr_jax import cli, files
 from omgsr_jax.data import DataConfig, degrade_folder, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation import find_pairs, restoring
+from omgsr_jax.files import exif_bombs
 from omgsr_jax.inference import folder
 from omgsr_jax.inference.folder import upscale_files
 from omgsr_jax.inference.jobs import Job, plan
@@ -283,3 +284,9 @@ def test_an_output_folder_is_not_called_like_an_image(tmp_path, monkeypatch, cap
     expected = "x.gif is called like an image; expected the name of a folder"
     assert expected in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_an_opener_may_say_that_there_is_no_exif():
+    image = Image.new("RGB", (2, 2))
+    image.info["exif"] = None  # as pillow-heif does
+    exif_bombs.refuse(image)
