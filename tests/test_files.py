@@ -15,9 +15,11 @@ from omgsr_jax import cli, files
 from omgsr_jax.data import DataConfig, degrade_folder, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation import find_pairs, restoring
+from omgsr_jax.files import exif_bombs
 from omgsr_jax.inference import folder
 from omgsr_jax.inference.folder import upscale_files
 from omgsr_jax.inference.jobs import Job, plan
+from omgsr_jax.inference.upscaler import Upscaled
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 
@@ -247,6 +249,18 @@ def test_skipping_what_exists_and_looking_at_headers_is_linear_and_bounded(tmp_p
     assert looked[-1] == Path("9995.png")  # from all over the folder
 
 
+def test_a_result_is_written_behind_its_comparison(tmp_path, monkeypatch):
+    """So that a run that was killed between the two is not skipped as done."""
+    written = []
+    monkeypatch.setattr(folder.images, "write", lambda path, _: written.append(path.name) or ())
+    restored = SimpleNamespace(restore=lambda batch, _: [Upscaled(p, p.size) for p in batch])
+    model = SimpleNamespace(programs=SimpleNamespace(batch=1), **vars(restored))
+    job = Job(save(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "b.compare.png")
+    (report,) = upscale_files(model, [job], None)
+    assert report.status == "done"
+    assert written == ["b.compare.png", "b.png"]
+
+
 def test_every_command_mentions_what_it_passes_over(tmp_path, capsys):
     """Upscaling and degrading: above. Evaluation, and training data with the mid-timestep's."""
     for name in ("sr", "hr"):
@@ -283,3 +297,9 @@ def test_an_output_folder_is_not_called_like_an_image(tmp_path, monkeypatch, cap
     expected = "x.gif is called like an image; expected the name of a folder"
     assert expected in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_an_opener_may_say_that_there_is_no_exif():
+    image = Image.new("RGB", (2, 2))
+    image.info["exif"] = None  # as pillow-heif does
+    exif_bombs.refuse(image)

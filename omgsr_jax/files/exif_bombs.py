@@ -25,7 +25,7 @@ class Stream(Protocol):
 
 def refuse(image: Image.Image) -> None:
     """Of an image that is open: call this before asking for its EXIF data."""
-    exif = image.info.get("exif", b"")
+    exif = image.info.get("exif") or b""  # pillow-heif sets None
     if not exif and (text := image.info.get(_AS_TEXT)):
         exif = bytes.fromhex("".join(text.split("\n")[3:]))
     _refuse(exif)

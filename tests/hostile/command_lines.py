@@ -55,7 +55,6 @@ USAGE: dict[str, str] = {
     f"{_UPSCALE} --format gif": "format must be one of .png",
     f"{_UPSCALE} --format ''": "format must be one of .png",
     f"{_UPSCALE} --format ../png": "format must be one of .png",
-    f"{_UPSCALE} --format heic": "format must be one of .png",
     f"{_UPSCALE} --tile none": "tile must be auto, off or a number of pixels",
     f"{_UPSCALE} --tile 8": "tile must be at least 16 px, not 8",
     f"{_UPSCALE} --tile -64": "argument --tile",
