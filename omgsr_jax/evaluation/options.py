@@ -7,7 +7,7 @@ from ..errors import InputError
 # The keys of the table in metrics.py, in its order.
 METRICS = (
     *("psnr", "ssim", "lpips", "dists", "fid", "niqe", "musiq", "maniqa", "clipiqa"),
-    *("psnr_rgb", "ssim_rgb", "lpips_vgg", "grid"),
+    *("psnr_rgb", "ssim_rgb", "lpips_vgg", "coherence", "coherence_fine", "grid"),
 )
 
 

@@ -61,16 +61,7 @@ def test_the_demo_writes_and_prints_what_it_says(tmp_path, capsys):
     assert "NIQE" not in printed.out
 
 
-def test_two_runs_agree_in_every_bit(tmp_path):
-    for out in ("a", "b"):
-        assert cli.main(["demo", "-o", out, "--sample", "coffee"]) == 0
-    a, b = (
-        {file.name: file.read_bytes() for file in (tmp_path / out).iterdir()} for out in ("a", "b")
-    )
-    assert len(a) == 3
-    assert a == b
-
-
+@pytest.mark.slow
 def test_niqe_is_scored_where_its_parameters_are(tmp_path, monkeypatch, capsys):
     """With parameters of the right form, which are not those of photographs."""
     path = tmp_path / "pristine.npz"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import omgsr_jax
 from omgsr_jax import cli
 from omgsr_jax.evaluation import restoring
 from tests.evaluation.images import photograph, save
@@ -24,18 +23,15 @@ def benchmark(tmp_path):
     return save(tmp_path / "lr", lr), save(tmp_path / "hr", hr)
 
 
-def test_a_model_is_scored_on_what_it_makes_of_the_inputs(
-    tiny_model, compile_cache, benchmark, tmp_path
-):
+def test_a_model_is_scored_on_what_it_makes_of_the_inputs(model_64, upscaler, benchmark, tmp_path):
     lr, hr = benchmark
     out, copy = tmp_path / "report", shutil.copytree(hr, tmp_path / "copy")
-    argv = ["eval", "--model", tiny_model, "--sr", copy, "--lr", lr, "--hr", hr, "--out", out]
+    argv = ["eval", "--model", model_64, "--sr", copy, "--lr", lr, "--hr", hr, "--out", out]
     assert cli.main([*map(str, argv), "--metrics", "psnr"]) == 0
     systems = set(json.loads((out / "summary.json").read_text())["systems"])
-    assert systems == {"copy", tiny_model.name}
-    upscaler = omgsr_jax.load(tiny_model)
+    assert systems == {"copy", model_64.name}
     for name, scale in (("0", 4), ("2", 2)):
-        made = np.asarray(Image.open(out / "sr" / tiny_model.name / f"{name}.png"))
+        made = np.asarray(Image.open(out / "sr" / model_64.name / f"{name}.png"))
         expected = np.asarray(upscaler.upscale(lr / f"{name}.png", scale=scale))
         np.testing.assert_array_equal(made, expected)
 

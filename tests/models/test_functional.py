@@ -45,6 +45,7 @@ def _loss(remat: bool):
     return loss, trained
 
 
+@pytest.mark.slow
 def test_recomputing_activations_changes_no_gradient():
     results = []
     for remat in (False, True):

@@ -84,6 +84,8 @@ def test_a_full_disk_is_one_sentence_and_the_older_checkpoints_stay(tmp_path, ca
     small, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(_batch):
+        while not (tmp_path / "checkpoints" / "10").exists():  # it is written in the background
+            time.sleep(0.01)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, hard))
 
     try:
