@@ -30,6 +30,10 @@ class DataConfig:
                 f"data.degradation is {self.degradation}, expected one of "
                 f"{', '.join(map(str, PRESETS))}"
             )
+        if self.mixed and self.degradation != 512:
+            raise InputError(
+                "data.mixed takes degradations of its own: leave data.degradation as it is"
+            )
         if self.degrade_on == "device" and not isinstance(
             self.degradation_config, DegradationConfig
         ):

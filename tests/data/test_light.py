@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from omgsr_jax.data import MIXED, degrade, example_rng, sampled_plan
+from omgsr_jax.data import MIXED, DataConfig, degrade, example_rng, sampled_plan
 from omgsr_jax.data.light import LightConfig, LightPlan, degrade_lightly, sampled_light_plan
 from omgsr_jax.data.plan import DegradationConfig, Mixture, Plan
 from omgsr_jax.errors import InputError
@@ -52,3 +52,8 @@ def test_wrong_mixtures_are_named():
         Mixture((LightConfig(),), (0.5,))
     with pytest.raises(InputError, match="one scale"):
         Mixture((LightConfig(), DegradationConfig(scale=8)), (0.5, 0.5))
+
+
+def test_mixed_degradations_leave_no_choice_of_another():
+    with pytest.raises(InputError, match=r"data.mixed takes degradations of its own"):
+        DataConfig(mixed=True, degradation=1024, resolution=1024)
