@@ -72,9 +72,8 @@ def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
 
 def difference(path: epath.Path, one: Written) -> str | None:
     """What a file has become, if it is not as it was written."""
-    size = path.stat().length if _is_remote(path) else file_size(path)
-    if size != one.bytes:
-        return f"it has {size} bytes, {one.bytes} were written"
+    if found := _other_size(path, one):
+        return found
     return None if _written(path) == one else "its sha256 is not that of what was written"
 
 
@@ -82,10 +81,8 @@ def require_sizes(directory: epath.Path, written: Mapping[str, Written]) -> None
     """All files are there and have their sizes, and the small ones have their digests."""
     local = not _is_remote(directory)
     for name, one in written.items():
-        path = directory / name
-        size = file_size(path) if local else _remote_size(path)
-        if size != one.bytes:
-            raise _damaged(path, f"it has {size} bytes, {one.bytes} were written")
+        if found := _other_size(directory / name, one):
+            raise _damaged(directory / name, found)
     for name, one in written.items():
         if local and one.bytes < _SMALL_BYTES:
             _require_same(directory / name, one)
@@ -125,6 +122,11 @@ def verified(
 def _wait_for(checks: list[Future[None]]) -> None:
     for check in checks:
         check.result()
+
+
+def _other_size(path: epath.Path, one: Written) -> str | None:
+    size = _remote_size(path) if _is_remote(path) else file_size(path)
+    return None if size == one.bytes else f"it has {size} bytes, {one.bytes} were written"
 
 
 def _require_same(path: epath.Path, one: Written) -> None:

@@ -23,6 +23,7 @@ from .edits import (
     of,
     pipe,
     put,
+    then,
 )
 
 CONFIG = "unet_lora_adapter/adapter_config.json"
@@ -121,20 +122,12 @@ def _pickled(change: Any = None) -> Any:
     return edit
 
 
-def _pickle_then(edit: Any) -> Any:
-    def both(root: Path) -> None:
-        _pickled()(root)
-        edit(root / PICKLE)
-
-    return both
-
-
 def _of_pickles() -> list[Case]:
     def each(change: Any) -> Any:
         return _pickled(lambda tensors: {name: change(t) for name, t in tensors.items()})
 
     return [
-        Case("pickle: half", _pickle_then(half), (PICKLE,)),
+        Case("pickle: half", then(_pickled(), half, PICKLE), (PICKLE,)),
         Case("pickle: code", _pickled(lambda t: {"a": _Harmful()}), (PICKLE, "weights_only")),
         Case("pickle: a list", _pickled(lambda t: list(t.values())), (PICKLE, "dict of tensors")),
         Case("pickle: a number", _pickled(lambda t: 3), (PICKLE, "dict of tensors")),

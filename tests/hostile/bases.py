@@ -25,6 +25,7 @@ from .edits import (
     pipe,
     put,
     tensors,
+    then,
 )
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
@@ -113,14 +114,6 @@ def _sharded(change: Any = None) -> Any:
     return edit
 
 
-def _with_index(edit: Any) -> Any:
-    def both(root: Path) -> None:
-        _sharded()(root)
-        edit(root / INDEX)
-
-    return both
-
-
 def _of_shards() -> list[Case]:
     changes: list[tuple[str, Any, str]] = [
         ("no map", lambda index: index.pop("weight_map"), "it has no weight_map"),
@@ -139,7 +132,7 @@ def _of_shards() -> list[Case]:
     found = [Case(f"shards: {what}", _sharded(edit), (words,)) for what, edit, words in changes]
     for what in ("half", "deep", "utf-16"):
         edit, words = NOT_JSON[what]
-        found.append(Case(f"shards: index {what}", _with_index(edit), (words, INDEX)))
+        found.append(Case(f"shards: index {what}", then(_sharded(), edit, INDEX), (words, INDEX)))
     return [*found, Case("shards", _sharded())]
 
 

@@ -26,6 +26,16 @@ class Case:
     words: tuple[str, ...] = ()
 
 
+def then(first: Edit, edit: Edit, name: str) -> Edit:
+    """One edit of a folder, and another of the file `name` that it has written."""
+
+    def both(root: Path) -> None:
+        first(root)
+        edit(root / name)
+
+    return both
+
+
 # Of any file.
 
 
