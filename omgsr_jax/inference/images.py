@@ -74,6 +74,7 @@ def encode(picture: Picture, suffix: str, name: str = "the image") -> tuple[byte
         image.save(buffer, kind, **options, **files.pillow_options(metadata, kind))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{image.width} x {image.height} px cannot be written as {kind}: {error}"
+            f"{name}: {image.width} x {image.height} px cannot be written as {kind} ({error}); "
+            ".png and .tif take any size"
         ) from error
     return buffer.getvalue(), notes

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -43,22 +44,35 @@ def _require_nothing_half_written(out: Path, base: Path) -> None:
 
 
 def test_20_killed_conversions_leave_nothing_half_written(originals, tmp_path):
-    """Kills are spread over the time from the first file that is written to the last."""
+    """Kills fall anywhere between the first file that is written and the rename."""
     _, base = originals
-    out, whole = tmp_path / "outputs" / "out", []
-    partial = out.with_name(".out.partial")
+    out = tmp_path / "outputs" / "out"
     out.parent.mkdir()
-    for kill in range(20):
+
+    def started() -> subprocess.Popen[str]:
         process = _start(_CONVERT, "convert", "--base", base, "--out", out)
-        while process.poll() is None and not partial.exists():
+        while process.poll() is None and not out.with_name(".out.partial").exists():
             time.sleep(0.001)
-        time.sleep(kill * 0.1)
+        return process
+
+    undisturbed, begun = started(), time.monotonic()
+    while not out.exists() and undisturbed.poll() is None:
+        time.sleep(0.001)
+    seconds = time.monotonic() - begun
+    assert undisturbed.wait() == 0
+    _require_nothing_half_written(out, base)
+    rng, kills, whole = random.Random(0), 0, 0
+    for _ in range(100):  # one that comes too late is none
+        process = started()
+        time.sleep(rng.uniform(0, seconds))
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        whole.append(out.exists())
+        kills += process.wait() == -signal.SIGKILL
+        whole += out.exists()
         _require_nothing_half_written(out, base)
-    print(f"{sum(whole)} of {len(whole)} were over before they were killed")
-    assert not all(whole)
+        if kills == 20:
+            break
+    print(f"{kills} kills within {seconds:.1f} s; {whole} models were there")
+    assert kills == 20
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
