@@ -1,7 +1,8 @@
 """Where the weights of a backbone are, when it is too large for one device.
 
 Within a group of devices (the axis `tensor`) every device holds a part of each large weight, and
-they compute one image together; groups (the axis `data`) work on images of their own.
+they compute one image together; groups (the axis `data`) work on images of their own, or on the
+rows of a large one (the axis `spatial`).
 """
 
 import re
@@ -17,6 +18,7 @@ from ..errors import InputError
 from ..weights import Rule, specs_by_name, weight_name
 
 _HEADS = "tensor"
+SPATIAL = "spatial"
 
 # Axes of a weight's last dimensions, by its name; the first rule that matches counts. Queries,
 # keys, values and hidden features are divided; the layer behind them sums over the parts. A single
@@ -41,8 +43,17 @@ def device_groups(devices: Sequence[Any] | None, shards: int) -> Mesh:
             f"{len(devices)} devices cannot be divided into groups of {shards}; "
             "shards must divide their number"
         )
-    automatic = (jax.sharding.AxisType.Auto,) * 2
-    return Mesh(np.array(devices).reshape(-1, shards), ("data", _HEADS), axis_types=automatic)
+    return _mesh(np.array(devices).reshape(-1, 1, shards))
+
+
+def by_rows(groups: Mesh) -> Mesh:
+    """The same devices, all groups for the rows of one image."""
+    return _mesh(groups.devices.reshape(1, -1, groups.shape[_HEADS]))
+
+
+def _mesh(devices: np.ndarray) -> Mesh:
+    automatic = (jax.sharding.AxisType.Auto,) * 3
+    return Mesh(devices, ("data", SPATIAL, _HEADS), axis_types=automatic)
 
 
 def shardings(shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> dict[str, NamedSharding]:

@@ -7,7 +7,7 @@ from .sizes import Enlargement
 
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
-_LEAST_TILE = 16  # in pixels of the latents
+LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
 
 
@@ -59,13 +59,9 @@ def require_batch(batch: int) -> None:
         raise InputError(f"batch must be within 1 .. {_LARGEST_BATCH}, not {batch}")
 
 
-def require_tile(tile: str | int, multiple: int = 1) -> None:
-    """`multiple` is what the model needs the sides of images to be multiples of."""
-    if isinstance(tile, str):
-        if tile not in ("auto", "off"):
-            raise InputError(f"tile must be auto, off or a number of pixels, not {tile!r}")
-        return
-    least = _LEAST_TILE * multiple
-    if tile < least or tile % multiple:
-        wanted = f"a multiple of {multiple}, " if multiple > 1 else ""
-        raise InputError(f"tile must be {wanted}at least {least} px, not {tile}")
+def require_strips(strips: str | int) -> None:
+    if isinstance(strips, str):
+        if strips not in ("auto", "off"):
+            raise InputError(f"strips must be auto, off or a number of rows, not {strips!r}")
+    elif strips < LEAST_STRIP:
+        raise InputError(f"strips must be of at least {LEAST_STRIP} rows, not {strips}")

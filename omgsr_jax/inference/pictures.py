@@ -15,7 +15,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Picture:
-    rgb: np.ndarray  # h w 3 float32 in [0, 1]
+    values: np.ndarray  # h w 3: uint8, uint16, or float32 in [0, 1]
     alpha: np.ndarray | None = None  # h w float32 in [0, 1]
     grey: bool = False
     bits: int = 8  # per channel: 8 or 16
@@ -24,11 +24,18 @@ class Picture:
 
     @property
     def size(self) -> Size:
-        return self.rgb.shape[0], self.rgb.shape[1]
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """h w 3 float32 in [0, 1]."""
+        return _levels(self.values)
 
     def pixels(self, bits: int | None = None) -> np.ndarray:
         """uint8 or uint16, with 1 (grey), 2 (and alpha), 3 or 4 channels: h w c."""
         bits = bits or self.bits
+        if self.values.dtype == f"uint{bits}" and not self.grey and self.alpha is None:
+            return self.values
         colour = (self.rgb @ _LUMA)[..., None] if self.grey else self.rgb
         if self.alpha is not None:
             colour = np.concatenate([colour, self.alpha[..., None]], axis=-1)
@@ -58,7 +65,7 @@ class Picture:
         if self.alpha is None:
             return self
         alpha = self.alpha[..., None]
-        return replace(self, rgb=self.rgb * alpha + (1 - alpha), alpha=None)
+        return replace(self, values=self.rgb * alpha + (1 - alpha), alpha=None)
 
 
 def from_array(array: Any) -> Picture:
@@ -75,10 +82,10 @@ def from_array(array: Any) -> Picture:
             f"or 4 channels{_shape_hint(array)}"
         )
     channels, bits = array.shape[-1], 16 if array.dtype == np.uint16 else 8
-    levels = _levels(array)
+    array = _checked(array)
     return Picture(
-        rgb=np.repeat(levels[..., :1], 3, axis=-1) if channels < 3 else levels[..., :3],
-        alpha=levels[..., -1] if channels in (2, 4) else None,
+        values=np.repeat(array[..., :1], 3, axis=-1) if channels < 3 else array[..., :3],
+        alpha=_levels(array[..., -1]) if channels in (2, 4) else None,
         grey=channels < 3,
         bits=bits,
     )
@@ -97,10 +104,17 @@ def _shape_hint(array: np.ndarray) -> str:
     return ""
 
 
-def _levels(array: np.ndarray) -> np.ndarray:
+def _levels(values: np.ndarray) -> np.ndarray:
     """float32 in [0, 1]."""
+    if values.dtype == np.float32:
+        return values
+    return values.astype(np.float32) / np.iinfo(values.dtype).max
+
+
+def _checked(array: np.ndarray) -> np.ndarray:
+    """uint8, uint16, or float32 in [0, 1]."""
     if array.dtype in (np.uint8, np.uint16):
-        return array.astype(np.float32) / np.iinfo(array.dtype).max
+        return array
     if not np.issubdtype(array.dtype, np.floating):
         hint = ""
         if np.issubdtype(array.dtype, np.integer) or array.dtype == bool:

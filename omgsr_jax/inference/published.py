@@ -1,28 +1,23 @@
 """What the published inference script does that is not correct, in one place.
 
-It floors sizes to multiples of 8, keeps 8 bits between all steps and truncates to them, and weighs
-tiles by a Gaussian that is off centre. The time that FLUX is told is its process's
+It floors sizes to multiples of 8, keeps 8 bits between all steps and truncates to them
+(`restore.Restoration.truncates`), and weighs tiles by a Gaussian that is off centre. The time that FLUX is told is its process's
 (`process.FlowMatching.as_published`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from . import colour
 from .options import require_whole_scale
 from .pictures import Picture
 from .sizes import MOST_PIXELS, Enlargement, Size
 from .tiling import Tiling, blend_weights
 
-if TYPE_CHECKING:
-    from .engine import Engine, Work
 
-
+@dataclass(frozen=True)
 class PublishedTiling(Tiling):
     """The weights are off centre by half a row, and a map of no more pixels than a tile is taken in
     one piece."""
@@ -32,8 +27,8 @@ class PublishedTiling(Tiling):
             return latents
         return super().shape(latents, side)
 
-    def weights(self, side: int) -> np.ndarray:
-        return blend_weights(side, side / 2)
+    def weights(self, tile: Size) -> np.ndarray:
+        return blend_weights(tile, tile[0] / 2)
 
 
 @dataclass(frozen=True)
@@ -75,40 +70,20 @@ class Script:
         scale, multiple = require_whole_scale(enlargement), max(8, self.multiple)
         return PublishedSizes.of(source, scale, self.process_size, multiple)
 
-    def restore(
-        self,
-        engine: "Engine",
-        batch: Sequence[tuple[Picture, PublishedSizes]],
-        *,
-        color: str,
-        seed: int | None,
-    ) -> "list[tuple[Picture, Work]]":
-        """Pictures without their transparency, and what they took."""
-        sources = [_enlarged(picture, size) for picture, size in batch]
-        restored, works = engine.restore([source * 2 - 1 for source in sources], seed=seed)
-        results = []
-        for (picture, size), source, output, work in zip(
-            batch, sources, restored, works, strict=True
-        ):
-            rgb = _truncated(np.clip(output * 0.5 + 0.5, 0, 1))
-            if color != "none":
-                rgb = _truncated(colour.align(rgb, source, color))
-            if size.output != size.processed:
-                stored = Image.fromarray(np.round(rgb * 255).astype(np.uint8))
-                stored = stored.resize(size.output[::-1], Image.Resampling.BICUBIC)
-                rgb = np.asarray(stored, np.float32) / 255
-            results.append((replace(picture, rgb=rgb, bits=8), work))
-        return results
+    @staticmethod
+    def enlarged(picture: Picture, sizes: PublishedSizes) -> Picture:
+        """In 8 bits, at the size that the networks work on."""
+        image = Image.fromarray(replace(picture, alpha=None, grey=False).pixels(8))
+        for goal in (sizes.enlarged, sizes.upscaled):
+            image = image.resize(goal[::-1], Image.Resampling.BICUBIC)
+        image = image.resize(sizes.processed[::-1], Image.Resampling.LANCZOS)
+        return replace(picture, values=np.asarray(image))
 
-
-def _enlarged(picture: Picture, size: PublishedSizes) -> np.ndarray:
-    image = Image.fromarray(replace(picture, alpha=None, grey=False).pixels(8))
-    for goal in (size.enlarged, size.upscaled):
-        image = image.resize(goal[::-1], Image.Resampling.BICUBIC)
-    image = image.resize(size.processed[::-1], Image.Resampling.LANCZOS)
-    return np.asarray(image, np.float32) / 255
-
-
-def _truncated(rgb: np.ndarray) -> np.ndarray:
-    """As it is after being stored in 8 bits without rounding."""
-    return np.floor(rgb * np.float32(255)) / np.float32(255)
+    @staticmethod
+    def reduced(picture: Picture, sizes: PublishedSizes) -> Picture:
+        """The result of what was enlarged beyond what was asked for."""
+        if sizes.output == sizes.processed:
+            return picture
+        image = Image.fromarray(picture.values)
+        image = image.resize(sizes.output[::-1], Image.Resampling.BICUBIC)
+        return replace(picture, values=np.asarray(image))

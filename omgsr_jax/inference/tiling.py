@@ -1,48 +1,37 @@
-"""Where tiles lie, and how they are joined.
+"""The backbone's tiles: the paper's Tiled Diffusion.
 
-The backbone's tiles overlap by half and are blended with Gaussian weights: the paper's Tiled
-Diffusion. The VAE's tiles overlap by a halo, which is cut off again; what remains of them abuts.
+They overlap by half and are blended with Gaussian weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array, lax
 
 from .sizes import Size
 
 _VARIANCE = 0.01
 
 
-def overlapping_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles along one axis begin; the last one ends with the axis."""
-    count = 1 + max(0, -(-(length - tile) // (tile - overlap)))
-    return [min(i * (tile - overlap), length - tile) for i in range(count)]
-
-
-def latent_tiles(size: Size, tile: int) -> list[tuple[int, int]]:
-    """Top left corners of the backbone's tiles in latents of `size`."""
-    return [
-        (top, left)
-        for left in overlapping_starts(size[1], tile, tile // 2)
-        for top in overlapping_starts(size[0], tile, tile // 2)
-    ]
-
-
 @lru_cache(maxsize=8)
-def blend_weights(tile: int, middle_row: float | None = None) -> np.ndarray:
+def blend_weights(tile: Size, middle_row: float | None = None) -> np.ndarray:
     """Gaussian weights of a tile (h w), about its centre unless another row is given."""
 
-    def profile(middle: float) -> np.ndarray:
-        offset = (np.arange(tile) - middle) / tile
+    def profile(length: int, middle: float) -> np.ndarray:
+        offset = (np.arange(length) - middle) / length
         return np.exp(-np.square(offset) / (2 * _VARIANCE)) / np.sqrt(2 * np.pi * _VARIANCE)
 
-    centre = (tile - 1) / 2
-    return np.outer(profile(centre if middle_row is None else middle_row), profile(centre))
+    (height, width) = tile
+    row = (height - 1) / 2 if middle_row is None else middle_row
+    return np.outer(profile(height, row), profile(width, (width - 1) / 2))
 
 
+@dataclass(frozen=True)
 class Tiling:
     """How latents are cut for the backbone, and how heavy a tile's pixels are."""
 
@@ -51,76 +40,83 @@ class Tiling:
         side = min(side, *latents)
         return side, side
 
-    def weights(self, side: int) -> np.ndarray:
-        return blend_weights(side)
+    def weights(self, tile: Size) -> np.ndarray:
+        return blend_weights(tile)
 
 
-def blend(
-    size: Size, placed: Iterable[tuple[tuple[int, int], np.ndarray]], weights: np.ndarray
-) -> np.ndarray:
-    """The weighted mean of tiles (h w c) at their places: h w c."""
-    total, contributors = None, np.zeros((*size, 1))
-    tile, weight = len(weights), weights[..., None]
-    for (top, left), values in placed:
-        if total is None:
-            total = np.zeros((*size, values.shape[-1]))
-        window = np.s_[top : top + tile, left : left + tile]
-        total[window] += values * weight
-        contributors[window] += weight
-    assert total is not None
-    return (total / contributors).astype(np.float32)
+def count(length: Any, tile: int) -> Any:
+    """How many tiles lie along an axis."""
+    return 1 + -(-(length - tile) // (tile - tile // 2))
 
 
-@dataclass(frozen=True)
-class Window:
-    """A part of an image on a canvas: what the canvas shows, and the core that is used of it.
+def in_tiles(
+    function: Callable[[Array], Array],
+    z: Array,
+    sizes: Any,
+    weights: np.ndarray,
+    *,
+    at_once: int = 1,
+    spread: Callable[[Array], Array] = lambda tiles: tiles,
+) -> Array:
+    """`function`, which maps tiles of latents to such, on latents of any size.
 
-    All numbers are pixels of the image; the core lies within the window.
+    Args:
+        z: b h w c.
+        sizes: their heights and widths: of all (2), or of each (b 2), what lies beyond being 0.
+        weights: of a tile (h w), in the weighted mean where tiles overlap.
+        at_once: tiles of each of the latents that are computed together.
+        spread: divides tiles (of the first axis) among devices.
     """
+    b, *canvas, c = z.shape
+    tile = weights.shape
+    if tuple(canvas) == tile:
+        return function(z)
+    lengths = jnp.broadcast_to(jnp.asarray(sizes), (b, 2))
+    counts = count(lengths, np.array(tile))  # b 2
+    if np.ndim(sizes) == 1:
+        turns = -(-int(np.prod(count(np.array(sizes), np.array(tile)))) // at_once)
+    else:
+        turns = -(-counts.prod(1).max() // at_once)
+    weight = jnp.asarray(weights, jnp.float32)[..., None]
+    cut = jax.vmap(jax.vmap(lambda z, at: lax.dynamic_slice(z, (*at, 0), (*tile, c)), (None, 0)))
 
-    top: int
-    left: int
-    height: int
-    width: int
-    core: tuple[int, int, int, int]  # top, bottom, left, right
+    def turn(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        number = i * at_once + jnp.arange(at_once)  # of a tile, down the columns
+        corners, exists = _corners(number, lengths, counts, tile)
+        tiles = spread(cut(z, corners).reshape(b * at_once, *tile, c))
+        found = function(tiles).reshape(b, at_once, *tile, c)
+        for k in range(at_once):
+            share = weight * exists[:, k, None, None, None]
+            sums = tuple(
+                _added(total, part, corners[:, k])
+                for total, part in zip(sums, (found[:, k] * share, share), strict=True)
+            )
+        return sums
 
-    @property
-    def core_on_canvas(self) -> tuple[int, int, int, int]:
-        top, bottom, left, right = self.core
-        return top - self.top, bottom - self.top, left - self.left, right - self.left
-
-    @property
-    def share(self) -> int:
-        top, bottom, left, right = self.core
-        return (bottom - top) * (right - left)
+    zeros = jnp.zeros(z.shape, jnp.float32)
+    total, heaviness = lax.fori_loop(0, turns, turn, (zeros, zeros[..., :1]))
+    return jnp.where(heaviness > 0, total / jnp.where(heaviness > 0, heaviness, 1), 0)
 
 
-def windows(size: Size, canvas: Size, halo: int, multiple: int) -> list[Window]:
-    """An image of `size` seen through canvases: one if it fits, else as many as it takes.
+def _corners(
+    number: Array, lengths: Array, counts: Array, tile: Size
+) -> tuple[Array, Array]:  # k, b 2, b 2 -> b k 2, b k
+    """Top left corners of tiles by their numbers, and which of them there are.
 
-    The cores abut and cover the image; around each lies at least `halo` of the image, unless it
-    ends there. All edges are multiples of `multiple`, as those of image and canvas must be.
+    The last of a row or column ends with it.
     """
-    rows, columns = (
-        _spans(length, extent, halo, multiple) for length, extent in zip(size, canvas, strict=True)
-    )
-    return [
-        Window(top, left, height, width, (*core_rows, *core_columns))
-        for top, height, core_rows in rows
-        for left, width, core_columns in columns
-    ]
+    along = jnp.stack([number % counts[:, :1], number // counts[:, :1]], axis=-1)
+    steps = jnp.array([side - side // 2 for side in tile])
+    last = lengths - jnp.array(tile)
+    exists = number < counts.prod(1, keepdims=True)
+    return jnp.minimum(along * steps, last[:, None]), exists.astype(jnp.float32)
 
 
-def _spans(
-    length: int, extent: int, halo: int, multiple: int
-) -> list[tuple[int, int, tuple[int, int]]]:
-    """Start, extent and core of the windows along one axis."""
-    if length <= extent:
-        return [(0, length, (0, length))]
-    starts = overlapping_starts(length, extent, 2 * halo)
-    between = [
-        (start + following + extent) // (2 * multiple) * multiple
-        for start, following in pairwise(starts)
-    ]
-    cuts = [0, *between, length]
-    return [(start, extent, core) for start, core in zip(starts, pairwise(cuts), strict=True)]
+def _added(total: Array, part: Array, corners: Array) -> Array:  # b H W c, b h w c, b 2
+    """`total` with a part added to each of its images, at its corner."""
+
+    def one(total: Array, part: Array, at: Array) -> Array:
+        there = lax.dynamic_slice(total, (*at, 0), part.shape)
+        return lax.dynamic_update_slice(total, there + part, (*at, 0))
+
+    return jax.vmap(one)(total, part, corners)

@@ -1,4 +1,4 @@
-"""`load` and `Upscaler`: one-step upscaling of pictures of any size."""
+"""One-step upscaling of pictures of any size."""
 
 import contextlib
 import copy
@@ -23,14 +23,49 @@ from ..errors import InputError
 from ..files import LeftOutWarning
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
-from . import colour, images, layout, pictures
-from .engine import Engine, NotFiniteError, TilePolicy, Work
-from .options import Options, require_batch, require_color, require_precision, require_tile
+from . import images, layout, memory, pictures
+from .canvases import Canvas, Canvases, Stage
+from .options import Options, require_batch, require_color, require_precision, require_strips
 from .pictures import Picture, resize
 from .prepare import for_inference
-from .programs import Programs
+from .programs import Item, Programs
 from .published import PublishedTiling, Script
+from .restore import CHECKED, Restoration
 from .sizes import Enlargement, Size, padded, process_size, stages
+from .tiling import Tiling
+
+_TILES_AT_ONCE = 4  # on accelerators, where a single one leaves units idle
+_ROWS_FROM = 4  # times the area that a model was trained at: all devices work on one image
+
+
+@dataclass
+class Work:
+    """What it took to restore an image."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    latent_tiles: int = 0
+    strips: int = 1  # of the VAE's widest maps
+
+    def with_more(self, more: "Work") -> "Work":
+        seconds = {
+            step: self.seconds.get(step, 0) + more.seconds.get(step, 0)
+            for step in self.seconds | more.seconds
+        }
+        return Work(
+            seconds, self.latent_tiles + more.latent_tiles, max(self.strips, more.strips)
+        )
+
+
+class NotFiniteError(InputError):
+    """A stage gave NaN or infinity for one of the images: their `index`."""
+
+    def __init__(self, stage: str, index: int, name: str | None = None):
+        super().__init__(
+            f"{f'{name}: ' if name else ''}what the model's {stage} stage gives is not finite (NaN "
+            "or infinity): its weights are damaged, or too large for this precision. Try precision "
+            "fp32, or convert the model again."
+        )
+        self.stage, self.index = stage, index
 
 
 @dataclass(frozen=True)
@@ -42,6 +77,29 @@ class Upscaled:
     work: Work = field(default_factory=Work)
 
 
+class Function:
+    """Images on the device (b h w 3, uint8) to restored ones (b H W 3, uint8).
+
+    `apply` is the same as a pure function of weights and images, to be used under JAX's own
+    transformations; `weights` are those of the model.
+    """
+
+    def __init__(self, programs: Programs, steps: Sequence[Restoration]):
+        self.weights = programs.weights
+        self._programs, self._steps = programs, steps
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        for how in self._steps:
+            program, sharding = self._programs.program(how), self._programs.image_sharding(how)
+            images = program(self.weights, jax.device_put(images, sharding)).images
+        return images
+
+    def apply(self, weights: Any, images: jax.Array) -> jax.Array:
+        for how in self._steps:
+            images = self._programs.function(how)(weights, images).images
+        return images
+
+
 class Upscaler:
     """A loaded model. Programs are compiled when the first image needs them, and kept.
 
@@ -50,10 +108,11 @@ class Upscaler:
         process_size: the size that the model was trained at.
         color: which colours of its source a result gets where none are asked for.
         precision: "fp32", "bf16" or "int8", that of the weights.
-        tile: when the VAE works in tiles: "auto" (when memory is short), "off", or a tile's side.
-        batch: images, or tiles, that are computed at once on each device, or group of devices.
+        strips: when the VAE works in strips of rows: "auto" (when memory is short), "off", or
+            always, of so many rows.
+        batch: images that are computed at once on each device, or group of devices.
         mesh: by default all local devices, each with all weights.
-        notify: called with what takes long ("compiling whole 512x512") and None when it begins, and
+        notify: called with what takes long ("compiling 512x512") and None when it begins, and
             with the seconds that it took at the end.
     """
 
@@ -64,18 +123,26 @@ class Upscaler:
         *,
         color: str,
         precision: str = "fp32",
-        tile: str | int = "auto",
+        strips: str | int = "auto",
         batch: int = 1,
         mesh: Mesh | None = None,
         notify: Notify | None = None,
     ):
-        self.process_size = process_size
         require_color(color)
+        require_strips(strips)
+        self.process_size = process_size
         self.color = color
+        self.multiple = model.multiple
+        self._vae = model.vae.config
+        self._strips = strips
         mesh = mesh or layout.device_groups(None, 1)
-        self.programs = Programs(model, precision=precision, batch=batch, mesh=mesh, notify=notify)
-        require_tile(tile, self.programs.multiple)
-        self.engine = Engine(self.programs, process_size, TilePolicy(tile))
+        self._groups = mesh.shape["data"]
+        self.batch = batch * self._groups
+        self._per_group = batch
+        self.programs = Programs(model, precision=precision, mesh=mesh, notify=notify)
+        self._memory = memory.Budget.of(mesh, self._vae, precision)
+        self._tiling = Tiling()
+        self._canvases = Canvases(self._canvas)
         self._script: Script | None = None
         self._published: Upscaler | None = None
         self._preparing = threading.Lock()
@@ -144,6 +211,28 @@ class Upscaler:
             name = _name(batch[error.index], error.index, len(batch))
             raise NotFiniteError(error.stage, error.index, name) from None
 
+    def function(
+        self, size: Size, *, scale: float = 4, batch: int = 1, color: str | None = None
+    ) -> Function:
+        """What `upscale` does to images of one size (height, width), for arrays on the device.
+
+        The result is that of `upscale`, bit for bit where `batch` is that of the model.
+        """
+        options = Options(Enlargement(scale=scale), color)
+        if self._script:
+            raise InputError('there is no function with quirks="published", whose steps need PIL')
+        require_batch(batch)
+        passes = self._stages(size, options.enlargement)
+        steps = []
+        for number, stage in enumerate(passes, 1):
+            canvas = self._canvases.own(stage)
+            if not canvas.by_rows and batch % self._groups:
+                raise InputError(f"batch must be a multiple of {self._groups} devices, not {batch}")
+            how = self._how(canvas, options, "float32" if number < len(passes) else "uint8")
+            given = "uint8" if number == 1 else "float32"
+            steps.append(replace(how, batch=batch, given=given))
+        return Function(self.programs, steps)
+
     @property
     def published(self) -> "Upscaler":
         """This model on the same weights, restoring as the published script does."""
@@ -156,11 +245,10 @@ class Upscaler:
 
     def _as_published(self) -> "Upscaler":
         other = copy.copy(self)
-        other._script = Script(self.process_size, self.engine.multiple)
+        other._script = Script(self.process_size, self.multiple)
         other.programs = self.programs.as_published()
-        other.engine = Engine(
-            other.programs, self.process_size, self.engine.policy, PublishedTiling()
-        )
+        other._tiling = PublishedTiling()
+        other._canvases = Canvases(other._canvas)
         return other
 
     def _with(self, quirks: Quirks) -> "Upscaler":
@@ -169,101 +257,141 @@ class Upscaler:
 
     def plan(self, sizes: Iterable[Size], options: Options) -> None:
         """Says which sizes (height, width) will come, so that few programs serve all of them."""
-        needed = []
+        needed: list[Stage] = []
         for size in sizes:
             # An image that cannot be done fails when its turn comes.
             with contextlib.suppress(InputError):
-                needed += self._process_sizes(size, options)
-        self.engine.plan(padded(size, self.engine.multiple) for size in needed)
+                needed += self._stages(size, options.enlargement)
+        self._canvases.plan(needed)
 
-    def _process_sizes(self, size: Size, options: Options) -> list[Size]:
+    def canvas(self, size: Size, options: Options) -> tuple[Canvas, ...]:
+        """The compiled shapes that an image of this size goes through: images of equal ones can
+        share a batch."""
+        return tuple(map(self._canvases.place, self._stages(size, options.enlargement)))
+
+    def _stages(self, size: Size, enlargement: Enlargement) -> list[Stage]:
+        """The passes that it takes: one, or two beyond four times."""
         if self._script:
-            return [self._script.sizes(size, options.enlargement).processed]
-        targets = stages(size, options.enlargement.of(size))
-        return [process_size(target, self.process_size) for target in targets]
+            processed = self._script.sizes(size, enlargement).processed
+            return [Stage(processed, processed, processed)]
+        targets = stages(size, enlargement.of(size))
+        return [
+            Stage(source, process_size(target, self.process_size), target)
+            for source, target in zip([size, *targets], targets, strict=False)
+        ]
+
+    def _canvas(self, stage: Stage, shared: bool) -> Canvas:
+        """What the networks see of it, and how."""
+        height, width = padded(stage.process, self.multiple)
+        down = self._vae.downsampling
+        tile = self._tiling.shape((height // down, width // down), self._latent_tile)
+        by_rows = self._groups > 1 and height * width >= _ROWS_FROM * self.process_size**2
+        canvas = Canvas(stage, tile, self.multiple, down, shared, by_rows=by_rows)
+        return replace(canvas, strip=0 if by_rows else self._strip((height, width)))
+
+    @property
+    def _latent_tile(self) -> int:
+        return padded((self.process_size,) * 2, self.multiple)[0] // self._vae.downsampling
+
+    def _strip(self, size: Size) -> int:
+        """The pixels of a strip, or 0."""
+        if isinstance(self._strips, int):
+            return self._strips * size[1]
+        fits = self._strips == "off" or self._memory.holds(size, self._per_group)
+        return 0 if fits else memory.STRIP
+
+    def _how(self, canvas: Canvas, options: Options, stored: str) -> Restoration:
+        on_cpu = self.programs.mesh.devices.flat[0].platform == "cpu"
+        at_once = 1 if on_cpu else max(1, _TILES_AT_ONCE // self._per_group)
+        if canvas.by_rows:
+            at_once *= self._groups
+        return Restoration(
+            canvas,
+            self._per_group if canvas.by_rows else self.batch,
+            options.color or self.color,
+            stored,
+            sampled=options.seed is not None,
+            truncates=self._script is not None,
+            tiling=self._tiling,
+            tiles_at_once=min(at_once, canvas.tiles),
+        )
 
     def restore(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
         """Upscales pictures with all that belongs to them."""
-        goals = [options.enlargement.of(picture.size) for picture in batch]
-        color = options.color or self.color
-        if self._script:
-            return self._follow(self._script, batch, options, color)
-        targets = [stages(p.size, goal) for p, goal in zip(batch, goals, strict=True)]
-        results = [Upscaled(picture, picture.size) for picture in batch]
-        for stage in range(max(map(len, targets), default=0)):
-            chosen = [i for i, sizes in enumerate(targets) if stage < len(sizes)]
-            pairs = [(results[i].picture, targets[i][stage]) for i in chosen]
+        passes = [self._stages(picture.size, options.enlargement) for picture in batch]
+        results = [Upscaled(self._begun(picture, options), picture.size) for picture in batch]
+        for number in range(max(map(len, passes), default=0)):
+            chosen = [i for i, stages in enumerate(passes) if number < len(stages)]
+            is_last = [number + 1 == len(passes[i]) for i in chosen]
+            given = [
+                (results[i].picture, passes[i][number], last)
+                for i, last in zip(chosen, is_last, strict=True)
+            ]
             try:
-                restored = self._stage(pairs, color, options.seed)
+                restored = self._one_pass(given, options)
             except NotFiniteError as error:
                 raise NotFiniteError(error.stage, chosen[error.index]) from None
             for i, done in zip(chosen, restored, strict=True):
-                work = _together(results[i].work, done.work) if stage else done.work
-                results[i] = replace(done, work=work)
+                results[i] = replace(done, work=results[i].work.with_more(done.work))
         return [
-            replace(result, picture=_with_alpha_of(source, result.picture))
+            replace(result, picture=self._ended(source, result.picture, options))
             for source, result in zip(batch, results, strict=True)
         ]
 
-    def _stage(
-        self, pairs: Sequence[tuple[Picture, Size]], color: str, seed: int | None
+    def _begun(self, picture: Picture, options: Options) -> Picture:
+        if self._script is None:
+            return picture
+        sizes = self._script.sizes(picture.size, options.enlargement)
+        return replace(self._script.enlarged(picture, sizes), bits=8)
+
+    def _ended(self, source: Picture, result: Picture, options: Options) -> Picture:
+        if self._script is not None:
+            sizes = self._script.sizes(source.size, options.enlargement)
+            result = self._script.reduced(result, sizes)
+        if source.alpha is None:
+            return result
+        return replace(result, alpha=np.clip(resize(source.alpha, result.size), 0, 1))
+
+    def _one_pass(
+        self, given: Sequence[tuple[Picture, Stage, bool]], options: Options
     ) -> list[Upscaled]:
-        """Restores pictures at most four times as large, each to its own size."""
-        sizes = [process_size(target, self.process_size) for _, target in pairs]
+        """Restores pictures at most four times as large; the last pass rounds."""
+        programs: dict[Restoration, list[int]] = {}
+        for i, (picture, stage, is_last) in enumerate(given):
+            rounds = is_last and (not picture.grey or self._script is not None)
+            stored = f"uint{picture.bits}" if rounds else "float32"  # grey is rounded as grey
+            how = self._how(self._canvases.place(stage), options, stored)
+            how = replace(how, given=str(picture.values.dtype))
+            programs.setdefault(how, []).append(i)
+        results: dict[int, Upscaled] = {}
+        for how, members in programs.items():
+            for start in range(0, len(members), how.batch):
+                chunk = members[start : start + how.batch]
+                results |= zip(chunk, self._computed(how, given, chunk, options.seed), strict=True)
+        return [results[i] for i in range(len(given))]
+
+    def _computed(
+        self,
+        how: Restoration,
+        given: Sequence[tuple[Picture, Stage, bool]],
+        chunk: Sequence[int],
+        seed: int | None,
+    ) -> list[Upscaled]:
         started = time.perf_counter()
-        sources = [
-            np.clip(resize(picture.rgb, size), 0, 1)
-            for (picture, _), size in zip(pairs, sizes, strict=True)
-        ]
-        canvas = [_pad(source * 2 - 1, self.engine.multiple) for source in sources]
-        prepared = (time.perf_counter() - started) / len(pairs)
-        restored, works = self.engine.restore(canvas, seed=seed)
+        items = [Item(given[i][0].values, given[i][1]) for i in chunk]
+        found = self.programs.run(how, items, seed)
+        for i, finite in zip(chunk, found.finite, strict=False):
+            if not finite.all():
+                raise NotFiniteError(CHECKED[int(np.argmin(finite))], i)
+        seconds = {"compute": (time.perf_counter() - started) / len(chunk)}
         results = []
-        for (picture, target), size, source, image, work in zip(
-            pairs, sizes, sources, restored, works, strict=True
-        ):
-            started = time.perf_counter()
-            rgb = image[: size[0], : size[1]] * 0.5 + 0.5
-            rgb = colour.align(rgb, source, color)
-            rgb = np.clip(resize(rgb, target), 0, 1)
-            work.seconds |= {"prepare": prepared, "finish": time.perf_counter() - started}
-            results.append(Upscaled(replace(picture, rgb=rgb), size, work))
+        for values, i in zip(found.images, chunk, strict=False):
+            picture, stage, _ = given[i]
+            height, width = stage.target
+            work = Work(dict(seconds), how.canvas.tiles_of(stage), how.canvas.strips)
+            restored = replace(picture, values=values[:height, :width])
+            results.append(Upscaled(restored, stage.process, work))
         return results
-
-    def _follow(
-        self, script: Script, batch: Sequence[Picture], options: Options, color: str
-    ) -> list[Upscaled]:
-        sizes = [script.sizes(picture.size, options.enlargement) for picture in batch]
-        pairs = list(zip(batch, sizes, strict=True))
-        found = script.restore(self.engine, pairs, color=color, seed=options.seed)
-        return [
-            Upscaled(_with_alpha_of(picture, done), size.processed, work)
-            for (picture, size), (done, work) in zip(pairs, found, strict=True)
-        ]
-
-
-def _pad(image: np.ndarray, multiple: int) -> np.ndarray:
-    """Reflects the image beyond its bottom and right edges, up to the next multiples."""
-    height, width = padded((image.shape[0], image.shape[1]), multiple)
-    return np.pad(
-        image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), "reflect"
-    )
-
-
-def _with_alpha_of(source: Picture, result: Picture) -> Picture:
-    if source.alpha is None:
-        return result
-    return replace(result, alpha=np.clip(resize(source.alpha, result.size), 0, 1))
-
-
-def _together(first: Work, second: Work) -> Work:
-    seconds = {
-        stage: first.seconds.get(stage, 0) + second.seconds.get(stage, 0)
-        for stage in first.seconds | second.seconds
-    }
-    return Work(
-        seconds, first.latent_tiles + second.latent_tiles, first.vae_tiles + second.vae_tiles
-    )
 
 
 def picture_of(image: Any) -> Picture:
@@ -293,7 +421,7 @@ def load(
     model: str | os.PathLike[str] = assets.NANO,
     *,
     precision: str | None = None,
-    tile: str | int = "auto",
+    strips: str | int = "auto",
     batch: int = 1,
     devices: Sequence[Any] | None = None,
     shards: int = 1,
@@ -307,7 +435,7 @@ def load(
             a bucket (gs://...).
         precision: "fp32", "bf16", or "int8" for the backbone's weights and bf16 for the rest; by
             default bf16 on accelerators, fp32 on CPUs.
-        tile: when the VAE works in tiles, see `Upscaler`.
+        strips: when the VAE works in strips of rows, see `Upscaler`.
         batch: how many images are computed at once, see `Upscaler`.
         devices: by default all local ones.
         shards: over how many devices the backbone's weights are divided, when it is too large for
@@ -332,7 +460,7 @@ def load(
         card.process_size,
         color=card.color,
         precision=precision,
-        tile=tile,
+        strips=strips,
         batch=batch,
         mesh=mesh,
         notify=notify,

@@ -61,11 +61,14 @@ class AttentionLayers(nnx.Module):
         self.to_out = nnx.List([Linear(channels, channels, rngs=rngs)])
         self.heads = heads
 
-    def attend(self, x: Array, context: Array) -> Array:  # b n c, b m c
+    def attend(self, x: Array, context: Array, unseen: Array | None = None) -> Array:
+        """b n c and b m c to b n c. `unseen` (b m) says what is passed over."""
+
         def split(y: Array) -> Array:  # b n (k d) -> b n k d
             return y.reshape(*y.shape[:-1], self.heads, -1)
 
-        y = attention(split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context)))
+        q, k, v = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        y = attention(q, k, v, unseen=unseen)
         return self.to_out[0](y.reshape(x.shape))
 
 

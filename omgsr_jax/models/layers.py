@@ -109,6 +109,11 @@ class Conv(nnx.Module):
         """The output for `x` with every pixel doubled; of a 3 x 3 kernel with padding 1 only."""
         return self._biased(convolve_doubled(x, self.kernel[...]))
 
+    def of_strip(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
+        """The output for rows of an image that come with their halo: no rows are padded."""
+        padding = ((0, 0), self.padding[1])
+        return self._biased(convolve(x, self.kernel[...], stride=self.stride, padding=padding))
+
     def convolve(self, x: Array, kernel: Array) -> Array:
         """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
         return convolve(x, kernel, stride=self.stride, padding=self.padding)

@@ -67,8 +67,13 @@ class Branch(nnx.Module):
         if rngs is not None:
             self.conv2.kernel.set_value(jnp.zeros_like(self.conv2.kernel[...]))
 
-    def __call__(self, x: Array) -> Array:  # b h w c_in -> b h w c_out
-        return self.conv2(jax.nn.silu(self.conv1(x)))
+    def __call__(self, x: Array, inside: Array | None = None) -> Array:
+        """b h w c_in to b h w c_out. `inside` (b h w): the pixels that there are."""
+
+        def only(x: Array) -> Array:
+            return x if inside is None else jnp.where(inside[..., None], x, 0)
+
+        return self.conv2(only(jax.nn.silu(self.conv1(only(x)))))
 
 
 class Encoder(nnx.Module):
@@ -77,9 +82,10 @@ class Encoder(nnx.Module):
         self.components = Conv(3, latent, patch, stride=patch, rngs=rngs)
         self.branch = Branch(latent, config.branch_width, latent, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:  # b h w 3 -> b h/4 w/4 c
+    def __call__(self, x: Array, inside: Array | None = None) -> Array:
+        """b h w 3 to b h/4 w/4 c. `inside` (b h/4 w/4): the blocks that there are."""
         z = self.components(x)
-        return z + self.branch(z)
+        return z + self.branch(z, inside)
 
     def features(self, x: Array) -> list[Array]:
         """What a loss or a discriminator may look through: one map."""
@@ -105,9 +111,9 @@ class PixelVAE(nnx.Module):
         self.decoder = Decoder(config, rngs=rngs)
         self.config = config
 
-    def encode(self, x: Array) -> Posterior:
-        """Images in [-1, 1] to latents; the posterior is a point."""
-        mean = self.encoder(x).astype(jnp.float32)
+    def encode(self, x: Array, inside: Array | None = None) -> Posterior:
+        """Images in [-1, 1] to latents; the posterior is a point. See `Encoder` for `inside`."""
+        mean = self.encoder(x, inside).astype(jnp.float32)
         return Posterior(mean, jnp.full_like(mean, CERTAIN))
 
     def latents(self, x: Array, key: Array | None = None) -> Array:

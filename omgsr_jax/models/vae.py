@@ -176,7 +176,10 @@ class VAE(nnx.Module):
 
     def encode(self, x: Array) -> Posterior:
         """Images in [-1, 1] to the posterior over unscaled latents."""
-        moments = self.encoder(x)
+        return self.posterior(self.encoder(x))
+
+    def posterior(self, moments: Array) -> Posterior:  # b h w 2c
+        """Of what the encoder gives."""
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
@@ -193,9 +196,11 @@ class VAE(nnx.Module):
 
     def decode(self, z: Array) -> Array:
         """Unscaled latents to images around [-1, 1]."""
-        if self.post_quant_conv is not None:
-            z = self.post_quant_conv(z)
-        return self.decoder(z)
+        return self.decoder(self.decoded_from(z))
+
+    def decoded_from(self, z: Array) -> Array:
+        """What the decoder is given for unscaled latents."""
+        return z if self.post_quant_conv is None else self.post_quant_conv(z)
 
     def scale(self, z: Array) -> Array:
         """Latents as the VAE gives them, to latents as the diffusion model knows them."""

@@ -27,23 +27,30 @@ Backend = Callable[[Array, Array, Array], Array]
 
 _WHOLE_LOGITS_BYTES = 2**30
 _SPLASH_MIN_TOKENS = 1024
+_HIDDEN = -1e5  # a hidden key's logit, times sqrt(d)
+_HIDING = 8  # features: head sizes stay multiples of 8
 BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
 
 
-def attention(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Array:
+def attention(
+    q: Array, k: Array, v: Array, *, bias: Array | None = None, unseen: Array | None = None
+) -> Array:
     """softmax(q k^T / sqrt(d) + bias) v, softmax in fp32.
 
     Args:
         q: queries, b n k d (n tokens, k heads, head size d).
         k, v: keys and values, b m k d.
         bias: added to the logits, broadcastable to b k n m.
+        unseen: the keys that are passed over, b m.
 
     Returns:
         b n k d, in the dtype of `q`.
     """
     if bias is not None:
         return whole(q, k, v, bias=bias)
+    if unseen is not None:
+        return attention(*_blind_to(unseen, q, k, v))[..., : q.shape[-1]]
     logits_bytes = 4 * q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2]
     portable = whole if logits_bytes <= _WHOLE_LOGITS_BYTES else chunked
     return lax.platform_dependent(
@@ -53,6 +60,20 @@ def attention(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Arr
         tpu=_first_that_takes(q, k, v, splash, portable),
         default=portable,
     )  # fmt: skip
+
+
+def _blind_to(unseen: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    """Operands with more features that hide keys: 1 in the queries, and a large negative number in
+    such keys. So every back-end can be used, whether it knows of masks or not."""
+    d = q.shape[-1]
+    ones = jnp.full((*q.shape[:-1], _HIDING), 1 / _HIDING, q.dtype)
+    hidden = jnp.where(unseen[:, :, None, None], _HIDDEN, 0).astype(k.dtype)
+    hidden = jnp.broadcast_to(hidden, (*k.shape[:-1], _HIDING))
+    return (
+        jnp.concatenate([q * ((d + _HIDING) / d) ** 0.5, ones], axis=-1),
+        jnp.concatenate([k, hidden], axis=-1),
+        jnp.concatenate([v, jnp.zeros_like(hidden)], axis=-1),
+    )
 
 
 class RefusedError(Exception):
