@@ -3,14 +3,16 @@
     pip install libtpu
     python scripts/aot_compile.py --topology v5e:2x4            # TPU, one image per chip
     python scripts/aot_compile.py --topology v5p:4x4x4 --network backbone
-    python scripts/aot_compile.py --topology v5e:2x4 --program whole --program predict --batch 4
+    python scripts/aot_compile.py --topology v5e:2x2 --program restore --batch 4
+    python scripts/aot_compile.py --topology v5e:2x4 --program restore --pixels 4096  # by rows
     python scripts/aot_compile.py --topology v5e:2x4 --model f --shards 8   # FLUX over eight chips
     python scripts/aot_compile.py --topology v6e:1x1 --model f --precision int8
     python scripts/aot_compile.py --cuda                        # lowers for CUDA (no GPU needed)
     python scripts/aot_compile.py --topology v5e:4x4 --config configs/omgsr_s_512.py \
         --set model.remat=True --set mesh.fsdp=4                # the training step of a config
 
-Networks are the generator's parts by themselves; programs are what `omgsr upscale` runs.
+Networks are the generator's parts by themselves; a program is what `omgsr upscale` runs, from
+pixels to pixels, at four times the size. Several chips take the rows of one image if it is large.
 
 Shapes and shardings are enough: no weights are made, no device is used. FLOPs, bytes accessed and
 memory are the compiler's own counts for one device, and it counts the body of a loop once, so of
@@ -52,11 +54,13 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import layout
 from omgsr_jax.inference.options import INFERENCE_PRECISIONS
-from omgsr_jax.inference.programs import Program, Programs
+from omgsr_jax.inference.upscaler import Upscaler
 from omgsr_jax.models import int8
 from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.weights import PRECISIONS
 
+PARTS = ("encode", "predict", "decode")  # of a restoration
+PROCESS_SIZES = {"s": 512, "f": 1024}
 CONFIGS = {"s": ARCHITECTURES["sd"], "f": ARCHITECTURES["flux"]}
 
 Network = tuple[Callable[[OMGSR, jax.Array], jax.Array], tuple[int, ...], Any]
@@ -81,7 +85,8 @@ def main() -> int:
         return 0
     config = _config(args)
     chosen = args.network or ([] if args.program else [*networks(config, args.pixels)])
-    for name in [*chosen, *args.program]:
+    programs = PARTS if "restore" in args.program else args.program
+    for name in [*chosen, *programs]:
         report = {
             "model": args.model,
             "network" if name in chosen else "program": name,
@@ -103,8 +108,8 @@ def main() -> int:
             trace = partial(_trace_network, networks(config, args.pixels)[name], model, mesh, args)
         else:
             # Made outside the mesh: it computes a little, and these devices cannot.
-            programs = Programs(model, precision=args.precision, batch=args.batch, mesh=mesh)
-            trace = partial(_trace_program, programs, name, args.pixels)
+            trace = partial(_trace_program, name, model, mesh, args)
+            report["strips"] = args.strips
         with jax.set_mesh(mesh):
             report |= _lower(trace()) if args.cuda else _compile(trace(), mesh)
         _write(report, args)
@@ -176,6 +181,10 @@ def flux_block_tflop(config: FluxConfig, pixels: int, text: int) -> tuple[float,
     return products / 1e12, attention / 1e12
 
 
+def strips(text: str) -> str | int:
+    return text if text == "off" else int(text)
+
+
 def _mesh(args: argparse.Namespace) -> Mesh:
     """All chips of a TPU slice, in groups with their own images; for CUDA, a device for one."""
     if args.cuda:
@@ -224,9 +233,19 @@ def _trace_network(network: Network, model: OMGSR, mesh: Mesh, args: argparse.Na
     return jitted.trace(state, jax.ShapeDtypeStruct((batch, *shape), dtype))
 
 
-def _trace_program(programs: Programs, kind: str, pixels: int) -> Any:
-    ratio = programs.config.downsampling if kind == "predict" else 1
-    return programs.trace(Program(kind, (pixels // ratio, pixels // ratio)))
+def _trace_program(name: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
+    upscaler = Upscaler(
+        model,
+        min(args.pixels, PROCESS_SIZES[args.model]),
+        color="adain",
+        precision=args.precision,
+        strips=args.strips,
+        batch=args.batch,
+        mesh=mesh,
+    )
+    (how,) = upscaler.steps((args.pixels // 4,) * 2)
+    parts = {"encode": how.encoding, "predict": how.prediction, "decode": how.decoding}
+    return upscaler.programs.trace(parts[name])
 
 
 def _model(config: OMGSRConfig, precision: str) -> OMGSR:
@@ -258,8 +277,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="of FLUX, if not all"
     )
+    parser.add_argument("--program", action="append", default=[], choices=("restore", *PARTS))
     parser.add_argument(
-        "--program", action="append", default=[], choices=("predict", "whole", "outer", "inner")
+        "--strips", type=strips, default="off", help="of the VAE in the program: off, or rows"
     )
     parser.add_argument("--config", help="a training config: FILE or FILE:ARGUMENT")
     parser.add_argument(

@@ -36,6 +36,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from omgsr_jax.inference.engine import Engine
 
 from conversion.convert import convert
 from conversion.diffusers_folder import DiffusersFolder
@@ -44,7 +45,6 @@ from conversion.parity.arrays import psnr, to_nchw, to_nhwc
 from conversion.parity.benchmark import TrainingCase, time_training_steps
 from conversion.parity.inference import TorchPipeline
 from omgsr_jax import converted, files
-from omgsr_jax.inference.engine import Engine
 from omgsr_jax.inference.upscaler import Upscaler, load
 
 STAGES = ("encode", "predict", "decode")

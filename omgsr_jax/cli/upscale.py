@@ -22,7 +22,7 @@ from ..inference.options import (
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
 from .progress import Progress
-from .values import MODEL, location, not_negative, positive, tile, width_height
+from .values import MODEL, location, not_negative, positive, strips, width_height
 
 SUMMARY = "images to larger, restored ones"
 
@@ -65,11 +65,11 @@ def add_options(parser: ArgumentParser) -> None:
         help="devices over which the backbone's weights are divided (default: 1)",
     )
     parser.add_argument(
-        "--tile",
-        type=tile,
+        "--strips",
+        type=strips,
         default="auto",
-        metavar="auto|off|PX",
-        help="when the VAE works in tiles (default: when memory is short)",
+        metavar="auto|off|ROWS",
+        help="when the VAE works in strips of rows (default: when memory is short)",
     )
     parser.add_argument(
         "--batch", type=positive, default=1, help="images at once per device (default: 1)"
@@ -130,7 +130,7 @@ def run(args: Namespace) -> int:
     model = load(
         directory,
         precision=args.precision,
-        tile=args.tile,
+        strips=args.strips,
         batch=args.batch,
         shards=args.shards,
         quirks=args.quirks,

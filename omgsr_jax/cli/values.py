@@ -3,7 +3,7 @@
 from argparse import ArgumentTypeError
 
 from ..errors import InputError
-from ..inference.options import require_tile
+from ..inference.options import require_strips
 
 MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
 
@@ -34,11 +34,10 @@ def width_height(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def tile(text: str) -> str | int:
-    """Whether it fits a model is known when that is loaded."""
+def strips(text: str) -> str | int:
     value = int(text) if _is_whole(text) else text[:_MOST_SHOWN]
     try:
-        require_tile(value)
+        require_strips(value)
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
     return value

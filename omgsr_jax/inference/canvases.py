@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .sizes import Size, padded
-from .tiling import count
 
 MOST_CANVASES = 4
 _WASTE = 1.3  # how much larger than an image a canvas may be before a better one is considered
@@ -50,17 +49,12 @@ class Canvas:
 
     @property
     def latents(self) -> Size:
-        height, width = self.padded
-        return height // self.downsampling, width // self.downsampling
+        return self.latents_of(self.extent)
 
-    @property
-    def tiles(self) -> int:
-        """Of the backbone, at most."""
-        return _tiles(self.latents, self.tile)
-
-    def tiles_of(self, stage: Stage) -> int:
+    def latents_of(self, stage: Stage) -> Size:
+        """Of an image on this canvas."""
         height, width = padded(stage.process, self.multiple)
-        return _tiles((height // self.downsampling, width // self.downsampling), self.tile)
+        return height // self.downsampling, width // self.downsampling
 
     @property
     def strips(self) -> int:
@@ -163,10 +157,6 @@ def merged(sizes: dict[Stage, int], room: int, make: Make) -> list[Canvas]:
         both = together(a, b)
         clusters[both] = clusters.get(both, 0) + count
     return list(clusters)
-
-
-def _tiles(latents: Size, tile: Size) -> int:
-    return count(latents[0], tile[0]) * count(latents[1], tile[1])
 
 
 def _area(canvas: Canvas) -> int:

@@ -36,7 +36,7 @@ class Report:
     process_size: Size | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     latent_tiles: int = 0
-    vae_tiles: int = 0
+    strips: int = 0
     peak_bytes: int | None = None
     notes: tuple[str, ...] = ()  # what the result lacks of the input: sentences
 
@@ -54,7 +54,7 @@ class Report:
             "process_size": width_height(self.process_size),
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
             "latent_tiles": self.latent_tiles,
-            "vae_tiles": self.vae_tiles,
+            "strips": self.strips,
             "peak_bytes": self.peak_bytes,
             "notes": list(self.notes),
         }
@@ -82,7 +82,7 @@ def upscale_files(
         model.plan(sizes, options)
     for job in there:
         yield Report(job, "skipped")
-    count = model.programs.batch
+    count = model.batch
     batches = [todo[start : start + count] for start in range(0, len(todo), count)]
     with ThreadPoolExecutor(max_workers=1) as reader:
         ahead: Future[Any] | None = None
@@ -154,7 +154,7 @@ def _restore(
         if isinstance(error, InputError):
             return [error]
         first = (str(error) or "out of memory").splitlines()[0]
-        return [InputError(f"it could not be computed ({first}). Try --tile with a smaller size.")]
+        return [InputError(f"it could not be computed ({first}). Try --strips with few rows.")]
 
 
 def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
@@ -174,7 +174,7 @@ def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> 
         process_size=result.process_size,
         seconds=seconds,
         latent_tiles=result.work.latent_tiles,
-        vae_tiles=result.work.vae_tiles,
+        strips=result.work.strips,
         peak_bytes=peak_bytes(),
         notes=(*source.notes, *notes),
     )

@@ -1,6 +1,7 @@
-"""The compiled programs: weights on devices, and `restore` for one canvas after another."""
+"""The compiled programs: weights on devices, and parts of `restore` for one shape or another."""
 
 import copy
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,9 +17,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..digests import Notify
 from ..generator import OMGSR
-from . import layout
+from . import layout, restore
 from .canvases import Stage
-from .restore import Restoration, Restored, restore
+from .restore import Decoding, Encoding, Prediction, Restoration
+from .tiling import Tiles
+
+Program = Encoding | Prediction | Decoding
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,10 @@ class Programs:
             it has ended (and the seconds that it took).
     """
 
-    def __init__(
-        self, model: OMGSR, *, precision: str, mesh: Mesh, notify: Notify | None = None
-    ):
+    def __init__(self, model: OMGSR, *, precision: str, mesh: Mesh, notify: Notify | None = None):
         self.mesh = mesh
-        self.compiled: dict[Restoration, Any] = {}
+        self.channels = model.vae.config.latent_channels
+        self.compiled: dict[Program, Any] = {}
         self._compiling = threading.Lock()
         self.notify = notify or (lambda name, seconds: None)
         self._graph, state = nnx.split(model)
@@ -63,59 +66,131 @@ class Programs:
         other._graph, other.compiled = nnx.split(model)[0], {}
         return other
 
-    def run(self, how: Restoration, items: Sequence[Item], seed: int | None = None) -> Restored:
-        """Restores at most as many images as `how` has in a batch; arrays are on the host.
+    def run(
+        self, how: Restoration, items: Sequence[Item], seed: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Restores at most as many images as `how` has in a batch: b h w 3.
 
-        A batch moves to the devices once, and back once.
+        Also tells of each whether what encode, predict and decode gave is finite: b 3. A batch
+        moves to the devices once, and back once.
         """
-        operands = jax.device_put(_operands(how, items, seed), self._operand_shardings(how))
-        return jax.device_get(self.program(how)(self.weights, *operands))
+        filled = [*items, *[items[0]] * (how.batch - len(items))]
+        operands = {"images": _together(filled, how), "latents": _latents(filled, how)}
+        if how.canvas.shared:
+            operands["sizes"] = np.array([item.stage for item in filled], np.int32)
+        if seed is not None:
+            operands["seed"] = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+        shardings = {name: self._sharding(how.encoding, name) for name in operands}
+        on_device = jax.device_put(operands, shardings)
+        turns = max(how.tiles.turns(how.canvas.latents_of(item.stage)) for item in items)
+        images, *finite = jax.device_get(self.restored(how, turns=turns, **on_device))
+        return images, np.concatenate(finite, axis=1)
 
-    def program(self, how: Restoration) -> Callable[..., Restored]:
-        """Compiled: weights, and what `_operands` gives, to restored images."""
-        if how not in self.compiled:
+    def restored(
+        self, how: Restoration, images: Array, latents: Array, *, turns: int, **more: Array
+    ) -> tuple[Array, Array, Array]:
+        """`restore.restore` part by part, with each of them compiled; and what is finite."""
+        source, z_l, encoded = self._call(how.encoding, images, *more.values())
+        if how.canvas.latents == how.canvas.tile:
+            z_p = self._call(how.prediction, z_l)
+        else:
+            z_p = self._in_tiles(how, z_l, latents, turns)
+        sizes = [more["sizes"]] if "sizes" in more else []
+        restored, decoded = self._call(how.decoding, z_p, source, *sizes)
+        return restored, encoded, decoded
+
+    def _in_tiles(self, how: Restoration, z_l: Array, sizes: Array, turns: int) -> Array:
+        begun, cut, added, mean = _steps(how.tiles)
+        sums = begun(z_l)
+        for _ in range(turns):
+            tiles = jax.device_put(cut(z_l, sizes, sums), self._by_batch)
+            found = self._call(how.prediction, tiles)
+            sums = added(sums, jax.device_put(found, z_l.sharding), sizes)
+        return mean(sums)
+
+    def _call(self, program: Program, *operands: Array) -> Any:
+        return self.program(program)(self.weights, *operands)
+
+    def program(self, program: Program) -> Callable[..., Any]:
+        if program not in self.compiled:
             with self._compiling:  # of several threads one compiles, and the others wait for it
-                if how not in self.compiled:
-                    self.compile(how)
-        return self.compiled[how]
+                if program not in self.compiled:
+                    self.compile(program)
+        return self.compiled[program]
 
-    def compile(self, how: Restoration) -> None:
-        self.notify(f"compiling {how.canvas}", None)
+    def compile(self, program: Program) -> None:
+        self.notify(f"compiling {program}", None)
         started = time.perf_counter()
-        self.compiled[how] = self.trace(how).lower().compile()
-        self.notify(f"compiling {how.canvas}", time.perf_counter() - started)
+        self.compiled[program] = self.trace(program).lower().compile()
+        self.notify(f"compiling {program}", time.perf_counter() - started)
 
-    def trace(self, how: Restoration) -> Any:
+    def trace(self, program: Program) -> Any:
         """A program before it is lowered for a platform."""
+        shapes, mesh = self._operands(program), self._mesh(program)
         jitted = jax.jit(
-            self.function(how),
-            in_shardings=(self._weights_sharding, *self._operand_shardings(how)),
-            out_shardings=self.image_sharding(how),
+            self._function(program),
+            in_shardings=(self._weights_sharding, *(self._sharding(program, n) for n in shapes)),
+            out_shardings=self._sharding(program, "images"),
         )
-        with jax.set_mesh(self._mesh(how)), jax.default_matmul_precision(self._products):
-            return jitted.trace(self.weights, *operand_shapes(how))
+        with jax.set_mesh(mesh), jax.default_matmul_precision(self._products):
+            return jitted.trace(self.weights, *shapes.values())
 
-    def function(self, how: Restoration) -> Callable[..., Restored]:
-        """What is compiled: pure, and of the weights."""
-
-        def run(weights: nnx.State, images: Array, *more: Array) -> Restored:
-            given = dict(zip(_optional_operands(how), more, strict=True))
-            return restore(nnx.merge(self._graph, weights), images, how, **given)
+    def _function(self, program: Program) -> Callable[..., Any]:
+        def run(weights: nnx.State, *operands: Array) -> Any:
+            model = nnx.merge(self._graph, weights)
+            given = dict(zip(self._operands(program), operands, strict=True))
+            if isinstance(program, Encoding):
+                return restore.encode(model, how=program, **given)
+            if isinstance(program, Decoding):
+                return restore.decode(model, how=program, **given)
+            return model.one_step(**given)
 
         return run
 
+    def pure(self, how: Restoration) -> Callable[[nnx.State, Array], Array]:
+        """`restore.restore` as a function of weights and images, for a canvas of one size."""
+
+        def run(weights: nnx.State, images: Array) -> Array:
+            with jax.default_matmul_precision(self._products):
+                return restore.restore(nnx.merge(self._graph, weights), images, how)
+
+        return run
+
+    def _operands(self, program: Program) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a program is called with, behind the weights, by the names of `restore`."""
+        b, c = program.batch, self.channels
+
+        def array(*shape: int, dtype: str = "float32") -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+
+        if isinstance(program, Prediction):
+            return {"z_l": array(b, *program.tile, c)}
+        canvas = program.canvas
+        sizes = {"sizes": array(b, 3, 2, dtype="int32")} if canvas.shared else {}
+        if isinstance(program, Decoding):
+            source = array(b, *canvas.padded, 3)
+            return {"z_p": array(b, *canvas.latents, c), "source": source, **sizes}
+        seed = {"seed": array(2, dtype="uint32")} if program.sampled else {}
+        images = array(b, *canvas.extent.source, 3, dtype=program.given)
+        return {"images": images, **sizes, **seed}
+
     def image_sharding(self, how: Restoration) -> NamedSharding:
-        """Of what a program is given and gives."""
-        return NamedSharding(self._mesh(how), _by_image(how))
+        """Of the images that `restored` is given."""
+        return self._sharding(how.encoding, "images")
 
-    def _operand_shardings(self, how: Restoration) -> tuple[NamedSharding, ...]:
-        mesh, spec = self._mesh(how), _by_image(how)
-        each = {"images": spec, "sizes": spec, "seed": PartitionSpec()}
-        return tuple(NamedSharding(mesh, each[name]) for name in _operand_names(how))
+    @property
+    def _by_batch(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec("data"))
 
-    def _mesh(self, how: Restoration) -> Mesh:
+    def _sharding(self, program: Program, operand: str) -> NamedSharding:
+        """Images by batch, or everywhere where all devices work on one."""
+        everywhere = operand == "seed" or _is_by_rows(program)
+        spec = PartitionSpec() if everywhere else PartitionSpec("data")
+        return NamedSharding(self._mesh(program), spec)
+
+    def _mesh(self, program: Program) -> Mesh:
         """The devices in groups, or all of them for the rows of one image."""
-        return layout.by_rows(self.mesh) if how.canvas.by_rows else self.mesh
+        return layout.by_rows(self.mesh) if _is_by_rows(program) else self.mesh
 
     def _on_devices(self, state: nnx.State) -> nnx.State:
         """Weights on their devices. Mere shapes stay: they do to compile for other machines."""
@@ -124,46 +199,28 @@ class Programs:
         return jax.device_put(state, self._weights_sharding)
 
 
-def operand_shapes(how: Restoration) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Of what a program is called with, behind the weights."""
-    shapes = {
-        "images": ((how.batch, *how.canvas.extent.source, 3), how.given),
-        "sizes": ((how.batch, 3, 2), "int32"),
-        "seed": ((2,), "uint32"),
-    }
-    return tuple(
-        jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-        for shape, dtype in map(shapes.__getitem__, _operand_names(how))
-    )
+@functools.cache
+def _steps(tiles: Tiles) -> tuple[Any, ...]:
+    """`Tiles.begun`, `cut`, `added` and `mean`, each compiled when a shape needs it: all small."""
+    return tuple(map(jax.jit, (tiles.begun, tiles.cut, tiles.added, tiles.mean)))
 
 
-def _operand_names(how: Restoration) -> tuple[str, ...]:
-    return "images", *_optional_operands(how)
-
-
-def _optional_operands(how: Restoration) -> tuple[str, ...]:
-    wanted = {"sizes": how.canvas.shared, "seed": how.sampled}
-    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
-
-
-def _operands(how: Restoration, items: Sequence[Item], seed: int | None) -> tuple[np.ndarray, ...]:
-    """Images in the corners of their canvases. What is missing of a batch is the first again."""
-    filled = [*items, *[items[0]] * (how.batch - len(items))]
-    shapes = dict(zip(_operand_names(how), operand_shapes(how), strict=True))
-    images = np.zeros(shapes["images"].shape, shapes["images"].dtype)
-    for image, item in zip(images, filled, strict=True):
+def _together(items: Sequence[Item], how: Restoration) -> np.ndarray:
+    """Images in the corners of their canvases: b h w 3."""
+    images = np.zeros((len(items), *how.canvas.extent.source, 3), how.encoding.given)
+    for image, item in zip(images, items, strict=True):
         height, width = item.stage.source
         image[:height, :width] = item.pixels
-    operands = [images]
-    if how.canvas.shared:
-        operands.append(np.array([item.stage for item in filled], np.int32))
-    if seed is not None:
-        operands.append(np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32))
-    return tuple(operands)
+    return images
 
 
-def _by_image(how: Restoration) -> PartitionSpec:
-    return PartitionSpec() if how.canvas.by_rows else PartitionSpec("data")
+def _latents(items: Sequence[Item], how: Restoration) -> np.ndarray:
+    """The sizes of their latents: b 2."""
+    return np.array([how.canvas.latents_of(item.stage) for item in items], np.int32)
+
+
+def _is_by_rows(program: Program) -> bool:
+    return not isinstance(program, Prediction) and program.canvas.by_rows
 
 
 def _product_precision(precision: str, mesh: Mesh) -> str | None:

@@ -1,8 +1,8 @@
 """What the published inference script does that is not correct, in one place.
 
 It floors sizes to multiples of 8, keeps 8 bits between all steps and truncates to them
-(`restore.Restoration.truncates`), and weighs tiles by a Gaussian that is off centre. The time that FLUX is told is its process's
-(`process.FlowMatching.as_published`).
+(`restore.Restoration.truncates`), and weighs tiles by a Gaussian that is off centre. The time that
+FLUX is told is its process's (`process.FlowMatching.as_published`).
 """
 
 from dataclasses import dataclass, replace

@@ -1,9 +1,10 @@
 """Inference (Fig. 5 (b) of the paper) as one function of weights and images, from uint8 to uint8.
 
-Nothing between its first and its last line leaves the device.
+Nothing between its first and its last line leaves the device. Its three parts are compiled each by
+itself (see programs.py): so the backbone is compiled once, whatever the sizes of images are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -11,45 +12,100 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
 
-from ..generator import OMGSR, AnyVAE
+from ..generator import OMGSR
 from ..models.vae import Posterior
 from . import colour, strips
 from .canvases import Canvas, Stage
 from .layout import SPATIAL
 from .resizing import resized
-from .tiling import Tiling, in_tiles
+from .sizes import Size
+from .tiling import Tiles, Tiling, in_tiles
 
-CHECKED = ("encode", "predict", "decode")
+
+@dataclass(frozen=True)
+class Encoding:
+    canvas: Canvas
+    batch: int
+    given: str = "uint8"  # the images' dtype: uint8, uint16, or float32 in [0, 1]
+    sampled: bool = False  # from the VAE's posterior, in place of its mode
+
+    def __str__(self) -> str:
+        return f"encode {self.canvas}"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    tile: Size
+    batch: int  # tiles
+
+    def __str__(self) -> str:
+        return f"predict {self.tile[1]}x{self.tile[0]}"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    canvas: Canvas
+    batch: int
+    color: str
+    stored: str = "uint8"  # the result's dtype, as for what is given
+    truncates: bool = False  # to 8 bits behind every step, as the published script does
+
+    def __str__(self) -> str:
+        return f"decode {self.canvas}"
 
 
 @dataclass(frozen=True)
 class Restoration:
-    """What one compiled program does."""
+    """How images on a canvas are restored."""
 
-    canvas: Canvas
-    batch: int
-    color: str
-    stored: str = "uint8"  # the result's dtype: uint8, uint16, or float32 in [0, 1]
-    given: str = "uint8"  # that of the images
-    sampled: bool = False  # from the VAE's posterior, in place of its mode
-    truncates: bool = False  # to 8 bits behind every step, as the published script does
-    tiling: Tiling = Tiling()
+    encoding: Encoding
+    decoding: Decoding
+    tiling: Tiling = field(default_factory=Tiling)
     tiles_at_once: int = 1  # of each image
+
+    @property
+    def canvas(self) -> Canvas:
+        return self.encoding.canvas
+
+    @property
+    def batch(self) -> int:
+        return self.encoding.batch
+
+    @property
+    def tiles(self) -> Tiles:
+        return Tiles(self.canvas.tile, self.tiling, self.tiles_at_once)
+
+    @property
+    def prediction(self) -> Prediction:
+        return Prediction(self.canvas.tile, self.batch * self.tiles_at_once)
+
+
+class Encoded(NamedTuple):
+    source: Array  # b h w 3, fp32 in [0, 1]: what was encoded
+    z_l: Array
+    finite: Array  # b 1: whether z_l is
 
 
 class Restored(NamedTuple):
     images: Array  # b h w 3
-    finite: Array  # b 3: whether what the stages `CHECKED` gave is
+    finite: Array  # b 2: whether what the backbone gave is, and what the decoder gave
 
 
-def restore(
+def restore(model: OMGSR, images: Array, how: Restoration) -> Array:
+    """Low-quality images (b h w 3), enlarged and restored in one step, on a canvas of their own."""
+    source, z_l, _ = encode(model, images, how.encoding)
+    z_p = in_tiles(model.one_step, z_l, how.tiles)
+    return decode(model, z_p, source, how.decoding).images
+
+
+def encode(
     model: OMGSR,
     images: Array,
-    how: Restoration,
+    how: Encoding,
     sizes: Array | None = None,
     seed: Array | None = None,
-) -> Restored:
-    """Low-quality images, enlarged and restored in one step.
+) -> Encoded:
+    """Images to z_L.
 
     Args:
         images: b h w 3 in the canvas's source extent.
@@ -57,35 +113,44 @@ def restore(
         seed: 2 numbers (uint32), where the posterior is sampled.
     """
     canvas, stage = how.canvas, Stage.of(how.canvas, sizes)
-    vae = _vae(model, canvas, stage)
     source = resized(_levels(images), stage.source, stage.process, canvas.padded)
     source = _by_rows(jnp.clip(source, 0, 1), canvas)
-    posterior = vae.encode(source * 2 - 1)
-    z_l = model.vae.scale(posterior.mean if seed is None else _sampled(posterior, seed))
-    z_p = in_tiles(
-        model.one_step,
-        z_l,
-        canvas.latents if sizes is None else _padded(stage, canvas) // canvas.downsampling,
-        how.tiling.weights(canvas.tile),
-        at_once=how.tiles_at_once,
-        spread=lambda tiles: _by_rows(tiles, canvas, axis=0),
-    )
-    restored = vae.decode(model.vae.unscale(z_p)).astype(jnp.float32)
-    finite = jnp.stack([jnp.isfinite(x).all((1, 2, 3)) for x in (z_l, z_p, restored)], axis=-1)
-    return Restored(_finished(restored, source, how, stage), finite)
+    posterior = _vae(model, canvas, stage).encode(source * 2 - 1)
+    latents = posterior.mean if seed is None else _sampled(posterior, seed)
+    z_l = model.vae.scale(latents)
+    return Encoded(source, z_l, _finite(z_l)[:, None])
+
+
+def decode(
+    model: OMGSR, z_p: Array, source: Array, how: Decoding, sizes: Array | None = None
+) -> Restored:
+    """z_P to images in the colours of `source`, in the size asked for, rounded once."""
+    canvas, stage = how.canvas, Stage.of(how.canvas, sizes)
+    image = _vae(model, canvas, stage).decode(model.vae.unscale(z_p)).astype(jnp.float32)
+    finite = jnp.stack([_finite(z_p), _finite(image)], axis=-1)
+    image = jnp.clip(image * 0.5 + 0.5, 0, 1)
+    if not canvas.shared:
+        image, source = (x[:, : stage.process[0], : stage.process[1]] for x in (image, source))
+    if how.truncates:
+        image = _truncated(image)
+    if how.color != "none":
+        image = colour.align(image, source, how.color, stage.process if canvas.shared else None)
+        image = _truncated(image) if how.truncates else image
+    if canvas.shared or tuple(stage.process) != tuple(stage.target):
+        image = jnp.clip(resized(image, stage.process, stage.target, canvas.extent.target), 0, 1)
+    return Restored(_stored(image, how.stored), finite)
 
 
 def _vae(model: OMGSR, canvas: Canvas, stage: Stage) -> Any:
     """The VAE itself, or another way to walk through its layers that gives the same."""
     if not canvas.shared and not canvas.strip:
         return model.vae
-    box = _padded(stage, canvas) if canvas.shared else None
+    box = -(-stage.process // canvas.multiple) * canvas.multiple if canvas.shared else None
     return strips.walk(model.vae, canvas.padded, box, canvas.strip)
 
 
-def _padded(stage: Stage, canvas: Canvas) -> Array:  # b 2
-    """The sizes of images with their reflected margins."""
-    return -(-stage.process // canvas.multiple) * canvas.multiple
+def _finite(x: Array) -> Array:  # b h w c -> b
+    return jnp.isfinite(x).all((1, 2, 3))
 
 
 def _levels(images: Array) -> Array:
@@ -93,6 +158,17 @@ def _levels(images: Array) -> Array:
     if jnp.issubdtype(images.dtype, jnp.floating):
         return images
     return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+
+
+def _stored(image: Array, dtype: str) -> Array:
+    if dtype == "float32":
+        return image
+    return jnp.round(image * jnp.iinfo(dtype).max).astype(dtype)
+
+
+def _truncated(image: Array) -> Array:
+    """As it is after being stored in 8 bits without rounding."""
+    return jnp.floor(image * 255) / 255
 
 
 def _sampled(posterior: Posterior, seed: Array) -> Array:
@@ -104,32 +180,8 @@ def _sampled(posterior: Posterior, seed: Array) -> Array:
     return posterior.mean + deviation * noise(jnp.arange(h)).reshape(h, w, c)
 
 
-def _by_rows(x: Array, canvas: Canvas, axis: int = 1) -> Array:
-    """`x` with an axis divided among the devices that share an image's work."""
+def _by_rows(x: Array, canvas: Canvas) -> Array:  # b h w c
+    """`x` with its rows divided among the devices that share an image's work."""
     if not canvas.by_rows:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * axis, SPATIAL))
-
-
-def _finished(image: Array, source: Array, how: Restoration, stage: Stage) -> Array:
-    """Colours aligned, in the size asked for, rounded once."""
-    canvas, sizes = how.canvas, stage.process if how.canvas.shared else None
-    image = jnp.clip(image * 0.5 + 0.5, 0, 1)
-    if sizes is None:
-        image, source = (x[:, : stage.process[0], : stage.process[1]] for x in (image, source))
-    if how.truncates:
-        image = _truncated(image)
-    if how.color != "none":
-        image = colour.align(image, source, how.color, sizes)
-        image = _truncated(image) if how.truncates else image
-    if canvas.shared or tuple(stage.process) != tuple(stage.target):
-        image = jnp.clip(resized(image, stage.process, stage.target, canvas.extent.target), 0, 1)
-    if how.stored == "float32":
-        return image
-    dtype = jnp.dtype(how.stored)
-    return jnp.round(image * jnp.iinfo(dtype).max).astype(dtype)
-
-
-def _truncated(image: Array) -> Array:
-    """As it is after being stored in 8 bits without rounding."""
-    return jnp.floor(image * 255) / 255
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(None, SPATIAL))

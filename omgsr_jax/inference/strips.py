@@ -26,7 +26,6 @@ from .options import LEAST_STRIP
 from .sizes import Size
 
 
-
 class Moments(NamedTuple):
     """What a group norm needs to know, of each image and group: b g."""
 

@@ -4,9 +4,9 @@ They overlap by half and are blended with Gaussian weights.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,79 +44,98 @@ class Tiling:
         return blend_weights(tile)
 
 
-def count(length: Any, tile: int) -> Any:
+def count(length: Any, tile: Any) -> Any:
     """How many tiles lie along an axis."""
     return 1 + -(-(length - tile) // (tile - tile // 2))
 
 
-def in_tiles(
-    function: Callable[[Array], Array],
-    z: Array,
-    sizes: Any,
-    weights: np.ndarray,
-    *,
-    at_once: int = 1,
-    spread: Callable[[Array], Array] = lambda tiles: tiles,
-) -> Array:
-    """`function`, which maps tiles of latents to such, on latents of any size.
+def tiles_of(size: Size, tile: Size) -> int:
+    """How many tiles lie on latents."""
+    return count(size[0], tile[0]) * count(size[1], tile[1])
 
-    Args:
-        z: b h w c.
-        sizes: their heights and widths: of all (2), or of each (b 2), what lies beyond being 0.
-        weights: of a tile (h w), in the weighted mean where tiles overlap.
-        at_once: tiles of each of the latents that are computed together.
-        spread: divides tiles (of the first axis) among devices.
-    """
-    b, *canvas, c = z.shape
-    tile = weights.shape
-    if tuple(canvas) == tile:
+
+class Sums(NamedTuple):
+    """What tiles have added up to so far."""
+
+    number: Array  # of the next tile
+    total: Array  # b h w c
+    heaviness: Array  # b h w 1
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Latents of any size through a function of tiles, in turns of `at_once` of each of them."""
+
+    size: Size
+    tiling: Tiling = field(default_factory=Tiling)  # weighs them where they overlap
+    at_once: int = 1
+
+    def turns(self, size: Size) -> int:
+        """For latents of this height and width."""
+        return -(-tiles_of(size, self.size) // self.at_once)
+
+    def begun(self, z: Array) -> Sums:
+        zeros = jnp.zeros(z.shape, jnp.float32)
+        return Sums(jnp.zeros((), jnp.int32), zeros, zeros[..., :1])
+
+    def cut(self, z: Array, sizes: Array, sums: Sums) -> Array:
+        """The next tiles of latents (b h w c) whose sizes are b 2: (b at_once) t t c."""
+        c = z.shape[-1]
+
+        def one(z: Array, corner: Array) -> Array:
+            return lax.dynamic_slice(z, (*corner, 0), (*self.size, c))
+
+        tiles = jax.vmap(jax.vmap(one, (None, 0)))(z, self._corners(sizes, sums)[0])
+        return tiles.reshape(-1, *self.size, c)
+
+    def added(self, sums: Sums, found: Array, sizes: Array) -> Sums:
+        """With what the function gave for them."""
+        corners, exist = self._corners(sizes, sums)
+        found = found.reshape(len(sizes), self.at_once, *self.size, -1)
+        weight = jnp.asarray(self.tiling.weights(self.size), jnp.float32)[..., None]
+        total, heaviness = sums.total, sums.heaviness
+        for k in range(self.at_once):
+            share = weight * exist[:, k, None, None, None]
+            total = _added(total, found[:, k] * share, corners[:, k])
+            heaviness = _added(heaviness, share, corners[:, k])
+        return Sums(sums.number + self.at_once, total, heaviness)
+
+    def mean(self, sums: Sums) -> Array:
+        there = sums.heaviness > 0
+        return jnp.where(there, sums.total / jnp.where(there, sums.heaviness, 1), 0)
+
+    def _corners(self, sizes: Array, sums: Sums) -> tuple[Array, Array]:  # b at_once 2, b at_once
+        """Top left corners of the next tiles, and 1 or 0 for whether there are such.
+
+        They go down the columns; the last of a row or column ends with it.
+        """
+        number = sums.number + jnp.arange(self.at_once)
+        tile = jnp.array(self.size)
+        counts = count(sizes, tile)  # b 2
+        along = jnp.stack([number % counts[:, :1], number // counts[:, :1]], axis=-1)
+        last = (sizes - tile)[:, None]
+        exist = number < counts.prod(1, keepdims=True)
+        return jnp.minimum(along * (tile - tile // 2), last), exist.astype(jnp.float32)
+
+
+def in_tiles(function: Callable[[Array], Array], z: Array, tiles: Tiles) -> Array:
+    """A function of tiles on latents (b h w c) that fill their canvas."""
+    size = z.shape[1], z.shape[2]
+    if size == tiles.size:
         return function(z)
-    lengths = jnp.broadcast_to(jnp.asarray(sizes), (b, 2))
-    counts = count(lengths, np.array(tile))  # b 2
-    if np.ndim(sizes) == 1:
-        turns = -(-int(np.prod(count(np.array(sizes), np.array(tile)))) // at_once)
-    else:
-        turns = -(-counts.prod(1).max() // at_once)
-    weight = jnp.asarray(weights, jnp.float32)[..., None]
-    cut = jax.vmap(jax.vmap(lambda z, at: lax.dynamic_slice(z, (*at, 0), (*tile, c)), (None, 0)))
+    sizes = jnp.broadcast_to(jnp.array(size), (len(z), 2))
 
-    def turn(i: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        number = i * at_once + jnp.arange(at_once)  # of a tile, down the columns
-        corners, exists = _corners(number, lengths, counts, tile)
-        tiles = spread(cut(z, corners).reshape(b * at_once, *tile, c))
-        found = function(tiles).reshape(b, at_once, *tile, c)
-        for k in range(at_once):
-            share = weight * exists[:, k, None, None, None]
-            sums = tuple(
-                _added(total, part, corners[:, k])
-                for total, part in zip(sums, (found[:, k] * share, share), strict=True)
-            )
-        return sums
+    def turn(_: Array, sums: Sums) -> Sums:
+        return tiles.added(sums, function(tiles.cut(z, sizes, sums)), sizes)
 
-    zeros = jnp.zeros(z.shape, jnp.float32)
-    total, heaviness = lax.fori_loop(0, turns, turn, (zeros, zeros[..., :1]))
-    return jnp.where(heaviness > 0, total / jnp.where(heaviness > 0, heaviness, 1), 0)
-
-
-def _corners(
-    number: Array, lengths: Array, counts: Array, tile: Size
-) -> tuple[Array, Array]:  # k, b 2, b 2 -> b k 2, b k
-    """Top left corners of tiles by their numbers, and which of them there are.
-
-    The last of a row or column ends with it.
-    """
-    along = jnp.stack([number % counts[:, :1], number // counts[:, :1]], axis=-1)
-    steps = jnp.array([side - side // 2 for side in tile])
-    last = lengths - jnp.array(tile)
-    exists = number < counts.prod(1, keepdims=True)
-    return jnp.minimum(along * steps, last[:, None]), exists.astype(jnp.float32)
+    return tiles.mean(lax.fori_loop(0, tiles.turns(size), turn, tiles.begun(z)))
 
 
 def _added(total: Array, part: Array, corners: Array) -> Array:  # b H W c, b h w c, b 2
     """`total` with a part added to each of its images, at its corner."""
 
-    def one(total: Array, part: Array, at: Array) -> Array:
-        there = lax.dynamic_slice(total, (*at, 0), part.shape)
-        return lax.dynamic_update_slice(total, there + part, (*at, 0))
+    def one(total: Array, part: Array, corner: Array) -> Array:
+        there = lax.dynamic_slice(total, (*corner, 0), part.shape)
+        return lax.dynamic_update_slice(total, there + part, (*corner, 0))
 
-    return jax.vmap(one)(total, part, corners)
+    return jax.vmap(one)(total, jnp.broadcast_to(part, (len(total), *part.shape[1:])), corners)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import os
 import sys
 import threading
@@ -25,15 +26,17 @@ from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import images, layout, memory, pictures
 from .canvases import Canvas, Canvases, Stage
+from .function import Function
 from .options import Options, require_batch, require_color, require_precision, require_strips
 from .pictures import Picture, resize
 from .prepare import for_inference
 from .programs import Item, Programs
 from .published import PublishedTiling, Script
-from .restore import CHECKED, Restoration
+from .restore import Decoding, Encoding, Restoration
 from .sizes import Enlargement, Size, padded, process_size, stages
-from .tiling import Tiling
+from .tiling import Tiles, Tiling, tiles_of
 
+_STAGES = ("encode", "predict", "decode")
 _TILES_AT_ONCE = 4  # on accelerators, where a single one leaves units idle
 _ROWS_FROM = 4  # times the area that a model was trained at: all devices work on one image
 
@@ -51,9 +54,7 @@ class Work:
             step: self.seconds.get(step, 0) + more.seconds.get(step, 0)
             for step in self.seconds | more.seconds
         }
-        return Work(
-            seconds, self.latent_tiles + more.latent_tiles, max(self.strips, more.strips)
-        )
+        return Work(seconds, self.latent_tiles + more.latent_tiles, max(self.strips, more.strips))
 
 
 class NotFiniteError(InputError):
@@ -75,29 +76,6 @@ class Upscaled:
     picture: Picture
     process_size: Size  # what the networks worked on, in the last stage
     work: Work = field(default_factory=Work)
-
-
-class Function:
-    """Images on the device (b h w 3, uint8) to restored ones (b H W 3, uint8).
-
-    `apply` is the same as a pure function of weights and images, to be used under JAX's own
-    transformations; `weights` are those of the model.
-    """
-
-    def __init__(self, programs: Programs, steps: Sequence[Restoration]):
-        self.weights = programs.weights
-        self._programs, self._steps = programs, steps
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        for how in self._steps:
-            program, sharding = self._programs.program(how), self._programs.image_sharding(how)
-            images = program(self.weights, jax.device_put(images, sharding)).images
-        return images
-
-    def apply(self, weights: Any, images: jax.Array) -> jax.Array:
-        for how in self._steps:
-            images = self._programs.function(how)(weights, images).images
-        return images
 
 
 class Upscaler:
@@ -140,7 +118,7 @@ class Upscaler:
         self.batch = batch * self._groups
         self._per_group = batch
         self.programs = Programs(model, precision=precision, mesh=mesh, notify=notify)
-        self._memory = memory.Budget.of(mesh, self._vae, precision)
+        self._memory = functools.cache(lambda: memory.Budget.of(mesh, self._vae, precision))
         self._tiling = Tiling()
         self._canvases = Canvases(self._canvas)
         self._script: Script | None = None
@@ -218,20 +196,30 @@ class Upscaler:
 
         The result is that of `upscale`, bit for bit where `batch` is that of the model.
         """
-        options = Options(Enlargement(scale=scale), color)
         if self._script:
             raise InputError('there is no function with quirks="published", whose steps need PIL')
         require_batch(batch)
-        passes = self._stages(size, options.enlargement)
-        steps = []
-        for number, stage in enumerate(passes, 1):
-            canvas = self._canvases.own(stage)
-            if not canvas.by_rows and batch % self._groups:
-                raise InputError(f"batch must be a multiple of {self._groups} devices, not {batch}")
-            how = self._how(canvas, options, "float32" if number < len(passes) else "uint8")
-            given = "uint8" if number == 1 else "float32"
-            steps.append(replace(how, batch=batch, given=given))
+        steps = self.steps(size, scale=scale, color=color, batch=batch)
+        if batch % self._groups and not all(how.canvas.by_rows for how in steps):
+            raise InputError(f"batch must be a multiple of {self._groups} devices, not {batch}")
         return Function(self.programs, steps)
+
+    def steps(
+        self, size: Size, *, scale: float = 4, color: str | None = None, batch: int | None = None
+    ) -> list[Restoration]:
+        """The passes that images of one size (height, width) go through."""
+        options = Options(Enlargement(scale=scale), color)
+        canvases = [*map(self._canvases.own, self._stages(size, options.enlargement))]
+        return [
+            self._how(
+                canvas,
+                options,
+                given="uint8" if number == 1 else "float32",
+                stored="uint8" if number == len(canvases) else "float32",
+                batch=batch,
+            )
+            for number, canvas in enumerate(canvases, 1)
+        ]
 
     @property
     def published(self) -> "Upscaler":
@@ -297,24 +285,28 @@ class Upscaler:
         """The pixels of a strip, or 0."""
         if isinstance(self._strips, int):
             return self._strips * size[1]
-        fits = self._strips == "off" or self._memory.holds(size, self._per_group)
+        fits = self._strips == "off" or self._memory().holds(size, self._per_group)
         return 0 if fits else memory.STRIP
 
-    def _how(self, canvas: Canvas, options: Options, stored: str) -> Restoration:
-        on_cpu = self.programs.mesh.devices.flat[0].platform == "cpu"
-        at_once = 1 if on_cpu else max(1, _TILES_AT_ONCE // self._per_group)
-        if canvas.by_rows:
-            at_once *= self._groups
-        return Restoration(
-            canvas,
-            self._per_group if canvas.by_rows else self.batch,
-            options.color or self.color,
-            stored,
-            sampled=options.seed is not None,
-            truncates=self._script is not None,
-            tiling=self._tiling,
-            tiles_at_once=min(at_once, canvas.tiles),
+    def _how(
+        self, canvas: Canvas, options: Options, *, given: str, stored: str, batch: int | None = None
+    ) -> Restoration:
+        batch = batch or (self._per_group if canvas.by_rows else self.batch)
+        truncates = self._script is not None
+        color = options.color or self.color
+        how = Restoration(
+            Encoding(canvas, batch, given, sampled=options.seed is not None),
+            Decoding(canvas, batch, color, stored, truncates),
+            self._tiling,
         )
+        return replace(how, tiles_at_once=self._tiles_at_once(canvas, how.tiles))
+
+    def _tiles_at_once(self, canvas: Canvas, tiles: Tiles) -> int:
+        on_cpu = self.programs.mesh.devices.flat[0].platform == "cpu"
+        wanted = 1 if on_cpu else max(1, _TILES_AT_ONCE // self._per_group)
+        if canvas.by_rows:  # then tiles are divided among the devices
+            return wanted * self._groups
+        return min(wanted, tiles.turns(canvas.latents))
 
     def restore(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
         """Upscales pictures with all that belongs to them."""
@@ -360,8 +352,9 @@ class Upscaler:
         for i, (picture, stage, is_last) in enumerate(given):
             rounds = is_last and (not picture.grey or self._script is not None)
             stored = f"uint{picture.bits}" if rounds else "float32"  # grey is rounded as grey
-            how = self._how(self._canvases.place(stage), options, stored)
-            how = replace(how, given=str(picture.values.dtype))
+            given_as = str(picture.values.dtype)
+            canvas = self._canvases.place(stage)
+            how = self._how(canvas, options, given=given_as, stored=stored)
             programs.setdefault(how, []).append(i)
         results: dict[int, Upscaled] = {}
         for how, members in programs.items():
@@ -379,18 +372,19 @@ class Upscaler:
     ) -> list[Upscaled]:
         started = time.perf_counter()
         items = [Item(given[i][0].values, given[i][1]) for i in chunk]
-        found = self.programs.run(how, items, seed)
-        for i, finite in zip(chunk, found.finite, strict=False):
-            if not finite.all():
-                raise NotFiniteError(CHECKED[int(np.argmin(finite))], i)
+        restored, finite = self.programs.run(how, items, seed)
+        for i, of_stages in zip(chunk, finite, strict=False):
+            if not of_stages.all():
+                raise NotFiniteError(_STAGES[int(np.argmin(of_stages))], i)
         seconds = {"compute": (time.perf_counter() - started) / len(chunk)}
         results = []
-        for values, i in zip(found.images, chunk, strict=False):
+        for values, i in zip(restored, chunk, strict=False):
             picture, stage, _ = given[i]
             height, width = stage.target
-            work = Work(dict(seconds), how.canvas.tiles_of(stage), how.canvas.strips)
-            restored = replace(picture, values=values[:height, :width])
-            results.append(Upscaled(restored, stage.process, work))
+            tiles = tiles_of(how.canvas.latents_of(stage), how.canvas.tile)
+            work = Work(dict(seconds), tiles, how.canvas.strips)
+            result = replace(picture, values=values[:height, :width])
+            results.append(Upscaled(result, stage.process, work))
         return results
 
 

@@ -44,14 +44,15 @@ _RESTORE = f"""{_PEAK}
 import json, sys, time
 import jax, numpy as np
 import omgsr_jax
+from tests.inference.conftest import restored
 model, shards, source, out = sys.argv[1:]
 devices = jax.devices()[: int(shards)]
 started = time.time()
 upscaler = omgsr_jax.load(model, precision="fp32", devices=devices, shards=int(shards))
 loaded = time.time() - started
-(image,), _ = upscaler.engine.restore([np.load(source)])
+(image,) = restored(upscaler, np.load(source)[None])
 np.save(out, image)
-leaves = jax.tree.leaves(upscaler.programs._state)
+leaves = jax.tree.leaves(upscaler.programs.weights)
 held = [leaf.addressable_shards[0].data.nbytes for leaf in leaves]
 print(json.dumps(dict(peak=peak(), device=sum(held), load_seconds=loaded)))
 """

@@ -1,7 +1,12 @@
-"""Photographs to upscale."""
+"""Photographs to upscale, and what a program makes of them before it is rounded."""
+
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
+
+from omgsr_jax import Upscaler
+from omgsr_jax.inference.programs import Item
 
 
 def photo(height: int = 16, width: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -14,3 +19,15 @@ def photo(height: int = 16, width: int = 16, channels: int = 3, seed: int = 0) -
             plane = Image.fromarray(coarse[..., c].astype(np.float32))
             image[..., c] += np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC))
     return np.clip(127.5 + 50 * image, 0, 255).astype(np.uint8)
+
+
+def restored(model: Upscaler, x_l: np.ndarray) -> np.ndarray:
+    """Images (b h w 3) as the networks restore them: both in [-1, 1], fp32, without colours."""
+    (how,) = model.steps(x_l.shape[1:3], scale=1, color="none", batch=len(x_l))
+    how = replace(
+        how,
+        encoding=replace(how.encoding, given="float32"),
+        decoding=replace(how.decoding, stored="float32", truncates=False),
+    )
+    items = [Item(image * 0.5 + 0.5, how.canvas.extent) for image in x_l.astype(np.float32)]
+    return model.programs.run(how, items)[0] * 2 - 1

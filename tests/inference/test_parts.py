@@ -1,61 +1,119 @@
 """Tile geometry, weights, sizes and colour, each against a reference written here."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from omgsr_jax.errors import InputError
-from omgsr_jax.inference import colour
-from omgsr_jax.inference.engine import _merge, available_on_host
+from omgsr_jax.inference import colour, resizing
+from omgsr_jax.inference.canvases import Canvas, Stage, merged
+from omgsr_jax.inference.memory import available_on_host
+from omgsr_jax.inference.pictures import resize
 from omgsr_jax.inference.published import PublishedSizes, PublishedTiling
+from omgsr_jax.inference.resizing import resized
 from omgsr_jax.inference.sizes import Enlargement, process_size, stages
-from omgsr_jax.inference.tiling import blend, blend_weights, latent_tiles, windows
+from omgsr_jax.inference.tiling import Tiles, blend_weights, in_tiles
 
 from .conftest import photo
 
 
-@pytest.mark.parametrize("size", [(64, 64), (64, 65), (100, 131), (200, 64)])
-def test_latent_tiles_cover_everything_and_lie_inside(size):
-    seen = np.zeros(size)
-    for top, left in latent_tiles(size, 64):
-        assert 0 <= top <= size[0] - 64
-        assert 0 <= left <= size[1] - 64
-        seen[top : top + 64, left : left + 64] += 1
-    assert seen.min() >= 1
+@pytest.mark.parametrize("size", [(64, 65), (100, 131), (200, 64), (16, 16)])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_tiles_of_one_image_are_blended_to_that_image(size, at_once):
+    z = np.random.default_rng(0).normal(size=(2, *size, 4)).astype(np.float32)
+    seen = []
+
+    def unchanged(tiles):
+        seen.append(tiles.shape)
+        return tiles
+
+    blended = in_tiles(unchanged, z, Tiles((16, 16), at_once=at_once))
+    np.testing.assert_allclose(blended, z, atol=2e-6)
+    assert seen[0][1:] == (16, 16, 4)
 
 
-def test_blended_tiles_of_one_image_are_that_image():
-    image = np.random.default_rng(0).normal(size=(40, 50, 4))
-    corners = latent_tiles((40, 50), 16)
-    tiles = ((corner, image[corner[0] :, corner[1] :][:16, :16]) for corner in corners)
-    blended = blend((40, 50), tiles, blend_weights(16))
-    np.testing.assert_allclose(blended, image, atol=1e-6)  # stored in fp32
+def test_tiles_are_weighed_as_the_paper_says():
+    """Each gives its own constant; where they lie and how they are weighed is written out here."""
+    weights = blend_weights((16, 16))
+    corners = [(top, left) for left in (0, 8, 14) for top in (0, 8, 16, 24)]
+    total, heaviness = np.zeros((40, 30)), np.zeros((40, 30))
+    for top, left in corners:
+        total[top : top + 16, left : left + 16] += weights * (top + 100 * left)
+        heaviness[top : top + 16, left : left + 16] += weights
+    z = np.zeros((1, 40, 30, 1), np.float32)
+    z[0, ..., 0] = np.arange(40)[:, None] + 100 * np.arange(30)
+    found = in_tiles(lambda tiles: tiles[:, :1, :1] + 0 * tiles, z, Tiles((16, 16)))
+    np.testing.assert_allclose(found[0, ..., 0], total / heaviness, rtol=1e-5)
+
+
+def test_latents_of_several_sizes_are_tiled_each_as_it_is():
+    sizes = [(40, 30), (16, 48), (33, 16)]
+    alone = [np.random.default_rng(i).normal(size=(*s, 2)) for i, s in enumerate(sizes)]
+    together = np.zeros((3, 40, 48, 2), np.float32)
+    for z, (h, w), image in zip(together, sizes, alone, strict=True):
+        z[:h, :w] = image
+    tiles, limits = Tiles((16, 16), at_once=2), jnp.array(sizes)
+    sums = tiles.begun(together)
+    for _ in range(max(map(tiles.turns, sizes))):
+        sums = tiles.added(sums, tiles.cut(together, limits, sums) ** 2, limits)
+    for image, (h, w), z in zip(tiles.mean(sums), sizes, alone, strict=True):
+        (expected,) = in_tiles(lambda x: x**2, z[None].astype(np.float32), Tiles((16, 16)))
+        np.testing.assert_allclose(image[:h, :w], expected, rtol=1e-5)
+        assert not np.any(image[h:])
+        assert not np.any(image[:, w:])
 
 
 def test_correct_weights_are_symmetric_and_the_published_are_not():
-    correct, published = blend_weights(16), PublishedTiling().weights(16)
+    correct, published = blend_weights((16, 16)), PublishedTiling().weights((16, 16))
     np.testing.assert_allclose(correct, correct[::-1], rtol=1e-12)
     np.testing.assert_allclose(published, published[:, ::-1], rtol=1e-12)
     assert not np.allclose(published, published[::-1])
     assert published.argmax() // 16 == 8
 
 
-@pytest.mark.parametrize("size", [(96, 96), (256, 320), (200, 1000), (64, 520)])
-def test_window_cores_abut_and_have_their_halo(size):
-    covered = np.zeros(size, int)
-    for part in windows(size, (192, 192), 32, 8):
-        top, bottom, left, right = part.core
-        covered[top:bottom, left:right] += 1
-        for start, end, core_start, core_end, length in (
-            (part.top, part.top + part.height, top, bottom, size[0]),
-            (part.left, part.left + part.width, left, right, size[1]),
-        ):
-            assert 0 <= start <= core_start < core_end <= end <= length
-            assert core_start - start >= 32 or start == 0
-            assert end - core_end >= 32 or end == length
-            assert all(edge % 8 == 0 for edge in (start, end, core_start, core_end))
-    assert (covered == 1).all()
+@pytest.mark.parametrize(
+    ("old", "new", "canvas"),
+    [
+        ((16, 20), (64, 80), (64, 80)),
+        ((13, 17), (50, 71), (56, 72)),
+        ((100, 90), (40, 30), (48, 40)),
+        ((7, 5), (512, 300), (512, 304)),
+        ((12, 3000), (30, 9001), (32, 9008)),
+    ],
+)
+def test_images_are_resized_as_pil_does_it(old, new, canvas):
+    """Alone, and in the corner of an array whose rest must not be seen."""
+    image = np.random.default_rng(0).random((*old, 3), np.float32)
+    expected = resize(image, new)
+    margins = [(0, side - length) for side, length in zip(canvas, new, strict=True)]
+    expected = np.pad(expected, (*margins, (0, 0)), "reflect")
+    (alone,) = resized(image[None], old, new, canvas)
+    np.testing.assert_allclose(alone, expected, atol=2e-6)
+    larger = np.full((2, old[0] + 3, old[1] + 5, 3), 7, np.float32)
+    larger[:, : old[0], : old[1]] = image
+    found = resized(larger, np.array([old, old]), np.array([new, new]), canvas)
+    np.testing.assert_allclose(found[1], expected, atol=2e-6)
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    image = np.random.default_rng(0).random((1, 40, 56, 3), np.float32)
+    np.testing.assert_array_equal(resized(image, (40, 56), (40, 56), (40, 56)), image)
+
+
+def test_large_matrices_are_made_in_blocks(monkeypatch):
+    image = np.random.default_rng(0).random((1, 31, 40, 3), np.float32)
+    expected = resized(image, (31, 40), (70, 90), (72, 96))
+    monkeypatch.setattr(resizing, "_LARGEST_MATRIX", 500)
+    np.testing.assert_allclose(resized(image, (31, 40), (70, 90), (72, 96)), expected, atol=1e-6)
+
+
+def test_products_beyond_32_bits_are_divided_rightly():
+    a, b, by = 199_999, 99_991, 200_000
+    assert a * b > 2**32
+    whole, rest = resizing._divided(jnp.int32(a), jnp.int32(b), jnp.int32(by))
+    assert (int(whole), int(rest)) == divmod(a * b, by)
 
 
 def test_scales_above_four_take_two_stages():
@@ -85,14 +143,23 @@ def test_size_requests():
         Enlargement(longest_side=1000).of((30, 50))
 
 
+def _make(stage, shared):
+    return Canvas(stage, (8, 8), 8, 8, shared)
+
+
+def _stage(height, width):
+    return Stage((height // 4, width // 4), (height, width), (height, width))
+
+
 def test_many_sizes_are_merged_to_few_canvases():
     rng = np.random.default_rng(0)
-    sizes = {(int(h), int(w)): 1 for h, w in rng.integers(40, 900, (60, 2))}
-    merged = _merge(sizes, 3, lambda size: True)
-    assert len(merged) == 3
-    assert all(any(h <= H and w <= W for H, W in merged) for h, w in sizes)
-    limited = _merge(sizes, 3, lambda size: size[0] * size[1] <= 500_000)
-    assert all(size in sizes or size[0] * size[1] <= 500_000 for size in limited)
+    sizes = {_stage(int(h), int(w)): 1 for h, w in rng.integers(40, 900, (60, 2))}
+    canvases = merged(sizes, 4, _make)
+    assert len(canvases) == 4
+    for stage in sizes:
+        assert any(stage.within(canvas.extent) for canvas in canvases)
+    alone = {_stage(64, 64): 5, _stage(128, 96): 1}
+    assert merged(alone, 4, _make) == [_make(stage, False) for stage in alone]
 
 
 def _adain_in_torch(image, source):
@@ -123,7 +190,7 @@ def _wavelet_in_torch(image, source):
 def test_colours_are_aligned_as_published(method, reference):
     image, source = (photo(40, 56, seed=seed).astype(np.float32) / 255 for seed in (0, 1))
     theirs = reference(*(torch.from_numpy(x).movedim(-1, 0) for x in (image, source)))
-    ours = colour.align(image, source, method)
+    (ours,) = colour.align(image[None], source[None], method)
     # fp32 on both sides
     np.testing.assert_allclose(ours, theirs.clamp(0, 1).movedim(0, -1).numpy(), atol=2e-6)
 
@@ -131,9 +198,23 @@ def test_colours_are_aligned_as_published(method, reference):
 def test_lab_takes_the_statistics_of_the_source():
     source = photo(40, 56, seed=1).astype(np.float32) / 255 * 0.5 + 0.25
     image = source**1.2 * 0.8
-    aligned = colour.align(image, source, "lab")
+    (aligned,) = colour.align(image[None], source[None], "lab")
     assert np.abs(aligned - source).mean() < 0.3 * np.abs(image - source).mean()
-    np.testing.assert_allclose(colour.align(source, source, "lab"), source, atol=1e-5)
+    (same,) = colour.align(source[None], source[None], "lab")
+    np.testing.assert_allclose(same, source, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["adain", "wavelet", "lab"])
+def test_colours_on_a_canvas_are_those_of_the_image_alone(method):
+    sizes = [(40, 56), (23, 31)]
+    pairs = [[photo(*s, seed=i) / np.float32(255) for i in (0, 1)] for s in sizes]
+    image, source = np.full((2, 2, 48, 64, 3), 0.9, np.float32)
+    for i, ((h, w), pair) in enumerate(zip(sizes, pairs, strict=True)):
+        image[i, :h, :w], source[i, :h, :w] = pair
+    together = colour.align(image, source, method, jnp.array(sizes))
+    for found, (h, w), pair in zip(together, sizes, pairs, strict=True):
+        (alone,) = colour.align(pair[0][None], pair[1][None], method)
+        np.testing.assert_allclose(found[:h, :w], alone, atol=2e-6)
 
 
 def test_memory_that_caches_files_is_free_to_be_used(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 import omgsr_jax
 from omgsr_jax.errors import InputError
-from omgsr_jax.inference.engine import Engine, TilePolicy
+from omgsr_jax.inference.canvases import MOST_CANVASES, Canvas, Canvases, Stage
 from omgsr_jax.inference.programs import Programs
 
 from .conftest import photo
@@ -82,24 +82,33 @@ def test_eight_threads_get_the_bits_that_each_call_gets_alone(
     assert later.count(None) == 7
 
 
-def test_a_canvas_that_is_chosen_later_changes_no_result(upscaler):
-    engine = Engine(upscaler.programs, 64, TilePolicy())
-    assert engine.place((64, 64)) == (64, 64)
-    assert engine.place((64, 88)) == (64, 88)
-    assert engine.place((56, 80)) == (64, 88)
-    engine.plan([(56, 80), (64, 64), (120, 72)])
-    assert engine.place((56, 80)) == (64, 88)
-    assert engine.place((120, 72)) == (120, 72)
+def _make(stage: Stage, shared: bool) -> Canvas:
+    return Canvas(stage, (8, 8), 8, 8, shared)
 
 
-def test_batches_of_ever_other_sizes_do_not_add_canvases_for_ever(upscaler):
-    engine = Engine(upscaler.programs, 64, TilePolicy())
-    canvases = set()
+def _stage(height: int, width: int) -> Stage:
+    return Stage((height // 4, width // 4), (height, width), (height, width))
+
+
+def test_a_canvas_that_is_chosen_later_changes_no_result():
+    canvases = Canvases(_make)
+    first, second = _stage(64, 64), _stage(56, 80)
+    assert canvases.place(first) == _make(first, False)
+    canvases.plan([second, _stage(60, 90), _stage(120, 72), _stage(96, 96), _stage(500, 500)])
+    chosen = canvases.place(second)
+    canvases.plan([second, _stage(64, 72)])
+    assert canvases.place(second) == chosen
+    assert canvases.place(first) == _make(first, False)
+
+
+def test_batches_of_ever_other_sizes_do_not_add_canvases_for_ever():
+    canvases, found = Canvases(_make), set()
     for first, second in itertools.product(range(64, 257, 8), repeat=2):
-        engine.plan([(first, 64), (second, first)])
-        canvases |= {engine.place((first, 64)), engine.place((second, first))}
-    # Three, and powers of two.
-    assert len(canvases) <= 3 + 9
+        stages = _stage(first, 64), _stage(second, first)
+        canvases.plan(stages)
+        found |= {canvases.place(stage) for stage in stages}
+    # Four, and powers of two.
+    assert len(found) <= MOST_CANVASES + 9
 
 
 @pytest.mark.slow

@@ -13,14 +13,11 @@ from conversion.parity.arrays import psnr
 from conversion.parity.inference import TorchPipeline
 from omgsr_jax import converted
 from omgsr_jax.errors import InputError
-from omgsr_jax.inference import vae_tiles
 from omgsr_jax.inference.options import Options
 from omgsr_jax.inference.pictures import from_array
-from omgsr_jax.inference.programs import Tile
 from omgsr_jax.inference.sizes import Enlargement
-from omgsr_jax.inference.tiling import windows
 
-from .conftest import photo
+from .conftest import photo, restored
 from .torch_tiles import torch_tiled
 
 
@@ -33,7 +30,7 @@ def torch_pipeline(tiny_base, tiny_adapter, model_64) -> TorchPipeline:
 
 def test_untiled_equals_pytorch(upscaler, torch_pipeline):
     x_l = photo(64, 64)[None].astype(np.float32) / 127.5 - 1
-    ours, _ = upscaler.engine.restore(list(x_l))
+    ours = restored(upscaler, x_l)
     assert psnr(ours[0], torch_pipeline.stages(x_l)["decode"][0]) > 90
 
 
@@ -41,8 +38,7 @@ def test_untiled_equals_pytorch(upscaler, torch_pipeline):
 def test_tiled_equals_pytorch(upscaler, torch_pipeline, published):
     x_l = photo(104, 72)[None].astype(np.float32) / 127.5 - 1
     chosen = upscaler.published if published else upscaler
-    (ours,), (work,) = chosen.engine.restore(list(x_l))
-    assert work.latent_tiles > 1
+    (ours,) = restored(chosen, x_l)
     theirs = torch_tiled(torch_pipeline, x_l, 16, 16 / 2 if published else 15 / 2)
     assert psnr(ours, theirs) > 90
     other = torch_tiled(torch_pipeline, x_l, 16, 15 / 2 if published else 16 / 2)
@@ -200,54 +196,3 @@ def test_a_card_with_unknown_colours_is_refused(model_64, tmp_path):
 def test_an_unknown_model_is_refused():
     with pytest.raises(InputError, match="expected 'nano', or the directory"):
         omgsr_jax.load("no-such-model")
-
-
-def test_tiled_vae_equals_the_whole_one(upscaler):
-    """Group norms share statistics across tiles, the middle block sees everything.
-
-    Random weights and 2 x 2 tiles; what remains is the halo's and the statistics' error, which must
-    stay below that of 8 bits (59 dB of a full range, 50 dB are asked for).
-    """
-    programs, size, tile = upscaler.programs, (256, 320), (192, 192)
-    x_l = photo(*size).astype(np.float32) / 127.5 - 1
-    ((whole, _),) = programs.vae("whole", (256, 320), [Tile(x_l)], encode=True)
-    tiled, count = vae_tiles.encode(programs, x_l, tile, size)
-    assert count == 4
-    z, z_tiled = (np.split(x, 2, axis=-1)[0] for x in (whole, tiled))
-    assert psnr(z_tiled, z, peak=float(np.ptp(z))) > 50
-    ((image, _),) = programs.vae("whole", (256, 320), [Tile(z)], encode=False)
-    tiled_image, _ = vae_tiles.decode(programs, z, tile, size)
-    assert psnr(tiled_image, image, peak=float(np.ptp(image))) > 50
-
-
-def _seam_ratio(image: np.ndarray, borders: list[int], axis: int) -> float:
-    """Mean absolute difference across lines at `borders`, over that everywhere else."""
-    steps = np.abs(np.diff(image, axis=axis)).mean(axis=(1 - axis, 2))
-    at = np.zeros(len(steps), bool)
-    at[[border - 1 for border in borders]] = True
-    return float(steps[at].mean() / steps[~at].mean())
-
-
-@pytest.mark.slow
-def test_no_seams_at_1024_x_768(model_64, compile_cache):
-    """Random weights; the VAE in tiles of 512 px against whole, and the steps across borders."""
-    x_l = photo(768, 1024).astype(np.float32) / 127.5 - 1
-    whole_vae = omgsr_jax.load(model_64, tile="off")
-    (whole,), _ = whole_vae.engine.restore([x_l])
-    programs, canvas = whole_vae.programs, (512, 512)
-    ((posterior, _),) = programs.vae("whole", (768, 1024), [Tile(x_l)], encode=True)
-    z = np.split(posterior, 2, axis=-1)[0]
-    ((image, _),) = programs.vae("whole", (768, 1024), [Tile(z)], encode=False)
-    tiled_image, count = vae_tiles.decode(programs, z, canvas, (768, 1024))
-    assert count > 1
-    assert psnr(tiled_image, image, peak=float(np.ptp(image))) > 50
-    tiled_vae = omgsr_jax.load(model_64, tile=512)
-    (tiled,), (work,) = tiled_vae.engine.restore([x_l])
-    assert work.vae_tiles > 1
-    assert work.latent_tiles > 100
-    parts = windows((768, 1024), canvas, vae_tiles.HALO * 4, 4)
-    for axis, edges in ((0, {p.core[0] for p in parts}), (1, {p.core[2] for p in parts})):
-        # The blocks of the decoder leave a grid of their own at multiples of 4: compare like
-        # with like by the same ratio of the whole image.
-        ratios = [_seam_ratio(x, sorted(edges - {0}), axis) for x in (tiled, whole)]
-        assert abs(ratios[0] / ratios[1] - 1) < 0.05

@@ -9,7 +9,7 @@ from flax import nnx
 from omgsr_jax import assets
 from omgsr_jax.data import read_image
 from omgsr_jax.generator import OMGSR, OMGSRConfig
-from omgsr_jax.inference import canvas_vae
+from omgsr_jax.inference import strips
 from omgsr_jax.models.pixel_vae import PixelVAE, PixelVAEConfig, principal_components
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.process import DDPM, ScaledDDPM
@@ -93,12 +93,9 @@ def test_on_a_canvas_it_is_what_it_is_by_itself(photos):
     part = photos[:1, :64, :48]
     canvas = np.full((1, 128, 128, 3), 0.7, np.float32)
     canvas[:, :64, :48] = part
-    box = np.array([[0, 64, 0, 48]], np.int32)
-    items = canvas_vae.Items(box, box)
-    features, counted = canvas_vae.encode_outer(vae, jnp.asarray(canvas), items)
-    mean, _ = jnp.split(canvas_vae.encode_inner(vae, features, items), 2, axis=-1)
+    on_canvas = strips.walk(vae, (128, 128), jnp.array([[64, 48]]), 0)
+    mean = on_canvas.encode(jnp.asarray(canvas)).mode()
     expected = vae.encode(part).mode()
     np.testing.assert_allclose(mean[:, :16, :12], expected, atol=1e-5)
-    assert counted.shape[0] == 0
-    image, _ = canvas_vae.decode_outer(vae, canvas_vae.decode_inner(vae, mean, items), items)
+    image = on_canvas.decode(mean)
     np.testing.assert_allclose(image[:, :64, :48], vae.decode(expected), atol=1e-5)

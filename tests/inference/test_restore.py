@@ -1,0 +1,165 @@
+"""The function from pixels to pixels: pure, exact in strips, on shared canvases and by rows."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import omgsr_jax
+from omgsr_jax.errors import InputError
+from omgsr_jax.inference import strips
+from omgsr_jax.inference.options import Options
+from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.inference.sizes import Enlargement
+from omgsr_jax.models.vae import VAE, VAEConfig
+
+from ..helpers import relative_error
+from .conftest import photo, restored
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("scale", [4, 2.5, 8])
+def test_the_function_is_upscale_bit_for_bit(upscaler, scale):
+    image = photo(18, 26)
+    function = upscaler.function((18, 26), scale=scale)
+    (found,) = np.asarray(function(jnp.asarray(image[None])))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.asarray(upscaler.upscale(image, scale=scale)))
+
+
+def test_the_function_is_pure_and_takes_the_weights(upscaler):
+    function = upscaler.function((16, 16))
+    images = jnp.asarray(photo(16, 16)[None])
+    traced = jax.jit(function.apply).trace(function.weights, images)
+    text = str(traced.jaxpr)
+    assert "callback" not in text
+    weights = sum(leaf.size for leaf in jax.tree.leaves(function.weights))
+    constants = sum(np.size(constant) for constant in traced.jaxpr.consts)
+    assert constants < 0.05 * weights
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, function.weights)
+    found = traced.lower().compile()(function.weights, images)
+    np.testing.assert_array_equal(found, function(images))
+    assert (np.asarray(traced.lower().compile()(doubled, images)) != np.asarray(found)).any()
+
+
+def test_a_batch_moves_up_once_and_down_once(upscaler, monkeypatch):
+    pictures = [from_array(photo(16, 16, seed=i)) for i in range(2)]
+    options = Options(Enlargement(scale=4), seed=3)
+    upscaler.restore(pictures, options)  # compiles
+    moves = []
+    for name in ("device_put", "device_get"):
+        move = getattr(jax, name)
+        monkeypatch.setattr(jax, name, lambda *a, n=name, m=move: (moves.append(n), m(*a))[1])
+    with jax.transfer_guard("disallow"):
+        upscaler.restore(pictures[:1], options)
+    assert moves == ["device_put", "device_get"]
+
+
+def test_a_function_has_no_published_form(upscaler):
+    with pytest.raises(InputError, match="published"):
+        upscaler.published.function((16, 16))
+
+
+@pytest.mark.parametrize("color", ["adain", "wavelet"])
+def test_a_shared_canvas_gives_what_an_image_gets_alone(model_64, upscaler, compile_cache, color):
+    """Seven sizes on four canvases, enlarged to the model's size and reduced again, too."""
+    sizes = [(16, 16), (17, 23), (19, 31), (30, 18), (33, 20), (9, 13), (25, 25)]
+    images = [photo(*size, seed=i) for i, size in enumerate(sizes)]
+    together = omgsr_jax.load(model_64)
+    found = together.upscale_batch(images, color=color)
+    canvases = {together.canvas(size, Options(Enlargement(scale=4)))[0] for size in sizes}
+    assert len(canvases) <= 4
+    assert any(canvas.shared for canvas in canvases)
+    for image, result in zip(images, found, strict=True):
+        alone = np.asarray(upscaler.function(image.shape[:2], color=color)(image[None]))[0]
+        difference = np.abs(np.asarray(result).astype(int) - alone)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 1e-3
+
+
+def test_strips_give_what_the_whole_gives(model_64, upscaler, compile_cache):
+    x_l = photo(136, 72)[None].astype(np.float32) / 127.5 - 1
+    in_strips = omgsr_jax.load(model_64, strips=24)
+    (how,) = in_strips.steps((136, 72), scale=1)
+    assert how.canvas.strips == 6
+    assert relative_error(restored(in_strips, x_l), restored(upscaler, x_l)) <= 1e-5
+
+
+def test_noise_for_a_seed_does_not_depend_on_the_canvas(model_64, upscaler, compile_cache):
+    images = [photo(18, 26), photo(30, 20), photo(31, 33), photo(17, 40), photo(40, 16)]
+    shared = omgsr_jax.load(model_64).upscale_batch(images, seed=5)
+    alone = upscaler.upscale(images[0], seed=5)
+    difference = np.abs(np.asarray(shared[0]).astype(int) - np.asarray(alone))
+    assert difference.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def vae() -> VAE:
+    """With biases and scales that are not 0 and 1, as trained ones are not."""
+    config = VAEConfig(block_out_channels=(16, 32, 32), norm_num_groups=8)
+    graph, state = nnx.split(VAE(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32) if x.ndim == 1 else x, state
+    )
+    return nnx.merge(graph, state)
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "strip"),
+    [
+        ((96, 64), (96, 64), 64 * 16),
+        ((100, 52), (100, 52), 52 * 8),
+        ((100, 52), (128, 64), 0),
+        ((100, 52), (128, 64), 64 * 24),
+    ],
+)
+def test_the_vae_is_the_same_in_strips_and_in_boxes(vae, size, canvas, strip):
+    (h, w), rng = size, np.random.default_rng(1)
+    x, z = rng.uniform(-1, 1, (2, h, w, 3)), rng.normal(size=(2, h // 4, w // 4, 4))
+    box = None if size == canvas else jnp.array([size] * 2)
+    walk = strips.walk(vae, canvas, box, strip)
+    on_canvas = np.full((2, *canvas, 3), 0.3, np.float32)
+    on_canvas[:, :h, :w] = x
+    found = walk.encode(on_canvas).mean[:, : h // 4, : w // 4]
+    assert relative_error(found, vae.encode(x.astype(np.float32)).mean) <= 1e-5
+    latents = np.full((2, canvas[0] // 4, canvas[1] // 4, 4), 5, np.float32)
+    latents[:, : h // 4, : w // 4] = z
+    found = walk.decode(latents)[:, :h, :w]
+    assert relative_error(found, vae.decode(z.astype(np.float32))) <= 1e-5
+
+
+_BY_ROWS = """
+import sys, jax, numpy as np, omgsr_jax
+from tests.inference.conftest import restored
+from tests.inference.test_restore import enlarged
+jax.config.update("jax_default_matmul_precision", "highest")
+assert jax.local_device_count() == 8
+model = omgsr_jax.load(sys.argv[1])
+(how,) = model.steps((192, 136), scale=1)
+assert how.canvas.by_rows
+np.savez(sys.argv[2], restored(model, enlarged()))
+"""
+
+
+def enlarged() -> np.ndarray:
+    return photo(192, 136)[None].astype(np.float32) / 127.5 - 1
+
+
+def test_eight_devices_by_rows_give_what_one_gives(model_64, upscaler, compile_cache, tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    subprocess.run(
+        [sys.executable, "-c", _BY_ROWS, str(model_64), str(tmp_path / "rows.npz")],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)},
+        check=True,
+    )
+    with np.load(tmp_path / "rows.npz") as found:
+        assert relative_error(found["arr_0"], restored(upscaler, enlarged())) <= 1e-5
