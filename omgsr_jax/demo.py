@@ -14,10 +14,10 @@ from .evaluation import Settings
 from .evaluation.metrics import BY_KEY
 from .evaluation.niqe import WEIGHTS_ENV
 from .inference import images, labels
+from .inference.loading import load
 from .inference.options import Options
 from .inference.pictures import Picture
 from .inference.sizes import Enlargement
-from .inference.upscaler import load
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ from conversion.parity.arrays import psnr, to_nchw, to_nhwc
 from conversion.parity.benchmark import TrainingCase, time_training_steps
 from conversion.parity.inference import TorchPipeline
 from omgsr_jax import converted, files
-from omgsr_jax.inference.upscaler import Upscaler, load
+from omgsr_jax.inference.loading import load
+from omgsr_jax.inference.upscaler import Upscaler
 
 STAGES = ("encode", "predict", "decode")
 Timed = Callable[[], dict[str, float]]

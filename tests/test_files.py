@@ -19,7 +19,7 @@ from omgsr_jax.files import exif_bombs
 from omgsr_jax.inference import folder
 from omgsr_jax.inference.folder import upscale_files
 from omgsr_jax.inference.jobs import Job, plan
-from omgsr_jax.inference.upscaler import Upscaled
+from omgsr_jax.inference.results import Upscaled
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 

@@ -1,11 +1,16 @@
-"""`omgsr export`: PyTorch weights out."""
+"""`omgsr export`: PyTorch weights out, or a file that JAX alone can run."""
 
 from argparse import ArgumentParser, Namespace
 
 from .. import assets
-from .values import MODEL, location
+from ..errors import InputError
+from ..inference.options import INFERENCE_PRECISIONS, PLATFORMS
+from ..inference.sizes import DEFAULT_SCALE, Enlargement
+from .values import MODEL, location, width_height
 
-SUMMARY = "a converted model to diffusers and peft folders"
+SUMMARY = "a converted model to diffusers and peft folders, or to StableHLO"
+
+_PYTORCH, _STABLEHLO = "pytorch", "stablehlo"
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -13,10 +18,54 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=location, help="the folder to write; must not exist"
     )
+    parser.add_argument(
+        "--format",
+        choices=(_PYTORCH, _STABLEHLO),
+        default=_PYTORCH,
+        help="diffusers and peft folders (default), or a file for JAX without omgsr-jax",
+    )
+    only = f"with --format {_STABLEHLO}"
+    parser.add_argument(
+        "--input", type=width_height, metavar="WxH", help=f"the size of images, {only}"
+    )
+    parser.add_argument("--scale", type=float, help=f"{only} (default: {DEFAULT_SCALE:g})")
+    parser.add_argument(
+        "--platforms", nargs="+", choices=PLATFORMS, help=f"{only} (default: all of them)"
+    )
+    parser.add_argument("--precision", choices=INFERENCE_PRECISIONS, help=f"{only} (default: fp32)")
+
+
+def check(args: Namespace) -> None:
+    for_stablehlo = ("input", "scale", "platforms", "precision")
+    if args.format == _PYTORCH:
+        for name in for_stablehlo:
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name} goes with --format {_STABLEHLO}")
+        return
+    if args.input is None:
+        raise InputError(f"--format {_STABLEHLO} needs --input WxH, the size of the images")
+    width, height = args.input
+    Enlargement(scale=args.scale or DEFAULT_SCALE).of((height, width))
 
 
 def run(args: Namespace) -> None:
-    from ..converters import export
+    directory = assets.model_directory(args.model)
+    if args.format == _PYTORCH:
+        from ..converters import export
 
-    export(assets.model_directory(args.model), args.out)
-    print(f"{args.out}: diffusers folders, adapters and the prompt's embeddings")
+        export(directory, args.out)
+        print(f"{args.out}: diffusers folders, adapters and the prompt's embeddings")
+        return
+    from ..inference.export import write
+    from ..inference.loading import load
+
+    width, height = args.input
+    write(
+        load(directory, precision=args.precision or "fp32"),
+        args.out,
+        size=(height, width),
+        scale=args.scale or DEFAULT_SCALE,
+        platforms=args.platforms or PLATFORMS,
+        name=args.model,
+    )
+    print(f"{args.out}: the function, its weights, and README.md, which says how to run it")

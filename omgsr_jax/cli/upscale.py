@@ -125,7 +125,7 @@ def run(args: Namespace) -> int:
     progress = Progress(len(jobs), as_json=args.json)
     # Only now JAX, so that what is wrong with names has been said at once.
     from ..inference.folder import upscale_files
-    from ..inference.upscaler import load
+    from ..inference.loading import load
 
     model = load(
         directory,

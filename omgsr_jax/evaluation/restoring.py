@@ -7,9 +7,9 @@ from ..errors import InputError
 from ..files import Outputs
 from ..inference import folder
 from ..inference.jobs import Job
+from ..inference.loading import load
 from ..inference.options import Options
 from ..inference.sizes import Enlargement
-from ..inference.upscaler import load
 from .pairs import find_pairs, images_by_name, size_of
 
 Progress = Callable[[str, int, int], None]  # model, images done, images in all

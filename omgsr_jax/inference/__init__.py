@@ -1,15 +1,19 @@
-"""Any-size upscaling: image edges, sizes, tiles, colour, batching, compiled programs.
+"""Any-size upscaling: image edges, sizes, colour, batching, compiled programs.
 
-Begin with upscaler.py: `load` and `Upscaler`.
+Begin with restore.py, which is what is computed, and upscaler.py, which computes it.
 
-prepare.py                       a converted model made ready: adapters merged, weights cast
+loading.py, prepare.py           `load`: a converted model, adapters merged, weights cast
 layout.py                        where its weights lie, when one device is too small
-options.py, formats.py           what may be asked for, known without JAX
+upscaler.py, results.py          pictures of any size, and what they took
+function.py, export.py           the same for arrays on the device, and as a file for JAX alone
+passes.py, canvases.py           in which passes, on which compiled shapes
+restore.py, programs.py          the function from pixels to pixels, and its compiled parts
+strips.py, memory.py             the VAE in strips of rows, and when
+tiling.py, resizing.py, colour.py    tiles, enlarging and colours, on the device
 published.py                     what the published scripts do that is not correct
+options.py, formats.py           what may be asked for, known without JAX
 jobs.py, folder.py               which files, and many of them, each done or failed by itself
 images.py, deep_files.py         image files with all that they hold
-pictures.py, colour.py, labels.py    a picture in memory, its colours, pictures side by side
-sizes.py, tiling.py              how large, and where tiles lie
-engine.py, programs.py           images of any size with a handful of compiled programs
-canvas_vae.py, vae_tiles.py      the VAE on a fixed canvas, and in tiles
+pictures.py, labels.py           a picture in memory, pictures side by side
+sizes.py                         how large
 """

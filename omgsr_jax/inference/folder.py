@@ -18,8 +18,9 @@ from . import images, labels
 from .jobs import Job
 from .options import Options
 from .pictures import Picture
+from .results import Upscaled
 from .sizes import Size
-from .upscaler import Upscaled, Upscaler
+from .upscaler import Upscaler
 
 _MOST_PEEKS = 2000
 

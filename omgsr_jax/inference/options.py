@@ -1,5 +1,6 @@
 """How to upscale, and what can be asked for. Imports no JAX: the command line checks with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
@@ -7,6 +8,7 @@ from .sizes import Enlargement
 
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
+PLATFORMS = ("cpu", "cuda", "tpu")
 LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
 
@@ -52,6 +54,12 @@ def require_whole_scale(enlargement: Enlargement) -> float:
     if scale != int(scale):
         raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
     return scale
+
+
+def require_platforms(platforms: Sequence[str]) -> None:
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise InputError(f"platforms must be of {', '.join(PLATFORMS)}, not {platform!r}")
 
 
 def require_batch(batch: int) -> None:

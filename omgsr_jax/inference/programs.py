@@ -53,7 +53,7 @@ class Programs:
         self._graph, state = nnx.split(model)
         self._weights_sharding = layout.state_shardings(state, mesh)
         self.weights = self._on_devices(state)
-        self._products = _product_precision(precision, mesh)
+        self._products = _product_precision(precision)
 
     def as_published(self) -> "Programs":
         """Those of the same weights, which tell the backbone what the published code tells it."""
@@ -223,11 +223,8 @@ def _is_by_rows(program: Program) -> bool:
     return not isinstance(program, Prediction) and program.canvas.by_rows
 
 
-def _product_precision(precision: str, mesh: Mesh) -> str | None:
-    """TPUs and GPUs would otherwise take products of fp32 numbers with fewer bits.
-
-    On CPUs the highest precision would only forbid the faster convolutions: it is left to the user.
-    """
-    if mesh.devices.flat[0].platform == "cpu":
-        return jax.config.values["jax_default_matmul_precision"]
-    return "highest" if precision == "fp32" else "default"
+def _product_precision(precision: str) -> str | None:
+    """TPUs and GPUs would otherwise take products of fp32 numbers with fewer bits. What the user
+    has chosen counts."""
+    chosen = jax.config.values["jax_default_matmul_precision"]
+    return chosen or ("float32" if precision == "fp32" else "default")

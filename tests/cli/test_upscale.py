@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def run(model_64, upscaler, monkeypatch, capsys):
     """Runs the command with the model that is loaded already; returns status, stdout, stderr."""
-    monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: upscaler)
+    monkeypatch.setattr("omgsr_jax.inference.loading.load", lambda *_, **__: upscaler)
 
     def run(*args: object) -> tuple[int, str, str]:
         status = main(["upscale", *map(str, args), "--model", str(model_64)])

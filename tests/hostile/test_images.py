@@ -17,10 +17,11 @@ from omgsr_jax.data import DataConfig, list_images, open_sources, read_image
 from omgsr_jax.data.pipeline import Examples
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import images
+from omgsr_jax.inference.loading import load
 from omgsr_jax.inference.options import Options
 from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.inference.results import Upscaled
 from omgsr_jax.inference.sizes import Enlargement
-from omgsr_jax.inference.upscaler import Upscaled, load
 from tests.hostile.images import Case, all_cases
 from tests.hostile.judge import Answer, assert_sentence, command, little_memory, untouched
 from tests.stand_in import write_stand_in
@@ -58,7 +59,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def identity(monkeypatch):
-    monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: Identity())
+    monkeypatch.setattr("omgsr_jax.inference.loading.load", lambda *_, **__: Identity())
 
 
 def folder_of(cases: Sequence[Case], folder: Path) -> Path:
@@ -244,7 +245,7 @@ def test_the_real_network_gets_the_right_pixels(corpus, compile_cache, tmp_path,
     """Of twenty kinds of file: the result is bit for bit that of the array that is in it."""
     model = write_stand_in(tmp_path / "model", process_size=64)
     upscaler = load(model)
-    monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: upscaler)
+    monkeypatch.setattr("omgsr_jax.inference.loading.load", lambda *_, **__: upscaler)
     exact = [case for case in GOOD if case.pixels.shape[:2] == (12, 16) and not case.tolerance]
     chosen = exact[:: len(exact) // 20][:20]
     paths = [corpus / case.name for case in chosen]

@@ -158,7 +158,7 @@ def faster(x: Array, kernel: Array) -> Convolution | None:
     if pixels <= _PATCHES_PIXELS and channels >= _PATCHES_CHANNELS:
         return through_patches
     # Winograd's sums lose some digits: not where the highest precision is asked for.
-    exact = jax.config.values["jax_default_matmul_precision"] in ("highest", "float32")
+    exact = jax.config.values["jax_default_matmul_precision"] == "highest"
     if pixels >= _WINOGRAD_PIXELS and channels >= _WINOGRAD_CHANNELS and not exact:
         return winograd.convolve if winograd.fits(h, w) else None
     return None

@@ -1,0 +1,98 @@
+"""`load`: a model ready to upscale."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from .. import assets, converted
+from ..digests import Notify
+from ..generator import OMGSR
+from ..quirks import Quirks, require_quirks
+from . import layout
+from .options import require_batch, require_precision
+from .prepare import for_inference
+from .upscaler import Upscaler
+
+
+def load(
+    model: str | os.PathLike[str] = assets.NANO,
+    *,
+    precision: str | None = None,
+    strips: str | int = "auto",
+    batch: int = 1,
+    devices: Sequence[Any] | None = None,
+    shards: int = 1,
+    quirks: Quirks = None,
+    notify: Notify | None = None,
+) -> Upscaler:
+    """A model, ready to upscale.
+
+    Args:
+        model: "nano", which comes with the package, or a converted model's directory, local or in
+            a bucket (gs://...).
+        precision: "fp32", "bf16", or "int8" for the backbone's weights and bf16 for the rest; by
+            default bf16 on accelerators, fp32 on CPUs.
+        strips: when the VAE works in strips of rows, see `Upscaler`.
+        batch: how many images are computed at once, see `Upscaler`.
+        devices: by default all local ones.
+        shards: over how many devices the backbone's weights are divided, when it is too large for
+            one; each reads its own part.
+        quirks: "published" for what the published script does where that is not correct, see
+            inference/published.py.
+        notify: is told of compilations, and of comparing the weights of a large model with their
+            digests; see `Upscaler`.
+    """
+    directory = assets.model_directory(model)
+    if precision is None:
+        precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
+    require_precision(precision)
+    require_batch(batch)
+    require_quirks(quirks)
+    keep_compiled_programs()
+    mesh = layout.device_groups(devices, shards)
+    card = converted.read_card(directory)
+    generator = for_inference(_read(directory, mesh, notify), precision)
+    upscaler = Upscaler(
+        generator,
+        card.process_size,
+        color=card.color,
+        precision=precision,
+        strips=strips,
+        batch=batch,
+        mesh=mesh,
+        notify=notify,
+    )
+    return upscaler.published if quirks else upscaler
+
+
+def _read(directory: str, mesh: Mesh, notify: Notify | None) -> OMGSR:
+    """The model on the host, or divided over the devices."""
+    if mesh.size == mesh.shape["data"]:
+        return converted.read(directory, notify=notify)
+    shapes = {name: leaf.shape for name, leaf in converted.stored_shapes(directory).items()}
+    sharding = layout.shardings(shapes, mesh)
+    return converted.read(directory, sharding=sharding.__getitem__, notify=notify)
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache directory, unless JAX is told where already."""
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def cache_directory() -> Path:
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "omgsr-jax"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "omgsr-jax"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "omgsr-jax"
+    return Path.home() / ".cache" / "omgsr-jax"

@@ -1,0 +1,140 @@
+"""How an image is restored: in which passes, on which canvases, by which programs."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from ..generator import AnyVAEConfig
+from .canvases import Canvas, Canvases, Stage
+from .memory import STRIP
+from .published import PublishedTiling, Script
+from .restore import Decoding, Encoding, Restoration
+from .sizes import Enlargement, Size, padded, process_size, stages
+from .tiling import Tiles, Tiling
+
+_TILES_AT_ONCE = 4  # on accelerators, where a single one leaves units idle
+_ROWS_FROM = 4  # times the area that a model was trained at: all devices work on one image
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is computed on."""
+
+    groups: int  # of devices, each of which can hold images of its own
+    per_group: int  # images that a group computes at once
+    is_cpu: bool
+
+
+class Passes:
+    """Args:
+    process_size: the size that the model was trained at.
+    multiple: what the networks need the sides of images to be multiples of.
+    strips: the rows of a strip of the VAE, "off", or "auto" where `holds` decides.
+    holds: whether the memory holds the VAE's maps for an image of a size.
+    """
+
+    def __init__(
+        self,
+        process_size: int,
+        multiple: int,
+        vae: AnyVAEConfig,
+        machine: Machine,
+        *,
+        strips: str | int,
+        holds: Callable[[Size], bool],
+        script: Script | None = None,
+    ):
+        self.process_size, self.multiple = process_size, multiple
+        self.machine = machine
+        self.script = script
+        self._vae, self._strips, self._holds = vae, strips, holds
+        self._tiling = PublishedTiling() if script else Tiling()
+        self._canvases = Canvases(self._canvas)
+
+    def as_published(self) -> "Passes":
+        return Passes(
+            self.process_size,
+            self.multiple,
+            self._vae,
+            self.machine,
+            strips=self._strips,
+            holds=self._holds,
+            script=Script(self.process_size, self.multiple),
+        )
+
+    def of(self, size: Size, enlargement: Enlargement) -> list[Stage]:
+        """One, or two beyond four times."""
+        if self.script:
+            processed = self.script.sizes(size, enlargement).processed
+            return [Stage(processed, processed, processed)]
+        targets = stages(size, enlargement.of(size))
+        return [
+            Stage(source, process_size(target, self.process_size), target)
+            for source, target in zip([size, *targets], targets, strict=False)
+        ]
+
+    def plan(self, passes: Iterable[Stage]) -> None:
+        self._canvases.plan(passes)
+
+    def place(self, stage: Stage) -> Canvas:
+        return self._canvases.place(stage)
+
+    def of_size(
+        self, size: Size, *, scale: float, color: str, batch: int | None = None
+    ) -> list[Restoration]:
+        """The passes of images of one size, on canvases of their own: from uint8 to uint8."""
+        canvases = [*map(self._canvases.own, self.of(size, Enlargement(scale=scale)))]
+        last = len(canvases) - 1
+        return [
+            self.how(
+                canvas,
+                color=color,
+                given="float32" if number else "uint8",
+                stored="uint8" if number == last else "float32",
+                sampled=False,
+                batch=batch,
+            )
+            for number, canvas in enumerate(canvases)
+        ]
+
+    def how(
+        self,
+        canvas: Canvas,
+        *,
+        color: str,
+        given: str,
+        stored: str,
+        sampled: bool,
+        batch: int | None = None,
+    ) -> Restoration:
+        """The programs for a canvas."""
+        on_all = self.machine.per_group * (1 if canvas.by_rows else self.machine.groups)
+        batch = batch or on_all
+        how = Restoration(
+            Encoding(canvas, batch, given, sampled),
+            Decoding(canvas, batch, color, stored, truncates=self.script is not None),
+            self._tiling,
+        )
+        return replace(how, tiles_at_once=self._tiles_at_once(canvas, how.tiles))
+
+    def _tiles_at_once(self, canvas: Canvas, tiles: Tiles) -> int:
+        at_once = 1 if self.machine.is_cpu else max(1, _TILES_AT_ONCE // self.machine.per_group)
+        if canvas.by_rows:  # then tiles are divided among the devices
+            return at_once * self.machine.groups
+        return min(at_once, tiles.turns(canvas.latents))
+
+    def _canvas(self, stage: Stage, shared: bool) -> Canvas:
+        """What the networks see of it, and how."""
+        height, width = padded(stage.process, self.multiple)
+        down = self._vae.downsampling
+        side = padded((self.process_size,) * 2, self.multiple)[0] // down
+        tile = self._tiling.shape((height // down, width // down), side)
+        large = height * width >= _ROWS_FROM * self.process_size**2
+        by_rows = large and self.machine.groups > 1
+        canvas = Canvas(stage, tile, self.multiple, down, shared, by_rows=by_rows)
+        return replace(canvas, strip=0 if by_rows else self._strip((height, width)))
+
+    def _strip(self, size: Size) -> int:
+        """The pixels of a strip, or 0."""
+        if isinstance(self._strips, int):
+            return self._strips * size[1]
+        return 0 if self._strips == "off" or self._holds(size) else STRIP
