@@ -1,6 +1,8 @@
 """How to upscale, and what can be asked for. Imports no JAX: the command line checks with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..errors import InputError
 from .sizes import Enlargement
@@ -9,6 +11,8 @@ COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
 _LEAST_TILE = 16  # in pixels of the latents
 _LARGEST_BATCH = 1024
+
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,26 @@ class Options:
             require_color(self.color)
         if self.seed is not None and self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every `count`-th of a list, from its `index`-th on: what one of several runs does."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise InputError(
+                f"expected I/N with I from 0 to N - 1, such as 0/3, not {self.index}/{self.count}"
+            )
+
+    def of(self, jobs: Sequence[_Any]) -> Sequence[_Any]:
+        return jobs[self.index :: self.count]
+
+
+ALL = Share(0, 1)
 
 
 def require_color(color: str) -> None:
