@@ -43,7 +43,7 @@ from typing import Any
 
 from conversion.parity import random_checkpoints
 from conversion.parity.inference_benchmark import Plan, Row, measured
-from conversion.parity.inference_peers import PEERS, STAGES, Case, Weights
+from conversion.parity.inference_cases import PEERS, STAGES, Case, Weights
 from conversion.parity.processes import in_own_process
 from omgsr_jax import files
 

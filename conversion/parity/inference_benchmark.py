@@ -6,7 +6,7 @@ does not hold all of them, one follows the other. A peer that hangs or dies cost
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 from omgsr_jax.cost.flops import peaks
 
 from .arrays import psnr
-from .inference_peers import OURS, Case, Weights, serve
+from .inference_cases import OURS, Case, Weights
+from .inference_peers import serve
 from .workers import Failed, Lost, Worker, worker
 
 Row = dict[str, Any]
@@ -36,6 +37,7 @@ class Plan:
         in_turns: whether the peers take turns.
         profiled: whether stages and kinds of layers are timed, too.
         scratch: where outputs are kept.
+        serve: the life of a peer's process.
     """
 
     weights: Weights
@@ -47,6 +49,7 @@ class Plan:
     in_turns: bool
     profiled: bool
     scratch: Path
+    serve: Callable[..., None] = serve
 
 
 class _Peer(NamedTuple):
@@ -77,7 +80,7 @@ def measured(plan: Plan) -> Iterator[Row]:
 
 def _started(name: str, plan: Plan, stack: ExitStack) -> _Peer:
     one = stack.enter_context(
-        worker(name, serve, name, plan.weights, plan.cases[0].precision, limit_s=plan.limit_s)
+        worker(name, plan.serve, name, plan.weights, plan.cases[0].precision, limit_s=plan.limit_s)
     )
     return _Peer(one, one.ask(("facts",)))
 

@@ -11,7 +11,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,48 +26,11 @@ from omgsr_jax.generator import OMGSR
 from . import layer_kinds
 from .arrays import to_nchw, to_nhwc
 from .inference import TorchPipeline
+from .inference_cases import OURS, SCALE, TORCH, Case, Form, Weights
 from .workers import serve_methods
 
-OURS = "ours"
-SCALE = 4
-STAGES = ("encode", "predict", "decode")
 _TILES_AT_ONCE = 8
 _VARIANCE = 0.01  # of the weights of a tile, in tiles
-
-
-@dataclass(frozen=True)
-class Form:
-    """How PyTorch runs."""
-
-    channels_last: bool = False
-    compiled: str | None = None  # the mode of torch.compile
-
-
-# In the order in which they run on a GPU: the slowest to compile is the last.
-TORCH = {
-    "eager": Form(),
-    "channels-last": Form(channels_last=True),
-    "compile": Form(channels_last=True, compiled="default"),
-    "reduce-overhead": Form(channels_last=True, compiled="reduce-overhead"),
-    "max-autotune": Form(channels_last=True, compiled="max-autotune"),
-}
-PEERS = (OURS, *TORCH)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """One model, as diffusers and peft have it, and converted."""
-
-    base: Path
-    adapter: Path | None
-    model: Path
-
-
-@dataclass(frozen=True)
-class Case:
-    precision: str
-    pixels: int
-    batch: int
 
 
 def serve(name: str, weights: Weights, precision: str, parent: Connection) -> None:

@@ -49,6 +49,7 @@ class Worker:
     def answer(self) -> Any:
         started = time.perf_counter()
         if not self._here.poll(None if math.isinf(self._left) else max(0.0, self._left)):
+            self._left = 0.0
             raise Lost(f"{self.name} was stopped: its {self._limit:g} s are over")
         try:
             answer = self._here.recv()

@@ -225,7 +225,7 @@ class Tinted(Model):
         return [Upscaled(replace(p, rgb=p.rgb * tint), p.size) for p in batch]
 
 
-def test_shares_together_give_the_bytes_of_one_run(model_64, tmp_path, monkeypatch):
+def test_shares_together_give_the_bytes_of_one_run(tmp_path, monkeypatch):
     """Canvases are chosen for the whole folder."""
     monkeypatch.setattr("omgsr_jax.inference.upscaler.load", lambda *_, **__: Tinted())
     sizes = [(16, 16), (17, 24), (16, 20), (24, 16), (20, 21), (16, 16), (23, 17)]
@@ -233,7 +233,7 @@ def test_shares_together_give_the_bytes_of_one_run(model_64, tmp_path, monkeypat
     (tmp_path / "in" / "bad.png").write_text("no image")
 
     def run(out: str, *more: str) -> int:
-        place = str(tmp_path / "in"), "-o", str(tmp_path / out), "--model", str(model_64)
+        place = str(tmp_path / "in"), "-o", str(tmp_path / out)
         return cli.main(["upscale", *place, "--compare", *more])
 
     assert run("whole") == 1
@@ -287,7 +287,7 @@ _JOINED = "import jax, sys; jax.distributed.initialize(sys.argv.pop(1), 2, int(s
 def test_two_processes_with_the_real_network_give_the_bytes_of_one(
     how, model_64, compile_cache, tmp_path
 ):
-    sizes = [(16, 16), (17, 24), (16, 20), (24, 16), (20, 21), (16, 16)]  # 5, on 3 canvases
+    sizes = [(16, 16), (17, 24), (16, 20), (24, 16), (20, 21), (16, 16)]  # more than canvases
     folder_of(tmp_path / "in", sizes)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
