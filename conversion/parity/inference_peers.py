@@ -7,6 +7,7 @@ the process size, both predict in tiles that overlap by half, with Gaussian weig
 """
 
 import math
+import os
 import resource
 import sys
 import time
@@ -39,6 +40,8 @@ def serve(name: str, weights: Weights, precision: str, parent: Connection) -> No
         system: Ours | Theirs = Ours(weights, precision)
     else:
         jax.config.update("jax_platforms", "cpu")
+        # Of its own: a process that is stopped while it compiles leaves half a program there.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(weights.model.parent / f"inductor-{name}")
         system = Theirs(weights, precision, TORCH[name])
     serve_methods(system, parent)
 
