@@ -6,7 +6,7 @@ our sources that an operation comes from.
 
 import re
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def of_pytorch(run: Callable[[], Any]) -> dict[str, float]:
         run()
         if on_gpu:
             torch.cuda.synchronize()
-    found: Counter[str] = Counter()
+    found: dict[str, float] = defaultdict(float)
     for row in profile.key_averages():
         if not on_gpu:
             found[kind_of_name(row.key)] += row.self_cpu_time_total / 1e6
@@ -69,7 +69,7 @@ def of_jax(compiled: Any, run: Callable[[], Any]) -> dict[str, float]:
             jax.block_until_ready(run())
         (path,) = Path(folder).rglob("*.xplane.pb")
         profile = jax.profiler.ProfileData.from_file(str(path))
-        found: Counter[str] = Counter()
+        found: dict[str, float] = defaultdict(float)
         for plane in profile.planes:
             for line in plane.lines:
                 events = [
@@ -148,7 +148,8 @@ def _sources_by_frame(text: str) -> dict[str, str]:
     frames = table("StackFrames")
     found: dict[str, str] = {}
     for frame in frames:
-        chain, here = [], frame
+        chain: list[str] = []
+        here = frame
         while here in frames and len(chain) < 100:
             chain.append(file_of.get(number("file_location_id", frames[here]), ""))
             above = number("parent_frame_id", frames[here])
