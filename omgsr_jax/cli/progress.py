@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..inference.folder import Report
+    from ..inference.reports import Report, Throughput
 
 
 def show_progress(what: str, done: int, total: int) -> None:
@@ -28,8 +28,9 @@ def show_work(what: str, seconds: float | None) -> None:
 class Progress:
     """Plain lines, JSON lines, or a bar on a terminal; failures again at the end."""
 
-    def __init__(self, total: int, *, as_json: bool):
+    def __init__(self, total: int, throughput: "Throughput", *, as_json: bool):
         self.total = total
+        self.throughput = throughput
         self.as_json = as_json
         self.bar = sys.stderr.isatty() and not as_json
         self.counts: Counter[str] = Counter()
@@ -39,6 +40,9 @@ class Progress:
     def work(self, what: str, seconds: float | None) -> None:
         self._clear()
         show_work(what, seconds)
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     def show(self, report: "Report") -> None:
         self.counts[report.status] += 1
@@ -56,13 +60,34 @@ class Progress:
 
     def end(self) -> None:
         self._clear()
-        summary = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        rate = self.counts["done"] / (time.perf_counter() - self.started)
         missing = self.total - sum(self.counts.values())
-        stopped = f", {missing} not begun" if missing else ""
-        print(f"{summary or 'nothing done'}{stopped} ({rate:.2f} images/s)", file=sys.stderr)
+        parts = [f"{count} {status}" for status, count in self.counts.items()]
+        parts += [f"{missing} unfinished"] if missing else []
+        print(f"{', '.join(parts) or 'nothing done'}{self._rates()}", file=sys.stderr)
+        if self.as_json:
+            print(json.dumps({"summary": self._summary(missing)}), flush=True)
         for failure in self.failures if self.total > 1 else []:
             print(f"  failed: {failure}", file=sys.stderr)
+
+    def _rates(self) -> str:
+        took = self.throughput
+        if not took.images:
+            return ""
+        return (
+            f" ({took.images_per_second:.2f} images/s, {took.megapixels_per_second:.2f} "
+            f"megapixels/s, the device waited {took.share_waited:.0%} of the time)"
+        )
+
+    def _summary(self, unfinished: int) -> dict[str, float]:
+        took = self.throughput
+        return {
+            **{status: self.counts[status] for status in ("done", "skipped", "failed")},
+            "unfinished": unfinished,
+            "seconds": round(took.seconds, 4),
+            "images_per_second": round(took.images_per_second, 4),
+            "megapixels_per_second": round(took.megapixels_per_second, 4),
+            "share_waited": round(took.share_waited, 4),
+        }
 
     def _draw(self) -> None:
         if not self.bar:

@@ -9,20 +9,21 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from types import FrameType
 
-from .. import assets
+from .. import assets, launchers
 from ..errors import InputError
 from ..inference.formats import suffix_of_format
 from ..inference.options import (
     COLORS,
     INFERENCE_PRECISIONS,
     Options,
+    Share,
     require_batch,
     require_whole_scale,
 )
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
 from .progress import Progress
-from .values import MODEL, location, not_negative, positive, strips, width_height
+from .values import MODEL, location, not_negative, positive, shard, strips, width_height
 
 SUMMARY = "images to larger, restored ones"
 
@@ -81,6 +82,12 @@ def add_options(parser: ArgumentParser) -> None:
         "--quirks", choices=QUIRKS, help="round and truncate as the published script does"
     )
     parser.add_argument("--format", metavar="EXT", help="of the outputs: png, jpg, webp, tiff ...")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="do every N-th file, from the I-th on (from 0), so that N runs do all; not --shards",
+    )
     parser.add_argument("--recursive", action="store_true", help="descend into folders")
     parser.add_argument(
         "--skip-existing", action="store_true", help="leave outputs that exist alone"
@@ -91,7 +98,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--compare", action="store_true", help="also write input and output side by side"
     )
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per image")
+    parser.add_argument(
+        "--json", action="store_true", help="a line of JSON per image, one at the end"
+    )
 
 
 def check(args: Namespace) -> None:
@@ -122,8 +131,13 @@ def run(args: Namespace) -> int:
     if args.model is None:
         print(_NO_MODEL_NAMED, file=sys.stderr, flush=True)
     directory = assets.model_directory(args.model or assets.NANO)
-    progress = Progress(len(jobs), as_json=args.json)
     # Only now JAX, so that what is wrong with names has been said at once.
+    share = _share(args)
+    from ..inference.reports import Throughput
+
+    progress = Progress(len(share.of(jobs)), Throughput(), as_json=args.json)
+    if share.count > 1:
+        progress.say(f"share {share.index}/{share.count}: {progress.total} of {len(jobs)} images")
     from ..inference.folder import upscale_files
     from ..inference.loading import load
 
@@ -136,7 +150,14 @@ def run(args: Namespace) -> int:
         quirks=args.quirks,
         notify=progress.work,
     )
-    reports = upscale_files(model, jobs, _options(args), skip_existing=args.skip_existing)
+    reports = upscale_files(
+        model,
+        jobs,
+        _options(args),
+        share=share,
+        skip_existing=args.skip_existing,
+        throughput=progress.throughput,
+    )
     try:
         with _interruptions() as asked_to_stop:
             for report in reports:
@@ -147,6 +168,20 @@ def run(args: Namespace) -> int:
         reports.close()
         progress.end()
     return 1 if progress.failures else 0
+
+
+def _share(args: Namespace) -> Share:
+    """What is asked for, or this process's own part where a launcher or JAX has started several."""
+    import jax
+
+    if gpus := launchers.own_gpus(os.environ):
+        for name in launchers.VISIBLE_GPUS:
+            jax.config.update(name, gpus)
+    if args.shard:
+        return args.shard
+    if process := launchers.launched(os.environ):
+        return Share(process.index, process.count)
+    return Share(jax.process_index(), jax.process_count())
 
 
 def _options(args: Namespace) -> Options:

@@ -3,7 +3,7 @@
 from argparse import ArgumentTypeError
 
 from ..errors import InputError
-from ..inference.options import require_strips
+from ..inference.options import Share, require_strips
 
 MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
 
@@ -41,6 +41,18 @@ def strips(text: str) -> str | int:
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
     return value
+
+
+def shard(text: str) -> Share:
+    index, slash, count = text.partition("/")
+    if not (slash and _is_whole(index) and _is_whole(count)):
+        raise ArgumentTypeError(
+            f"expected I/N with I from 0 to N - 1, such as 0/3, not {_shown(text)}"
+        )
+    try:
+        return Share(int(index), int(count))
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def _whole(text: str, *, at_least: int) -> int:

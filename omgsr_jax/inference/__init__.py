@@ -13,6 +13,7 @@ tiling.py, resizing.py, colour.py    tiles, enlarging and colours, on the device
 published.py                     what the published scripts do that is not correct
 options.py, formats.py           what may be asked for, known without JAX
 jobs.py, folder.py               which files, and many of them, each done or failed by itself
+lookahead.py, reports.py         the next of them, and what became of each
 images.py, deep_files.py         image files with all that they hold
 pictures.py, labels.py           a picture in memory, pictures side by side
 sizes.py                         how large

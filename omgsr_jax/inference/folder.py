@@ -1,14 +1,15 @@
-"""Upscaling many files: each is done or fails by itself, and none is left half-written."""
+"""Upscaling many files: each is done or fails by itself, and none is left half-written.
+
+While one batch is computed, the next images are read and the last results are written.
+"""
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 
@@ -16,49 +17,19 @@ from .. import files
 from ..errors import InputError
 from . import images, labels
 from .jobs import Job
-from .options import Options
+from .lookahead import Loaded, LookAhead, Waiting
+from .options import ALL, Options, Share
 from .pictures import Picture
+from .reports import Report, Throughput, peak_bytes
 from .results import Upscaled
 from .sizes import Size
 from .upscaler import Upscaler
 
 _MOST_PEEKS = 2000
+_MOST_THREADS = 8  # that read, and that write
+_PIXELS_BEHIND = 2**25  # of results that are not written yet: 400 MB as they are held
 
-
-@dataclass
-class Report:
-    """What became of one file."""
-
-    job: Job
-    status: str  # done, skipped or failed
-    error: str | None = None
-    input_size: Size | None = None
-    output_size: Size | None = None
-    process_size: Size | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    latent_tiles: int = 0
-    strips: int = 0
-    peak_bytes: int | None = None
-    notes: tuple[str, ...] = ()  # what the result lacks of the input: sentences
-
-    def to_json(self) -> dict[str, Any]:
-        def width_height(size: Size | None) -> list[int] | None:
-            return [size[1], size[0]] if size else None
-
-        return {
-            "input": str(self.job.source),
-            "output": str(self.job.goal),
-            "status": self.status,
-            "error": self.error,
-            "input_size": width_height(self.input_size),
-            "output_size": width_height(self.output_size),
-            "process_size": width_height(self.process_size),
-            "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
-            "latent_tiles": self.latent_tiles,
-            "strips": self.strips,
-            "peak_bytes": self.peak_bytes,
-            "notes": list(self.notes),
-        }
+_Outcome = Upscaled | InputError
 
 
 def upscale_files(
@@ -66,32 +37,48 @@ def upscale_files(
     jobs: Sequence[Job],
     options: Options,
     *,
+    share: Share = ALL,
     skip_existing: bool = False,
+    throughput: Throughput | None = None,
 ) -> Generator[Report, None, None]:
-    """Upscales files one batch at a time; yields what became of each, in order.
+    """Upscales a share of the files; yields what became of each, in their order.
 
-    The next batch is read while one is computed. Closing the iterator leaves nothing half-written.
+    Images of one canvas share batches. Closing the iterator leaves nothing half-written, and while
+    nobody asks for the next report no batch begins.
+
+    Args:
+        share: which of the jobs are done here. Canvases are chosen for all of them, so results are
+            those of a run that does all.
+        skip_existing: leave results that are there alone; they are reported first.
+        throughput: is told what the run takes.
     """
+    throughput = throughput or Throughput()
     todo: list[Job] = []
     there: list[Job] = []
-    for job in jobs:
+    for job in share.of(jobs):
         (there if skip_existing and os.path.isfile(job.goal) else todo).append(job)
-    files.remove_leftovers(job.goal.parent for job in jobs)
-    # Of all jobs, so that a run that goes on computes with the programs of the first.
-    sizes = [size for size in (_peek(job.source) for job in _spread(jobs)) if size]
-    if len(sizes) > 1 and todo:
-        model.plan(sizes, options)
+    files.remove_leftovers(job.goal.parent for job in (*there, *todo))
     for job in there:
         yield Report(job, "skipped")
-    count = model.batch
-    batches = [todo[start : start + count] for start in range(0, len(todo), count)]
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead: Future[Any] | None = None
-        for number, batch in enumerate(batches):
-            loaded = (ahead or reader.submit(_read_all, batch)).result()
-            if number + 1 < len(batches):
-                ahead = reader.submit(_read_all, batches[number + 1])
-            yield from _one_batch(model, batch, loaded, options)
+    if not todo:
+        return
+    with throughput.measured(), _hands() as hands:
+        peeked = {job.source: hands.readers.submit(_peek, job.source) for job in _spread(jobs)}
+        # Of all jobs, so that a run that goes on computes with the programs of the first.
+        sizes = [size for size in (found.result() for found in peeked.values()) if size]
+        if len(sizes) > 1:
+            model.plan(sizes, options)
+        ahead = LookAhead(
+            todo,
+            hands.readers,
+            peek=_peek,
+            peeked=peeked,
+            canvas=lambda size: model.canvas(size, options),
+            batch=model.batch,
+        )
+        for report in _assembly_line(model, ahead, options, hands, throughput):
+            throughput.count(report)
+            yield report
 
 
 def _spread(jobs: Sequence[Job]) -> Sequence[Job]:
@@ -104,46 +91,69 @@ def _peek(path: Path) -> Size | None:
     """An image's size (height, width) from its header, upright, or None if that cannot be read."""
     try:
         return files.header(path).size
-    except InputError:  # whatever is wrong is reported when the file is read
+    except (InputError, MemoryError):  # whatever is wrong is reported when the file is read
         return None
 
 
-def _read_all(batch: Sequence[Job]) -> list[tuple[Picture | InputError, float]]:
-    loaded: list[tuple[Picture | InputError, float]] = []
-    for job in batch:
-        started = time.perf_counter()
-        try:
-            picture: Picture | InputError = images.read(job.source)
-        except InputError as error:
-            picture = error
-        except MemoryError:
-            picture = InputError(f"{job.source} does not fit the memory")
-        loaded.append((picture, time.perf_counter() - started))
-    return loaded
+# The threads, and what goes from one to the next.
 
 
-def _one_batch(
-    model: Upscaler,
-    batch: Sequence[Job],
-    loaded: Sequence[tuple[Picture | InputError, float]],
-    options: Options,
+class _Hands(NamedTuple):
+    """Decoding, computing and encoding hold Python's lock for little of their time."""
+
+    readers: Executor
+    computer: Executor
+    writers: Executor
+
+
+@contextmanager
+def _hands() -> Iterator[_Hands]:
+    """At the end what is being written is written, and nothing else begins."""
+    some = max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // 2))
+    with ExitStack() as stack:
+
+        def pool(name: str, workers: int) -> Executor:
+            executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
+            stack.callback(executor.shutdown, cancel_futures=True)
+            return executor
+
+        yield _Hands(pool("read", some), pool("compute", 1), pool("write", some))
+
+
+def _assembly_line(
+    model: Upscaler, ahead: LookAhead, options: Options, hands: _Hands, throughput: Throughput
 ) -> Iterator[Report]:
-    good = [i for i, (picture, _) in enumerate(loaded) if isinstance(picture, Picture)]
-    sources = [loaded[i][0] for i in good]
-    outcome = dict(zip(good, _restore(model, sources, options), strict=True))  # type: ignore[arg-type]
-    for i, job in enumerate(batch):
-        picture, read_seconds = loaded[i]
-        result = outcome.get(i, picture)
-        if isinstance(result, InputError) or not isinstance(picture, Picture):
-            yield Report(job, "failed", error=_about(job, str(result)))
+    behind = _Behind(hands.writers)
+    batch: list[Waiting] = []
+    computing: Future[list[_Outcome]] | None = None
+    while ahead or computing or behind:
+        if computing and computing.done():
+            behind.add(batch, computing.result())
+            batch, computing = [], None
+        missing, unwritten = ahead.missing, behind.unwritten
+        is_full = behind.is_full
+        if ahead and not (computing or missing or is_full):
+            batch = ahead.take()
+            computing = hands.computer.submit(_compute, model, batch, options, throughput)
+        if reports := behind.finished():
+            yield from reports
             continue
-        assert isinstance(result, Upscaled)
-        yield _write(job, picture, result, read_seconds)
+        needed = [computing] if computing else unwritten if is_full else missing
+        wait([*needed, *unwritten[:1]], return_when=FIRST_COMPLETED)
 
 
-def _restore(
-    model: Upscaler, sources: Sequence[Picture], options: Options
-) -> list[Upscaled | InputError]:
+def _compute(
+    model: Upscaler, batch: Sequence[Waiting], options: Options, throughput: Throughput
+) -> list[_Outcome]:
+    """What becomes of each image of a batch."""
+    pictures = [one.loading.result().picture for one in batch]
+    good = [picture for picture in pictures if isinstance(picture, Picture)]
+    with throughput.computing():
+        results = iter(_restore(model, good, options))
+    return [next(results) if isinstance(p, Picture) else p for p in pictures]
+
+
+def _restore(model: Upscaler, sources: Sequence[Picture], options: Options) -> list[_Outcome]:
     """Together if that works, else one by one, so that one failure is one file's."""
     if not sources:
         return []
@@ -158,14 +168,63 @@ def _restore(
         return [InputError(f"it could not be computed ({first}). Try --strips with few rows.")]
 
 
-def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
-    started = time.perf_counter()
+class _Behind:
+    """Results that are being written, and reports that wait for those of the files before them."""
+
+    def __init__(self, writers: Executor):
+        self._writers = writers
+        self._next = 0
+        self._reports: dict[int, Future[Report]] = {}
+        self._pixels: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._reports)
+
+    def add(self, batch: Sequence[Waiting], outcomes: Sequence[_Outcome]) -> None:
+        for one, outcome in zip(batch, outcomes, strict=True):
+            writing = self._writers.submit(_finish, one.job, one.loading.result(), outcome)
+            self._reports[one.number] = writing
+            if isinstance(outcome, Upscaled):
+                height, width = outcome.picture.size
+                self._pixels[one.number] = height * width
+
+    @property
+    def unwritten(self) -> list[Future[Report]]:
+        """In the order of the jobs."""
+        return [self._reports[n] for n in sorted(self._reports) if not self._reports[n].done()]
+
+    @property
+    def is_full(self) -> bool:
+        held = sum(n for i, n in self._pixels.items() if not self._reports[i].done())
+        return held > _PIXELS_BEHIND
+
+    def finished(self) -> list[Report]:
+        """Of the next jobs, as far as all before them are done."""
+        found = []
+        while self._next in self._reports and self._reports[self._next].done():
+            found.append(self._reports.pop(self._next).result())
+            self._pixels.pop(self._next, None)
+            self._next += 1
+        return found
+
+
+def _finish(job: Job, loaded: Loaded, outcome: _Outcome) -> Report:
+    if isinstance(outcome, InputError):
+        return Report(job, "failed", error=_about(job, str(outcome)))
+    assert isinstance(loaded.picture, Picture)
     try:
-        if job.comparison:  # first: where the result is, all is done, and may be skipped
-            images.write(job.comparison, labels.side_by_side(source, result.picture))
-        notes = images.write(job.goal, result.picture)
+        return _write(job, loaded.picture, outcome, loaded.seconds)
     except InputError as error:
         return Report(job, "failed", error=_about(job, str(error)))
+    except MemoryError:
+        return Report(job, "failed", error=f"{job.goal} does not fit the memory")
+
+
+def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> Report:
+    started = time.perf_counter()
+    if job.comparison:  # first: where the result is, all is done, and may be skipped
+        images.write(job.comparison, labels.side_by_side(source, result.picture))
+    notes = images.write(job.goal, result.picture)
     seconds = {"read": read_seconds, **result.work.seconds, "write": time.perf_counter() - started}
     return Report(
         job,
@@ -185,12 +244,3 @@ def _about(job: Job, message: str) -> str:
     """The message, with the file that it is about."""
     named = str(job.source) in message or str(job.goal) in message
     return message if named else f"{job.source}: {message}"
-
-
-def peak_bytes() -> int | None:
-    """The most memory used so far: the device's if it counts, else the process's."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in statistics:
-        return int(statistics["peak_bytes_in_use"])
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024

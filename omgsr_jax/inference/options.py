@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..errors import InputError
 from .sizes import Enlargement
@@ -11,6 +12,8 @@ INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
 PLATFORMS = ("cpu", "cuda", "tpu")
 LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
+
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,26 @@ class Options:
             require_color(self.color)
         if self.seed is not None and self.seed < 0:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every `count`-th of a list, from its `index`-th on: what one of several runs does."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise InputError(
+                f"expected I/N with I from 0 to N - 1, such as 0/3, not {self.index}/{self.count}"
+            )
+
+    def of(self, jobs: Sequence[_Any]) -> Sequence[_Any]:
+        return jobs[self.index :: self.count]
+
+
+ALL = Share(0, 1)
 
 
 def require_color(color: str) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -10,10 +10,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ..errors import InputError
+from ..launchers import VISIBLE_GPUS, has_the_host_for_itself
 
-# How many processes there are, and on how many hosts; or how many there are on this one.
-_ONE_PER_HOST = (("SLURM_NTASKS", "SLURM_STEP_NUM_NODES"), ("OMPI_COMM_WORLD_LOCAL_SIZE", None))
-_VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 _LONGEST = 4096  # bytes of a message
 
 
@@ -43,18 +41,8 @@ def join(
             f"answer ({error}). Set TPU_SKIP_MDS_QUERY=1 if there are no other hosts."
         ) from error
     if has_the_host_for_itself(os.environ):
-        for name in _VISIBLE:  # JAX gives a Slurm or MPI process one device, for one of many
+        for name in VISIBLE_GPUS:  # JAX gives a Slurm or MPI process one device, for one of many
             jax.config.update(name, "all")
-
-
-def has_the_host_for_itself(environment: Mapping[str, str]) -> bool:
-    """Whether Slurm or Open MPI started one process on this host, and nobody chose its devices."""
-    if "JAX_LOCAL_DEVICE_IDS" in environment:
-        return False
-    for processes, hosts in _ONE_PER_HOST:
-        if processes in environment:
-            return environment[processes] == (environment.get(hosts) if hosts else "1")
-    return False
 
 
 def description(mesh: Mesh) -> str:

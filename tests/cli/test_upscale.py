@@ -81,13 +81,20 @@ def test_existing_results_are_skipped(run, tmp_path):
     assert status == 0
     assert "1 skipped, 1 done" in stderr
     assert (tmp_path / "out" / "a.png").read_bytes() == kept
-    skipped, done = map(json.loads, stdout.splitlines())
+    skipped, done, last = map(json.loads, stdout.splitlines())
     assert skipped["status"] == "skipped"
     assert (done["input_size"], done["output_size"]) == ([16, 16], [64, 64])
     assert {"read", "prepare", "encode", "predict", "decode", "finish", "write"} == set(
         done["seconds"]
     )
     assert done["peak_bytes"] > 0
+    summary = last["summary"]
+    assert (summary["done"], summary["skipped"], summary["unfinished"]) == (1, 1, 0)
+    assert 0 < summary["share_waited"] < 1
+    assert summary["megapixels_per_second"] == pytest.approx(
+        summary["images_per_second"] * 64 * 64 / 1e6, abs=1e-4
+    )
+    assert f"{summary['images_per_second']:.2f} images/s" in stderr
     assert done["latent_tiles"] == 1
 
 
@@ -158,8 +165,10 @@ def test_each_bad_file_fails_by_itself(run, tmp_path):
         make(source / name)
     status, stdout, stderr = run(source, "-o", out, "--json")
     assert status == 1
-    reports = {Path(line["input"]).name: line for line in map(json.loads, stdout.splitlines())}
-    assert set(reports) == {*BAD, "a-good.png", "z-tiny.png"}
+    *lines, last = map(json.loads, stdout.splitlines())
+    assert (last["summary"]["done"], last["summary"]["failed"]) == (2, len(BAD))
+    reports = {Path(line["input"]).name: line for line in lines}
+    assert list(reports) == sorted({*BAD, "a-good.png", "z-tiny.png"}), "in the order of the files"
     for name, (_, message) in BAD.items():
         assert reports[name]["status"] == "failed"
         assert name in reports[name]["error"]
@@ -266,7 +275,7 @@ def test_interruption_ends_cleanly(model_64, compile_cache, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1, stderr
-    assert "not begun" in stderr
+    assert "unfinished" in stderr
     assert "Traceback" not in stderr
     written = names(out)
     assert 0 < len(written) < 400

@@ -61,6 +61,7 @@ def test_wrong_options_of_upscale_exit_with_2(capsys, wrong, message):
         ([*_UPSCALE, "--scale", "9"], 2),
         ([*_UPSCALE, "--format", "docx"], 2),
         ([*_UPSCALE, "--strips", "4"], 2),
+        ([*_UPSCALE, "--shard", "3/3"], 2),
         (["eval", "--hr", "hr"], 2),
         (["timestep", "--model", "nano", "--data", "d", "--write"], 2),
         (["convert", "--perceptual", "a", "--out", "b", "--prompt", "c"], 2),

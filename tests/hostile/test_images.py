@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -38,10 +37,13 @@ _TIFF_TAGS |= {270, 271, 272, 282, 283, 296, 305, 306, 315, 700, 33432, 34665, 3
 class Identity:
     """A model that restores nothing."""
 
-    programs = SimpleNamespace(batch=1)
+    batch = 1
 
     def plan(self, sizes, options):
         """Nothing is compiled."""
+
+    def canvas(self, size, options):
+        return size
 
     def restore(self, batch, options):
         for picture in batch:
@@ -81,7 +83,7 @@ def judged(cases: Sequence[Case], judge: Callable[[Case], None]) -> None:
 
 
 def reports(answer: Answer) -> Mapping[str, dict]:
-    lines = [json.loads(line) for line in answer.out.splitlines()]
+    *lines, _ = [json.loads(line) for line in answer.out.splitlines()]
     return {Path(line["input"]).name: line for line in lines}
 
 

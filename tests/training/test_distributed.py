@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
+from omgsr_jax import launchers
 from omgsr_jax.errors import InputError
-from omgsr_jax.training import distributed
 from omgsr_jax.training.config import MeshConfig
 from omgsr_jax.training.layout import make_mesh, rows_by_process, sizes_between_slices
 
@@ -96,7 +96,7 @@ def test_two_tpu_slices_are_laid_over_the_slow_network():
     ],
 )
 def test_one_process_on_a_host_gets_all_its_devices(environment, alone):
-    assert distributed.has_the_host_for_itself(environment) == alone
+    assert launchers.has_the_host_for_itself(environment) == alone
 
 
 class _Metadata(BaseHTTPRequestHandler):
