@@ -90,7 +90,9 @@ class Programs:
         self, how: Restoration, images: Array, latents: Array, *, turns: int, **more: Array
     ) -> tuple[Array, Array, Array]:
         """`restore.restore` part by part, with each of them compiled; and what is finite."""
-        source, z_l, encoded = self._call(how.encoding, images, *more.values())
+        given = {"images": images, **more}
+        operands = [given[name] for name in self._operands(how.encoding)]
+        source, z_l, encoded = self._call(how.encoding, *operands)
         if how.canvas.latents == how.canvas.tile:
             z_p = self._call(how.prediction, z_l)
         else:

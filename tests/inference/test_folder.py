@@ -23,8 +23,8 @@ from omgsr_jax.inference import folder, images, lookahead
 from omgsr_jax.inference.jobs import Job, plan
 from omgsr_jax.inference.options import Options, Share
 from omgsr_jax.inference.reports import Throughput
+from omgsr_jax.inference.results import Upscaled
 from omgsr_jax.inference.sizes import Enlargement
-from omgsr_jax.inference.upscaler import Upscaled
 
 from .conftest import photo
 
