@@ -31,6 +31,7 @@ BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
 
 
+@jax.named_scope("attention")
 def attention(q: Array, k: Array, v: Array, *, bias: Array | None = None) -> Array:
     """softmax(q k^T / sqrt(d) + bias) v, softmax in fp32.
 

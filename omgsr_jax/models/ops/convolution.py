@@ -13,6 +13,7 @@ The platform is the one that the program is lowered for.
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -20,6 +21,7 @@ from . import cpu_convolution, direct, strips
 from .direct import Padding
 
 
+@jax.named_scope("convolve")
 def convolve(
     x: Array, kernel: Array, bias: Array | None = None, *, stride: int = 1, padding: Padding
 ) -> Array:
@@ -43,6 +45,7 @@ def convolve(
     return lax.platform_dependent(x, kernel, bias, **ways)
 
 
+@jax.named_scope("convolve_doubled")
 def convolve_doubled(x: Array, kernel: Array, bias: Array | None = None) -> Array:
     """`doubled(x)` under a 3 x 3 kernel with padding 1, plus `bias`, in the kernel's dtype.
 

@@ -9,7 +9,7 @@ The backward pass keeps the input and nothing between. What differs is how pixel
 | any | both in one pass over the map |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -22,13 +22,16 @@ _SAMPLES = 8
 
 
 @dataclass(frozen=True)
-class _Norm:
+class Norm:
+    """What is computed, and whether by products with ones and in two passes, as on CPUs."""
+
     groups: int
     eps: float
     silu: bool
     on_cpu: bool = False
 
 
+@jax.named_scope("group_norm")
 def group_norm(
     x: Array, scale: Array, bias: Array, *, groups: int, eps: float, silu: bool
 ) -> Array:  # b ... c, c, c
@@ -36,32 +39,31 @@ def group_norm(
 
     Statistics are fp32. `silu` puts the result through that function.
     """
-    norm = _Norm(groups, eps, silu)
+    norm = Norm(groups, eps, silu)
     return lax.platform_dependent(
         x, scale, bias,
-        cpu=partial(_flat, _Norm(groups, eps, silu, on_cpu=True)),
-        tpu=partial(_by_strips if strips.fit(x) else _flat, norm),
-        default=partial(_flat, norm),
+        cpu=partial(flat, replace(norm, on_cpu=True)),
+        tpu=partial(by_strips if strips.fit(x) else flat, norm),
+        default=partial(flat, norm),
     )  # fmt: skip
 
 
-def _flat(norm: _Norm, x: Array, scale: Array, bias: Array) -> Array:
+def flat(norm: Norm, x: Array, scale: Array, bias: Array) -> Array:
+    """All pixels of an example in one row."""
     b, *_, c = x.shape
     return _normalised(norm, x.reshape(b, -1, c), scale, bias).reshape(x.shape)
 
 
-def _by_strips(norm: _Norm, x: Array, scale: Array, bias: Array) -> Array:
+def by_strips(norm: Norm, x: Array, scale: Array, bias: Array) -> Array:
     return strips.joined(_normalised(norm, strips.cut(x), scale, bias))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalised(norm: _Norm, x: Array, scale: Array, bias: Array) -> Array:  # b ... c, c, c
+def _normalised(norm: Norm, x: Array, scale: Array, bias: Array) -> Array:  # b ... c, c, c
     return _forward(norm, x, scale, bias)[0]
 
 
-def _forward(
-    norm: _Norm, x: Array, scale: Array, bias: Array
-) -> tuple[Array, tuple[Array, ...]]:
+def _forward(norm: Norm, x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
     mean, inverse = (_two_passes if norm.on_cpu else _one_pass)(norm, x)
     y = _centred(x, mean) * _over_pixels(inverse * scale, x) + bias
     y = y.astype(x.dtype) if norm.on_cpu else y
@@ -69,7 +71,7 @@ def _forward(
     return y, (x, scale, bias, mean, inverse)
 
 
-def _two_passes(norm: _Norm, x: Array) -> tuple[Array, Array]:
+def _two_passes(norm: Norm, x: Array) -> tuple[Array, Array]:
     """The mean of every channel's group, and one over its deviation, fp32: b c."""
     x = x.astype(jnp.float32)
     mean = _of_group(_pixel_mean(x), norm)
@@ -77,7 +79,7 @@ def _two_passes(norm: _Norm, x: Array) -> tuple[Array, Array]:
     return mean, lax.rsqrt(variance + norm.eps)
 
 
-def _one_pass(norm: _Norm, x: Array) -> tuple[Array, Array]:
+def _one_pass(norm: Norm, x: Array) -> tuple[Array, Array]:
     """The same, of distances from an estimate of the mean: their squares lose no digits to it."""
     estimate = _of_group(_pixel_mean(_sample(x).astype(jnp.float32)), norm)
     distance = _centred(x, estimate)
@@ -91,9 +93,7 @@ def _sample(x: Array) -> Array:
     return x[:, :, 0] if x.ndim == 5 else x[:, :: -(-x.shape[1] // _SAMPLES)]
 
 
-def _backward(
-    norm: _Norm, kept: tuple[Array, ...], d_out: Array
-) -> tuple[Array, Array, Array]:
+def _backward(norm: Norm, kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array]:
     x, scale, bias, mean, inverse = kept
     pixel_sum = _pixel_sum_by_product if norm.on_cpu else _pixel_sum
     pixels = x[0, ..., 0].size
@@ -119,10 +119,14 @@ def _centred(x: Array, mean: Array) -> Array:  # b ... c, b c
 
 
 def _over_pixels(values: Array, x: Array) -> Array:  # b c -> b 1 .. c
-    return jnp.expand_dims(values, range(1, x.ndim - 1))
+    return jnp.expand_dims(values, _pixel_axes(x))
 
 
-def _of_group(means: Array, norm: _Norm) -> Array:  # b c
+def _pixel_axes(x: Array) -> tuple[int, ...]:
+    return tuple(range(1, x.ndim - 1))
+
+
+def _of_group(means: Array, norm: Norm) -> Array:  # b c
     """Every channel's mean, replaced by that of its group."""
     b, c = means.shape
     per_group = means.reshape(b, norm.groups, -1).mean(-1)
@@ -130,11 +134,11 @@ def _of_group(means: Array, norm: _Norm) -> Array:  # b c
 
 
 def _pixel_mean(x: Array) -> Array:  # b ... c -> b c
-    return x.mean(range(1, x.ndim - 1))
+    return jnp.mean(x, _pixel_axes(x))
 
 
 def _pixel_sum(x: Array) -> Array:  # b ... c -> b c
-    return x.sum(range(1, x.ndim - 1))
+    return jnp.sum(x, _pixel_axes(x))
 
 
 def _pixel_sum_by_product(x: Array) -> Array:  # b n c -> b c
