@@ -91,6 +91,7 @@ def main() -> int:
             "shards": args.shards,
             "batch": args.batch,
             "jax": jax.__version__,
+            "optimization_level": jax.config.values["jax_optimization_level"],
         }
         if isinstance(config.backbone, FluxConfig):
             text, _ = config.prompt_shapes["context"]
@@ -202,7 +203,14 @@ def _compile(traced: Any, mesh: Mesh, by_kind: bool) -> dict[str, Any]:
         "custom_kernels": text.count("tpu_custom_call"),
         "collectives": collectives(text),
         "compile_seconds": round(seconds, 1),
-    } | ({"by_kind": traffic(text)} if by_kind else {})
+    } | ({"by_kind": _rounded(traffic(text))} if by_kind else {})
+
+
+def _rounded(by_kind: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        kind: {unit: round(value, 3) for unit, value in counts.items()}
+        for kind, counts in by_kind.items()
+    }
 
 
 def _lower(traced: Any) -> dict[str, Any]:

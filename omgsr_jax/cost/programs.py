@@ -18,6 +18,7 @@ _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
 _NAME = re.compile(r"%(?P<name>[\w.-]+)")
 _LOOP = re.compile(r" while\(.*condition=%?(?P<condition>[\w.-]+), body=%?(?P<body>[\w.-]+)")
 _LIMIT = re.compile(r"= [su]32\[\]\S* constant\((?P<limit>\d+)\)")
+_START = re.compile(r"\s+(ROOT )?%")
 _INSTRUCTION = re.compile(
     r"%(?P<name>[\w.-]+) = (?P<shapes>.*?) (?P<kind>[a-z][\w-]*)\((?P<operands>[^)]*)\)"
 )
@@ -138,8 +139,10 @@ def _computations(text: str) -> dict[str, list[str]]:
         if match := _COMPUTATION.match(line):
             name = match["name"]
             found[name] = []
-        elif name:
+        elif name and (_START.match(line) or not found[name]):
             found[name].append(line)
+        elif name:  # a kernel's description goes over several lines
+            found[name][-1] += line
     return found
 
 

@@ -89,7 +89,7 @@ def _one_pass(norm: Norm, x: Array) -> tuple[Array, Array]:
 
 
 def _sample(x: Array) -> Array:
-    """A few pixels from all over an example: the first row of every strip, where it is in strips."""
+    """A few pixels from all over an example; of one in strips, the first row of each."""
     return x[:, :, 0] if x.ndim == 5 else x[:, :: -(-x.shape[1] // _SAMPLES)]
 
 

@@ -33,7 +33,7 @@ def joined(x: Array) -> Array:  # b s h w c -> b (s h) w c
 
 
 def takes(x: Array, kernel: Array, padding: Padding, stride: int) -> bool:
-    """Does a strip keep its share of rows, and need of others only those of the strips next to it?"""
+    """Does a strip keep its share of rows, and see no further than the strips next to it?"""
     if not fit(x, stride):
         return False
     (above, bottom), _ = padding
