@@ -5,6 +5,7 @@
 | CPU | Winograd's algorithm or one matrix product; other gradients | 3 x 3, fp32, one group |
 | CPU | four 2 x 2 convolutions, one for each phase | every pixel stands there twice |
 | TPU | strips of rows side by side in the batch | eight strips divide the rows |
+| TPU | all four phases in one of these | every pixel stands there twice, and there are many |
 | any | XLA's own | always |
 
 The platform is the one that the program is lowered for.
@@ -59,8 +60,12 @@ def convolve_doubled(x: Array, kernel: Array, bias: Array | None = None) -> Arra
         "cpu": _biased(cpu_convolution.convolve_doubled),
         "default": _biased(lambda x, kernel: direct.convolve(doubled(x), kernel, padding)),
     }
-    if strips.fit(x):
+    if strips.takes_doubled(x, kernel):
         ways["tpu"] = strips.convolve_doubled
+    elif strips.takes(large, kernel, padding, stride=1):
+        ways["tpu"] = lambda x, kernel, bias: strips.convolve(
+            doubled(x), kernel, bias, padding=padding
+        )
     return lax.platform_dependent(x, kernel, bias, **ways)
 
 

@@ -15,11 +15,16 @@ from . import direct
 from .direct import Padding
 
 COUNT = 8
+_FEWEST_ROWS = 2  # of a strip; with one, two thirds of what is read are its neighbours
 
 
 def fit(x: Array, stride: int = 1) -> bool:
     """Can `x` (b h w c) be cut so that a convolution with this stride goes by strips?"""
-    return x.ndim == 4 and x.shape[1] % (COUNT * stride) == 0
+    return x.ndim == 4 and x.shape[1] % (COUNT * stride) == 0 and _rows(x) >= _FEWEST_ROWS
+
+
+def _rows(x: Array) -> int:  # b h w c
+    return int(x.shape[1]) // COUNT
 
 
 def cut(x: Array) -> Array:  # b (s h) w c -> b s h w c
@@ -39,7 +44,13 @@ def takes(x: Array, kernel: Array, padding: Padding, stride: int) -> bool:
     (above, bottom), _ = padding
     below, rows = _rows_below(kernel, above, stride), x.shape[1]
     all_rows = (rows + above + bottom - kernel.shape[0]) // stride + 1 == rows // stride
-    return all_rows and 0 <= below <= bottom and max(above, below) <= rows // COUNT
+    return all_rows and 0 <= below <= bottom and max(above, below) <= _rows(x)
+
+
+def takes_doubled(x: Array, kernel: Array) -> bool:
+    """Is the kernel of all phases, four times the size, less than the map that is not made?"""
+    b, h, w, _ = x.shape
+    return fit(x) and b * h * w >= 9 * kernel.shape[-1]
 
 
 def _rows_below(kernel: Array, above: int, stride: int) -> int:

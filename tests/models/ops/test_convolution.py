@@ -149,14 +149,21 @@ def test_doubled_pixels_by_strips_equal_doubling_and_convolving():
     ("rows", "size", "stride", "padding", "because"),
     [
         (33, 3, 1, ((1, 1), (1, 1)), "rows that eight strips do not divide"),
-        (8, 3, 2, ((1, 1), (1, 1)), "strips of one row, to be halved"),
-        (8, 5, 1, ((2, 2), (2, 2)), "a window beyond the next strip"),
+        (8, 3, 1, ((1, 1), (1, 1)), "strips of one row"),
+        (24, 3, 2, ((1, 1), (1, 1)), "strips of three rows, to be halved"),
+        (16, 7, 1, ((3, 3), (3, 3)), "a window beyond the next strip"),
         (32, 3, 1, ((0, 0), (0, 0)), "fewer rows out than in"),
     ],
 )
 def test_strips_pass_over_what_they_are_not_for(rows, size, stride, padding, because):
     x, kernel, _ = _map_and_kernel(size, rows)
     assert not strips.takes(x, kernel, padding, stride), because
+
+
+def test_doubled_pixels_go_by_phases_where_they_are_more_than_weights():
+    x, kernel, _ = _map_and_kernel(3)
+    assert strips.takes_doubled(x, kernel)
+    assert not strips.takes_doubled(x, np.zeros((3, 3, 6, 128), np.float32))
 
 
 def test_strips_are_for_tpus_only():
