@@ -91,7 +91,7 @@ def main() -> int:
             "shards": args.shards,
             "batch": args.batch,
             "jax": jax.__version__,
-            "optimization_level": jax.config.values["jax_optimization_level"],
+            "optimization_level": _level(),
         }
         if isinstance(config.backbone, FluxConfig):
             text, _ = config.prompt_shapes["context"]
@@ -204,6 +204,11 @@ def _compile(traced: Any, mesh: Mesh, by_kind: bool) -> dict[str, Any]:
         "collectives": collectives(text),
         "compile_seconds": round(seconds, 1),
     } | ({"by_kind": _rounded(traffic(text))} if by_kind else {})
+
+
+def _level() -> str:
+    level = jax.config.values["jax_optimization_level"]
+    return "default" if level == "UNKNOWN" else str(level)
 
 
 def _rounded(by_kind: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
