@@ -109,8 +109,9 @@ def _sliced(fused: list[str]) -> dict[int, int]:
     """For the parameters of a fused computation that are only sliced, how much is taken."""
     taken = {}
     for line in fused:
-        if parameter := _PARAMETER.search(line):
-            name = _NAME.search(line)["name"]
+        parameter, named = _PARAMETER.search(line), _NAME.search(line)
+        if parameter and named:
+            name = named["name"]
             users = [m for m in map(_INSTRUCTION.search, fused) if m and name in _operands(m)]
             if users and all(user["kind"] in ("slice", "dynamic-slice") for user in users):
                 taken[int(parameter["index"])] = sum(sum(_sizes(m["shapes"])) for m in users)

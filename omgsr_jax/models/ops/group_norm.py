@@ -108,7 +108,7 @@ def _backward(norm: Norm, kept: tuple[Array, ...], d_out: Array) -> tuple[Array,
     from_mean = _of_group(d_scale * scale, norm) / pixels * inverse
     d_x = d_y * scale - _over_pixels(by_constant, x) - centred * _over_pixels(from_mean, x)
     d_x = (d_x * _over_pixels(inverse, x)).astype(x.dtype)
-    return d_x, *((d.sum(0).astype(scale.dtype)) for d in (d_scale, d_bias))
+    return d_x, d_scale.sum(0).astype(scale.dtype), d_bias.sum(0).astype(scale.dtype)
 
 
 _normalised.defvjp(_forward, _backward)
