@@ -49,7 +49,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omgsr_jax.architectures import ARCHITECTURES
-from omgsr_jax.cost.programs import collectives
+from omgsr_jax.cost.programs import collectives, traffic
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import layout
@@ -96,6 +96,7 @@ def main() -> int:
             "shards": args.shards,
             "batch": args.batch,
             "jax": jax.__version__,
+            "optimization_level": _level(),
         }
         if isinstance(config.backbone, FluxConfig):
             text, _ = config.prompt_shapes["context"]
@@ -111,7 +112,7 @@ def main() -> int:
             trace = partial(_trace_program, name, model, mesh, args)
             report["strips"] = args.strips
         with jax.set_mesh(mesh):
-            report |= _lower(trace()) if args.cuda else _compile(trace(), mesh)
+            report |= _lower(trace()) if args.cuda else _compile(trace(), mesh, args.by_kind)
         _write(report, args)
     return 0
 
@@ -192,7 +193,7 @@ def _mesh(args: argparse.Namespace) -> Mesh:
     return layout.device_groups(_devices(args.topology), args.shards)
 
 
-def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
+def _compile(traced: Any, mesh: Mesh, by_kind: bool) -> dict[str, Any]:
     started = time.time()
     lowered = traced.lower()
     compiled = lowered.compile()
@@ -211,6 +212,18 @@ def _compile(traced: Any, mesh: Mesh) -> dict[str, Any]:
         "custom_kernels": text.count("tpu_custom_call"),
         "collectives": collectives(text),
         "compile_seconds": round(seconds, 1),
+    } | ({"by_kind": _rounded(traffic(text))} if by_kind else {})
+
+
+def _level() -> str:
+    level = jax.config.values["jax_optimization_level"]
+    return "default" if level == "UNKNOWN" else str(level)
+
+
+def _rounded(by_kind: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        kind: {unit: round(value, 3) for unit, value in counts.items()}
+        for kind, counts in by_kind.items()
     }
 
 
@@ -288,6 +301,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pixels", type=int, default=512, help="per side (default: 512)")
     parser.add_argument(
         "--batch", type=int, default=1, help="images per group of chips (default: 1)"
+    )
+    parser.add_argument(
+        "--by-kind",
+        action="store_true",
+        help="report what norms, convolutions, ... read and write, and the compiler's cycles",
     )
     parser.add_argument("--precision", choices=INFERENCE_PRECISIONS, default="bf16")
     parser.add_argument("--out", type=Path, help="append the JSON lines to this file too")

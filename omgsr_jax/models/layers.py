@@ -103,23 +103,24 @@ class Conv(nnx.Module):
         self.padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
 
     def __call__(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
-        return self._biased(self.convolve(x, self.kernel[...]))
+        return self.convolve(x, self.kernel[...], self._bias())
 
     def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
         """The output for `x` with every pixel doubled; of a 3 x 3 kernel with padding 1 only."""
-        return self._biased(convolve_doubled(x, self.kernel[...]))
+        return convolve_doubled(x, self.kernel[...], self._bias())
 
     def of_strip(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
         """The output for rows of an image that come with their halo: no rows are padded."""
         padding = ((0, 0), self.padding[1])
-        return self._biased(convolve(x, self.kernel[...], stride=self.stride, padding=padding))
+        kernel, bias = self.kernel[...], self._bias()
+        return convolve(x, kernel, bias, stride=self.stride, padding=padding)
 
-    def convolve(self, x: Array, kernel: Array) -> Array:
+    def convolve(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
         """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
-        return convolve(x, kernel, stride=self.stride, padding=self.padding)
+        return convolve(x, kernel, bias, stride=self.stride, padding=self.padding)
 
-    def _biased(self, y: Array) -> Array:
-        return y if self.bias is None else y + self.bias[...]
+    def _bias(self) -> Array | None:
+        return None if self.bias is None else self.bias[...]
 
 
 class GroupNorm(nnx.Module):

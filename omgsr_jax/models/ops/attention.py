@@ -33,6 +33,7 @@ BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
 
 
+@jax.named_scope("attention")
 def attention(
     q: Array, k: Array, v: Array, *, bias: Array | None = None, unseen: Array | None = None
 ) -> Array:

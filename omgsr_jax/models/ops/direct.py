@@ -17,3 +17,7 @@ def convolve(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1] // kernel.shape[2],
     )
+
+
+def plus(y: Array, bias: Array | None) -> Array:
+    return y if bias is None else y + bias

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from omgsr_jax.models.layers import Conv
-from omgsr_jax.models.ops import cpu_convolution, direct, winograd
-from omgsr_jax.models.ops.convolution import convolve_doubled, doubled
+from omgsr_jax.models.ops import cpu_convolution, direct, strips, winograd
+from omgsr_jax.models.ops.convolution import convolve, convolve_doubled, doubled
 from tests.helpers import relative_error
 
 
@@ -108,14 +108,75 @@ def test_convolving_doubled_pixels_equals_doubling_and_convolving(size):
 
 
 def test_phases_are_for_cpus_only():
-    traced = jax.jit(convolve_doubled).trace(*_operands(**_PHASES))
-    count = {
-        platform: traced.lower(lowering_platforms=(platform,))
-        .as_text()
-        .count("stablehlo.convolution")
+    lowered = _lowered(convolve_doubled, *_operands(**_PHASES))
+    count = {platform: text.count("stablehlo.convolution") for platform, text in lowered.items()}
+    assert count == {"cpu": 4, "cuda": 1, "tpu": 1}
+
+
+def _lowered(function, *operands):
+    traced = jax.jit(function).trace(*operands)
+    return {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text()
         for platform in ("cpu", "cuda", "tpu")
     }
-    assert count == {"cpu": 4, "cuda": 1, "tpu": 1}
+
+
+_BY_STRIPS = [
+    (3, 1, ((1, 1), (1, 1))),
+    (5, 1, ((2, 2), (2, 2))),
+    (1, 1, ((0, 0), (0, 0))),  # a shortcut
+    (3, 2, ((0, 1), (0, 1))),  # halved as in the VAE
+    (3, 2, ((1, 1), (1, 1))),  # halved as in the UNet
+]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), _BY_STRIPS)
+def test_strips_beside_each_other_equal_the_whole_map(size, stride, padding):
+    x, kernel, bias = _map_and_kernel(size)
+    assert strips.takes(x, kernel, padding, stride)
+    ours = strips.convolve(x, kernel, bias, padding=padding, stride=stride)
+    whole = direct.convolve(x, kernel, padding, stride) + bias
+    assert relative_error(ours, whole) <= 1e-6
+
+
+def test_doubled_pixels_by_strips_equal_doubling_and_convolving():
+    x, kernel, bias = _map_and_kernel(3)
+    ours = strips.convolve_doubled(x, kernel, bias)
+    assert relative_error(ours, _exact(doubled(x), kernel) + bias) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "stride", "padding", "because"),
+    [
+        (33, 3, 1, ((1, 1), (1, 1)), "rows that eight strips do not divide"),
+        (8, 3, 1, ((1, 1), (1, 1)), "strips of one row"),
+        (24, 3, 2, ((1, 1), (1, 1)), "strips of three rows, to be halved"),
+        (16, 7, 1, ((3, 3), (3, 3)), "a window beyond the next strip"),
+        (32, 3, 1, ((0, 0), (0, 0)), "fewer rows out than in"),
+    ],
+)
+def test_strips_pass_over_what_they_are_not_for(rows, size, stride, padding, because):
+    x, kernel, _ = _map_and_kernel(size, rows)
+    assert not strips.takes(x, kernel, padding, stride), because
+
+
+def test_doubled_pixels_go_by_phases_where_they_are_more_than_weights():
+    x, kernel, _ = _map_and_kernel(3)
+    assert strips.takes_doubled(x, kernel)
+    assert not strips.takes_doubled(x, np.zeros((3, 3, 6, 128), np.float32))
+
+
+def test_strips_are_for_tpus_only():
+    x, kernel, bias = _map_and_kernel(3)
+    for function in (partial(convolve, padding=((1, 1), (1, 1))), convolve_doubled):
+        lowered = _lowered(function, x, kernel, bias)
+        assert {p for p, text in lowered.items() if "tensor<2x8x4x12x6xf32>" in text} == {"tpu"}
+
+
+def _map_and_kernel(size, rows=32):
+    rng = np.random.default_rng(0)
+    shapes = (2, rows, 12, 6), (size, size, 6, 5), (5,)
+    return tuple(rng.standard_normal(shape, np.float32) for shape in shapes)
 
 
 def test_patches_equal_the_direct_convolution():
