@@ -129,7 +129,10 @@ def _checked(array: np.ndarray) -> np.ndarray:
             f"a float array must be within [0, 1]; this one has {least:g} .. {most:g}. "
             f"{hint or 'For 0 .. 255 use uint8'}."
         )
-    return array.astype(np.float32)
+    array = array.astype(np.float32)
+    # What has 8 bits is computed as such, so that it gives what its file gives.
+    stored = np.round(array * 255).astype(np.uint8)
+    return stored if np.allclose(_levels(stored), array, rtol=0, atol=1e-6) else array
 
 
 def resize(array: np.ndarray, size: Size) -> np.ndarray:

@@ -33,11 +33,12 @@ print(json.dumps({"status": status, "programs": compiled, "missed": len(missed)}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "smallest", "largest", "scale"),
     [
         (12, 10, 36, 4),
-        pytest.param(60, 40, 900, 1, marks=pytest.mark.slow),
+        (60, 40, 900, 1),
     ],
 )
 def test_many_sizes_need_four_programs_and_then_none(

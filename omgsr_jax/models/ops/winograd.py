@@ -8,6 +8,8 @@ A tile is taken as a polynomial that is evaluated at 0, +-a, +-b and infinity. T
 1 and 2; these lose half as many digits. What is left is five times the rounding of a direct sum.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +25,16 @@ def fits(h: int, w: int) -> bool:
     return h % _TILE == w % _TILE == 0
 
 
-@jax.jit
-def convolve(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o
-    """The convolution with zero padding of 1, where `fits` holds."""
-    b, h, w, c = x.shape
+@partial(jax.jit, static_argnames="with_halo")
+def convolve(x: Array, kernel: Array, *, with_halo: bool = False) -> Array:
+    """The convolution with zero padding of 1, where `fits` holds: b h w c, 3 3 c o -> b h w o.
+
+    `with_halo`: the rows above and below the image are there already.
+    """
+    margin = 0 if with_halo else 1
+    padded = jnp.pad(x, ((0, 0), (margin, margin), (1, 1), (0, 0)))
+    b, h, w, c = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2, padded.shape[3]
     u = _of_kernel(_of_kernel(kernel, axis=0), axis=1).reshape(_REACH**2, c, -1)
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = _strip_rows(b, h, w, c)
 
     def of_strip(top: Array) -> Array:

@@ -40,6 +40,14 @@ def test_equals_the_direct_convolution():
     assert relative_error(winograd.convolve(x, kernel), _exact(x, kernel)) <= 1.5e-6
 
 
+def test_rows_with_their_halo_give_what_they_give_within_the_image():
+    x, kernel = _operands()
+    rows, padding = x[:, 7:33], ((0, 0), (1, 1))  # 24 rows and their neighbours
+    way = cpu_convolution.way(jnp.asarray(rows), jnp.asarray(kernel), padding, 1)
+    assert way.func is winograd.convolve
+    assert relative_error(way(rows, kernel), _exact(x, kernel)[:, 8:32]) <= 1.5e-6
+
+
 @pytest.mark.parametrize("strip", [2**10, 2**14, 2**22])
 def test_strips_join_without_a_trace(strip, monkeypatch):
     """From one row of tiles at a time to all of them."""
