@@ -31,6 +31,7 @@ _HIDDEN = -1e5  # a hidden key's logit, times sqrt(d)
 _HIDING = 8  # features: head sizes stay multiples of 8
 BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
+_ROW_AXIS = "spatial"
 
 
 @jax.named_scope("attention")
@@ -123,11 +124,17 @@ def splash(q: Array, k: Array, v: Array) -> Array:
     batch = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     if q.shape[0] % prod(mesh.shape[axis] for axis in batch):
         batch = ()
-    heads = mesh.shape.get(_HEAD_AXIS, 1)
-    spec = PartitionSpec(batch, None, _HEAD_AXIS if heads > 1 and q.shape[2] % heads == 0 else None)
+    by_head = _HEAD_AXIS if _divides(mesh, _HEAD_AXIS, q.shape[2]) else None
+    by_row = _ROW_AXIS if _divides(mesh, _ROW_AXIS, n // 128) else None
+    queries, keys = (PartitionSpec(batch, rows, by_head) for rows in (by_row, None))
     return jax.shard_map(
-        _splash_on_one_device, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False
+        _splash_on_one_device, in_specs=(queries, keys, keys), out_specs=queries, check_vma=False
     )(q, k, v)
+
+
+def _divides(mesh: jax.sharding.AbstractMesh, axis: str, count: int) -> bool:
+    """Can `count` things be divided among devices along this axis?"""
+    return mesh.shape.get(axis, 1) > 1 and count % mesh.shape[axis] == 0
 
 
 def _splash_on_one_device(q: Array, k: Array, v: Array) -> Array:

@@ -146,6 +146,16 @@ def test_splash_attention_computes_the_same(monkeypatch):
     assert relative_error(result, backends.whole(*qkv)) <= 1e-5
 
 
+@pytest.mark.parametrize(("tokens", "divided"), [(2048, True), (1024 + 128, False)])
+def test_splash_attention_divides_the_queries_of_an_image_whose_rows_are(tokens, divided):
+    automatic = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.sharding.AbstractMesh((1, 2), ("data", "spatial"), axis_types=automatic)
+    operand = jax.ShapeDtypeStruct((1, tokens, 1, 64), jnp.bfloat16)
+    with jax.sharding.use_abstract_mesh(mesh):
+        text = str(jax.make_jaxpr(backends.splash)(*[operand] * 3))
+    assert (f"bf16[1,1,{tokens // 2},64]" in text) == divided  # what a device's kernel is given
+
+
 @pytest.mark.parametrize(("n", "m"), [(1024, 77), (1000, 1000), (256, 256)])
 def test_splash_attention_refuses_short_and_uneven_sequences(n, m):
     with pytest.raises(backends.RefusedError):
