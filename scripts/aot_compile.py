@@ -54,6 +54,7 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.inference import layout
 from omgsr_jax.inference.options import INFERENCE_PRECISIONS
+from omgsr_jax.inference.programs import Program
 from omgsr_jax.inference.upscaler import Upscaler
 from omgsr_jax.models import int8
 from omgsr_jax.models.flux import FluxConfig
@@ -257,7 +258,11 @@ def _trace_program(name: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace
         mesh=mesh,
     )
     (how,) = upscaler.steps((args.pixels // 4,) * 2)
-    parts = {"encode": how.encoding, "predict": how.prediction, "decode": how.decoding}
+    parts: dict[str, Program] = {
+        "encode": how.encoding,
+        "predict": how.prediction,
+        "decode": how.decoding,
+    }
     return upscaler.programs.trace(parts[name])
 
 

@@ -204,7 +204,7 @@ class Programs:
 @functools.cache
 def _steps(tiles: Tiles) -> tuple[Any, ...]:
     """`Tiles.begun`, `cut`, `added` and `mean`, each compiled when a shape needs it: all small."""
-    return tuple(map(jax.jit, (tiles.begun, tiles.cut, tiles.added, tiles.mean)))
+    return tuple(jax.jit(step) for step in (tiles.begun, tiles.cut, tiles.added, tiles.mean))
 
 
 def _together(items: Sequence[Item], how: Restoration) -> np.ndarray:

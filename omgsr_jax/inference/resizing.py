@@ -39,8 +39,8 @@ def _along_rows(x: Array, old: Array, new: Array, count: int) -> Array:  # n w c
     blocks = -(-count * x.shape[0] // _LARGEST_MATRIX)
     size = -(-count // blocks)
 
-    def block(first: ArrayLike) -> Array:
-        rows = first + jnp.arange(size)
+    def block(first: Array | int) -> Array:
+        rows = jnp.arange(size) + first
         matrix = _weights(rows, x.shape[0], old, new)
         return jnp.einsum("Hh,hwc->Hwc", matrix, x, precision=lax.Precision.HIGHEST)
 

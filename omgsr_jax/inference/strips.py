@@ -29,18 +29,18 @@ from .sizes import Size
 class Moments(NamedTuple):
     """What a group norm needs to know, of each image and group: b g."""
 
-    count: Array
+    number: Array  # of values
     mean: Array
     squares: Array  # the sum of squared deviations
 
     def with_more(self, more: "Moments") -> "Moments":
-        count = self.count + more.count
-        share = more.count / jnp.maximum(count, 1)
+        number = self.number + more.number
+        share = more.number / jnp.maximum(number, 1)
         apart = more.mean - self.mean
         return Moments(
-            count,
+            number,
             self.mean + apart * share,
-            self.squares + more.squares + jnp.square(apart) * self.count * share,
+            self.squares + more.squares + jnp.square(apart) * self.number * share,
         )
 
 
@@ -194,45 +194,20 @@ class Layers:
             start = jnp.minimum(i * rows, h - rows)
             found = compute(start, rows)
             moments = done.moments
-            if moments is not None:  # a row that the strip before had is not counted again
-                new = start + jnp.arange(rows) >= i * rows
-                more = self._moments(found, start, size, groups, new[:, None])
-                moments = moments.with_more(more)
+            if moments is not None and groups is not None:
+                # A row that the strip before had is not counted again.
+                new = (start + jnp.arange(rows) >= i * rows)[:, None]
+                inside = self.inside(size, start, rows)
+                counts = new if inside is None else new & inside
+                moments = moments.with_more(moments_of(found, groups, counts))
             return Map(lax.dynamic_update_slice_in_dim(done.x, found, start + 1, 1), moments)
 
         blank = Map(jnp.zeros((b, h + 2, w, c), shape.dtype), nothing)
         return lax.fori_loop(0, -(-h // rows), turn, blank)
 
     def counted(self, x: Array, groups: int | None) -> Map:
-        size = x.shape[1], x.shape[2]
-        moments = None if groups is None else self._moments(x, 0, size, groups)
-        return Map(_with_margin(x).x, moments)
-
-    def _moments(
-        self, x: Array, start: Any, size: Size, groups: int, new: Array | None = None
-    ) -> Moments:
-        """Of rows of a map, from `start` on; `new` (h 1) says which of them count."""
-        b, h, w, c = x.shape
-        of_group = c // groups
-        counts = self.inside(size, start, h)
-        counts = counts if new is None else (new if counts is None else counts & new)
-        x = x.astype(jnp.float32).reshape(b, h * w, c)
-        if counts is None:
-            counts, pixels = None, jnp.full((b, 1), h * w, jnp.float32)
-        else:
-            counts = jnp.broadcast_to(counts, (b, h, w)).reshape(b, h * w, 1)
-            pixels = counts.sum(1).astype(jnp.float32)
-        total = jnp.maximum(pixels, 1) * of_group
-
-        def summed(values: Array) -> Array:  # b hw c -> b g
-            values = values if counts is None else jnp.where(counts, values, 0)
-            return values.sum(1).reshape(b, groups, of_group).sum(-1)
-
-        mean = summed(x) / total
-        centred = x - jnp.repeat(mean, of_group, axis=-1)[:, None]
-        return Moments(
-            jnp.broadcast_to(pixels * of_group, mean.shape), mean, summed(jnp.square(centred))
-        )
+        inside = self.inside((x.shape[1], x.shape[2]))
+        return _with_margin(x, None if groups is None else moments_of(x, groups, inside))
 
     def only_inside(self, x: Array, start: Any, size: Size) -> Array:
         """Rows of a map (h w) from `start` on, with 0 outside of the map and of the box."""
@@ -266,11 +241,29 @@ def normalised(x: Array, norm: GroupNorm, moments: Moments | None) -> Array:
     def spread(per_group: Array) -> Array:  # b g -> b 1 1 c
         return jnp.repeat(per_group, of_group, axis=-1)[:, None, None]
 
-    variance = moments.squares / jnp.maximum(moments.count, 1)
+    variance = moments.squares / jnp.maximum(moments.number, 1)
     scale = spread(lax.rsqrt(variance + norm.eps)) * norm.scale[...]
     y = (x.astype(jnp.float32) - spread(moments.mean)) * scale + norm.bias[...]
     return y.astype(x.dtype)
 
 
-def _with_margin(x: Array) -> Map:
-    return Map(jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0))))
+def moments_of(x: Array, groups: int, counts: Array | None) -> Moments:
+    """Of features (b h w c); `counts` (b h w, or h w) says which pixels do, if not all."""
+    b, h, w, c = x.shape
+    of_group = c // groups
+    counts = jnp.ones((), bool) if counts is None else counts
+    counts = jnp.broadcast_to(counts, (b, h, w)).reshape(b, h * w, 1)
+    number = counts.sum(1).astype(jnp.float32) * of_group  # b 1
+    x = x.astype(jnp.float32).reshape(b, h * w, c)
+
+    def summed(values: Array) -> Array:  # b hw c -> b g
+        values = jnp.where(counts, values, 0)
+        return values.sum(1).reshape(b, groups, of_group).sum(-1)
+
+    mean = summed(x) / jnp.maximum(number, 1)
+    centred = x - jnp.repeat(mean, of_group, axis=-1)[:, None]
+    return Moments(jnp.broadcast_to(number, mean.shape), mean, summed(jnp.square(centred)))
+
+
+def _with_margin(x: Array, moments: Moments | None = None) -> Map:
+    return Map(jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0))), moments)
