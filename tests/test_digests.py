@@ -160,18 +160,24 @@ def test_what_is_not_finite_names_the_image_and_the_stage(
         upscaler.upscale_batch([np.asarray(Image.open(path)) for path in photos[:2]])
 
 
+def _not_finite(run, *, call, stage):
+    """`Programs.run` whose n-th call says that a stage's result is not finite."""
+    calls = []
+
+    def overflowing(self, *given):
+        calls.append(given)
+        images, finite = run(self, *given)
+        finite[:, stage] &= len(calls) != call
+        return images, finite
+
+    return overflowing
+
+
 def test_a_folder_goes_on_behind_an_image_that_is_not_finite(
     whole, photos, tmp_path, compile_cache, monkeypatch, capsys
 ):
     """Only the second image makes the backbone overflow."""
-    predict, calls = Programs.predict, []
-
-    def overflowing(self, tiles):
-        calls.append(len(tiles))
-        found = predict(self, tiles)
-        return [np.full_like(z, np.inf) for z in found] if len(calls) == 2 else found
-
-    monkeypatch.setattr(Programs, "predict", overflowing)
+    monkeypatch.setattr(Programs, "run", _not_finite(Programs.run, call=2, stage=1))
     out = tmp_path / "out"
     argv = ["upscale", str(photos[0].parent), "-o", str(out), "--model", str(whole)]
     assert cli.main(argv) == 1
@@ -184,14 +190,7 @@ def test_a_folder_goes_on_behind_an_image_that_is_not_finite(
 def test_the_second_of_two_passes_names_the_image_too(whole, photos, compile_cache, monkeypatch):
     """8x of the second image alone takes two passes."""
     upscaler = omgsr_jax.load(whole)
-    decoded, vae = [], upscaler.programs.vae
-
-    def failing(kind, canvas, tiles, *, encode):
-        for found, counted in vae(kind, canvas, tiles, encode=encode):
-            decoded.append(encode)
-            yield (found * np.nan if decoded.count(False) == 3 else found), counted
-
-    monkeypatch.setattr(upscaler.programs, "vae", failing)
+    monkeypatch.setattr(Programs, "run", _not_finite(Programs.run, call=3, stage=2))
     wide = np.zeros((8, 8, 3), np.uint8)
     near = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(InputError, match="image 2 of 2: what the model's decode stage"):
