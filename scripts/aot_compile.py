@@ -137,7 +137,7 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(argument)
-    devices = _devices(args.topology)
+    devices = _devices(args)
     if not config.model.path and not config.model.architecture:
         config.model.architecture = {"s": "sd", "f": "flux"}[args.model]
     config.data.batch_size = args.batch * len(devices) * config.data.accumulation
@@ -146,7 +146,7 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
         report = ahead_of_time.report(from_dict(config.to_dict()), devices)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
-    return {"target": args.topology, "jax": jax.__version__} | report
+    return {"target": args.topology, "slices": args.slices, "jax": jax.__version__} | report
 
 
 def setting(given: str) -> tuple[str, Any]:
@@ -160,8 +160,13 @@ def setting(given: str) -> tuple[str, Any]:
         return name, value
 
 
-def _devices(topology: str) -> list[Any]:
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+def _devices(args: argparse.Namespace) -> list[Any]:
+    """Those of one slice, or of several."""
+    several = {"num_slices": args.slices} if args.slices > 1 else {}
+    found = topologies.get_topology_desc(
+        platform="tpu", topology_name=args.topology, **several
+    ).devices
+    return list(found)
 
 
 def _config(args: argparse.Namespace) -> OMGSRConfig:
@@ -191,7 +196,7 @@ def _mesh(args: argparse.Namespace) -> Mesh:
     """All chips of a TPU slice, in groups with their own images; for CUDA, a device for one."""
     if args.cuda:
         return layout.device_groups(jax.devices()[:1], 1)
-    return layout.device_groups(_devices(args.topology), args.shards)
+    return layout.device_groups(_devices(args), args.shards)
 
 
 def _compile(traced: Any, mesh: Mesh, by_kind: bool) -> dict[str, Any]:
@@ -283,6 +288,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--topology", help="a TPU slice, such as v5e:2x4, v6e:4x4 or v5p:4x4x4")
+    parser.add_argument(
+        "--slices", type=int, default=1, help="how many such slices, for --config (default: 1)"
+    )
     target.add_argument("--cuda", action="store_true", help="lower for CUDA")
     parser.add_argument(
         "--network",
