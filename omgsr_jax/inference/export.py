@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, export, lax
-from safetensors.flax import save_file
 
 from .. import files
+from ..errors import InputError
 from ..weights import weight_name
 from .options import require_platforms
 from .sizes import Size
@@ -43,6 +43,7 @@ def write(
 ) -> None:
     """Exports what `model` does to images of one size (height, width) to a new folder `out`."""
     require_platforms(platforms)
+    save_file = _weights_writer()
     function = model.function(size, scale=scale)
     graph = dict(function.weights.flat_state())
     weights = {weight_name(path): leaf[...] for path, leaf in graph.items()}
@@ -70,6 +71,16 @@ def write(
         (folder / "README.md").write_text(text)
 
 
+def _weights_writer() -> Callable[..., None]:
+    """What writes safetensors. JAX wants flatbuffers to write functions, and says so too late."""
+    try:
+        import flatbuffers  # noqa: F401
+        from safetensors.flax import save_file
+    except ImportError as error:
+        raise InputError(f"{error.name} is missing: pip install 'omgsr-jax[export]'") from None
+    return save_file
+
+
 def _exported(
     restore: Restore, weights: Mapping[str, Array], size: Size, platforms: Sequence[str]
 ) -> export.Exported:
@@ -90,7 +101,7 @@ _README = """# {name}: {width} x {height} px to {out_width} x {out_height} px, b
 Written by omgsr-jax with JAX {jax}, for {platforms}. The weights' licence is that of the model.
 
 ```bash
-pip install "jax>={jax}" safetensors pillow
+pip install "jax>={jax}" flatbuffers safetensors pillow
 ```
 
 `input.png` has {width} x {height} px. Any number of images can be given at once.

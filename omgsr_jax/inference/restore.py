@@ -93,9 +93,15 @@ class Restored(NamedTuple):
 
 def restore(model: OMGSR, images: Array, how: Restoration) -> Array:
     """Low-quality images (b h w 3), enlarged and restored in one step, on a canvas of their own."""
-    source, z_l, _ = encode(model, images, how.encoding)
-    z_p = in_tiles(model.one_step, z_l, how.tiles)
-    return decode(model, z_p, source, how.decoding).images
+    source, z_l, _ = _apart(encode(model, images, how.encoding))
+    z_p = in_tiles(lambda tiles: _apart(model.one_step(_apart(tiles))), z_l, how.tiles)
+    return decode(model, _apart(z_p), source, how.decoding).images
+
+
+def _apart(values: Any) -> Any:
+    """The compiler does not join what lies before with what lies behind: so the parts add in the
+    same order as by themselves."""
+    return jax.lax.optimization_barrier(values)
 
 
 def encode(

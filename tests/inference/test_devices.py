@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import omgsr_jax
-
 from .conftest import photo
 
 ROOT = Path(__file__).parents[2]
@@ -39,11 +37,6 @@ def _assert_same(found, expected):
     """Up to the rounding to 8 bits: other programs add in another order."""
     for image, other in zip(found, expected, strict=True):
         assert np.abs(np.asarray(image).astype(int) - other).max() <= 1
-
-
-def test_a_batch_gives_what_single_images_do(model_64, compile_cache, one_by_one):
-    model = omgsr_jax.load(model_64, batch=2)
-    _assert_same(model.upscale_batch(inputs(), scale=4), one_by_one)
 
 
 def test_four_devices_give_what_one_does(model_64, compile_cache, one_by_one, tmp_path):

@@ -222,7 +222,7 @@ class Tinted(Model):
 
     def restore(self, batch, options):
         tint = sum(height * 7 + width for height, width in self.planned) % 97 / 97
-        return [Upscaled(replace(p, rgb=p.rgb * tint), p.size) for p in batch]
+        return [Upscaled(replace(p, values=p.rgb * np.float32(tint)), p.size) for p in batch]
 
 
 def test_shares_together_give_the_bytes_of_one_run(tmp_path, monkeypatch):
