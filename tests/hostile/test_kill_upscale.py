@@ -44,8 +44,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
 
-def _count(folder: Path) -> int:
-    return len(os.listdir(folder)) if folder.exists() else 0
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.exists() else set()
 
 
 def _is_partial(name: str) -> bool:
@@ -73,8 +73,11 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
     for kill in range(KILLS):
         before = _contents(out)
         process = _start(source, "-o", out, "--model", model, cache=compile_cache)
-        if kill % 4:  # most of them while files are written
-            while _count(out) == len(before) and process.is_alive():
+        if kill % 2:  # in the middle of a file
+            while not any(map(_is_partial, _names(out) - before.keys())) and process.is_alive():
+                pass
+        elif kill % 4:  # between files
+            while len(_names(out)) == len(before) and process.is_alive():
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))
         else:
@@ -90,6 +93,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on_to_the_same_bits(
             for name in undisturbed:
                 (out / name).unlink()
     print(f"{KILLS} kills, {begun} of them in the middle of a file")
+    assert begun >= KILLS // 4
 
     for name in _contents(out):
         if _is_partial(name):
