@@ -1,7 +1,7 @@
 """Time by kind of layer, from what the profilers of JAX and PyTorch record.
 
-Names decide: those of kernels on a GPU, of operations on a CPU, and for our programs the lines of
-our sources that an operation comes from.
+Names decide: those of kernels on a GPU, of operations on a CPU, and for our programs the scopes of
+`models/ops` that an operation comes from.
 """
 
 import re
@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from omgsr_jax.cost.programs import kinds
 
 KINDS = ("conv", "norm", "attention", "linear", "other")
 
@@ -20,18 +22,14 @@ _BY_NAME = (
     ("conv", re.compile(r"conv(?!ert)|fprop|winograd|implicit_gemm|nchw", re.IGNORECASE)),
     ("linear", re.compile(r"gemm|gemv|mm\b|linear|\bdot|matmul|cutlass|nvjet", re.IGNORECASE)),
 )
-_BY_SOURCE = (
-    ("attention", re.compile(r"attention\.py|splash")),
-    ("norm", re.compile(r"norm\.py")),
-    ("conv", re.compile(r"convolution\.py|winograd\.py|direct\.py")),
-)
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<rest>.*)$")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
-_CALLED = re.compile(r"(?:calls|to_apply|body)=%?(?P<name>[\w.-]+)")
-_FRAME = re.compile(r"stack_frame_id=(\d+)")
-_SOURCE = re.compile(r'source_file="([^"]*)"')
-_IS_CONV = re.compile(r" convolution\(|\$conv|onednn\$convolution")
-_IS_PRODUCT = re.compile(r" dot\(|\$gemm|\$matmul|\$lt\$matmul")
+# What omgsr_jax.cost.programs calls them.
+_BY_LAYER = {
+    "convolution": "conv",
+    "upsampling": "conv",
+    "norm": "norm",
+    "attention": "attention",
+    "products": "linear",
+}
 
 
 def kind_of_name(name: str) -> str:
@@ -63,7 +61,7 @@ def of_jax(compiled: Any, run: Callable[[], Any]) -> dict[str, float]:
     """Seconds by kind of one run of a compiled program; on several threads, all of their time."""
     import jax
 
-    kinds = kinds_of_program(compiled.as_text())
+    known = kinds_of_program(compiled.as_text())
     with tempfile.TemporaryDirectory(prefix="omgsr-profile-") as folder:
         with jax.profiler.trace(folder):
             jax.block_until_ready(run())
@@ -83,7 +81,7 @@ def of_jax(compiled: Any, run: Callable[[], Any]) -> dict[str, float]:
                     if "hlo_op" in dict(event.stats)
                 ]
                 for operation, name, nanoseconds in _own_times(events):
-                    kind = kinds.get(operation) or kind_of_name(name)
+                    kind = known.get(operation) or kind_of_name(name)
                     found[kind] += nanoseconds / 1e9
     return _by_kind(found)
 
@@ -105,59 +103,7 @@ def _own_times(
 
 def kinds_of_program(text: str) -> dict[str, str]:
     """The kind of every instruction of a compiled program, by its name."""
-    sources = _sources_by_frame(text)
-    bodies: dict[str, list[str]] = {}
-    lines: dict[str, str] = {}
-    inside: list[str] = []
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            inside = bodies.setdefault(match["name"], [])
-        elif match := _INSTRUCTION.match(line):
-            lines[match["name"]] = match["rest"]
-            inside.append(match["rest"])
-    return {name: _kind(rest, bodies, sources) for name, rest in lines.items()}
-
-
-def _kind(line: str, bodies: Mapping[str, list[str]], sources: Mapping[str, str]) -> str:
-    called = _CALLED.search(line)
-    whole = [line, *(bodies.get(called["name"], []) if called else [])]
-    where = " ".join(sources.get(frame, "") for part in whole for frame in _FRAME.findall(part))
-    where += " ".join(source for part in whole for source in _SOURCE.findall(part))
-    found = next((kind for kind, files in _BY_SOURCE if files.search(where)), None)
-    if any(_IS_CONV.search(part) for part in whole):
-        return "conv"
-    if any(_IS_PRODUCT.search(part) for part in whole):
-        return found if found in ("attention", "conv") else "linear"
-    return found or "other"
-
-
-def _sources_by_frame(text: str) -> dict[str, str]:
-    """The file that each stack frame of a program's tables lies in."""
-
-    def table(title: str) -> dict[str, str]:
-        block = re.search(rf"^{title}\n((?:\d+ .*\n)*)", text, re.MULTILINE)
-        rows = (row.split(" ", 1) for row in (block[1] if block else "").splitlines())
-        return {row[0]: row[1] for row in rows}
-
-    def number(name: str, row: str) -> str:
-        match = re.search(rf"{name}=(\d+)", row)
-        return match[1] if match else ""
-
-    files, places = table("FileNames"), table("FileLocations")
-    file_of = {n: files.get(number("file_name_id", row), "") for n, row in places.items()}
-    frames = table("StackFrames")
-    found: dict[str, str] = {}
-    for frame in frames:
-        chain: list[str] = []
-        here = frame
-        while here in frames and len(chain) < 100:
-            chain.append(file_of.get(number("file_location_id", frames[here]), ""))
-            above = number("parent_frame_id", frames[here])
-            if above == here:
-                break
-            here = above
-        found[frame] = " ".join(chain)
-    return found
+    return {name: _BY_LAYER.get(layer, "other") for name, layer in kinds(text).items()}
 
 
 def _by_kind(found: Mapping[str, float]) -> dict[str, float]:

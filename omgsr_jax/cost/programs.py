@@ -25,6 +25,7 @@ _INSTRUCTION = re.compile(
 _FUSED = re.compile(r"\bcalls=%(?P<name>[\w.-]+)")
 _PARAMETER = re.compile(r"parameter\((?P<index>\d+)\)")
 _PURPOSE = re.compile(r'op_name="(?P<name>[^"]*)"')
+_PRODUCT = re.compile(r" (convolution|dot)\(|\$(gemm|matmul|lt\$matmul)")
 _CYCLES = re.compile(r'"estimated_cycles":"(?P<cycles>\d+)"')
 # What moves no data, or is counted where its body stands.
 _FREE = {
@@ -82,6 +83,17 @@ def traffic(text: str) -> dict[str, dict[str, float]]:
     }
 
 
+def kinds(text: str) -> dict[str, str]:
+    """The kind of layer that every instruction of a program belongs to, by its name."""
+    computations = _computations(_COMMENT.sub("", text))
+    found = {}
+    for line in (line for lines in computations.values() for line in lines):
+        if match := _INSTRUCTION.search(line):
+            fused = computations.get(m["name"], []) if (m := _FUSED.search(line)) else []
+            found[match["name"]] = _purpose(line, fused)
+    return found
+
+
 def _steps(computations: dict[str, list[str]]) -> Counter[str]:
     """How often each computation runs whose lines are steps of the program, not of one kernel."""
     inside = re.compile(r"\b(calls|to_apply|select|scatter)=%(?P<name>[\w.-]+)")
@@ -129,7 +141,7 @@ def _purpose(line: str, fused: list[str]) -> str:
     for scope, kind in _SCOPES.items():
         if re.search(rf"\b{scope}\b", names):
             return kind
-    return "products" if " convolution(" in " ".join(steps) else "elementwise"
+    return "products" if _PRODUCT.search(" ".join([*steps, *fused])) else "elementwise"
 
 
 def _computations(text: str) -> dict[str, list[str]]:

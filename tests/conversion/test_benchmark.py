@@ -9,13 +9,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from jax import lax
 
 from conversion.parity import inference_peers, layer_kinds
 from conversion.parity.inference_benchmark import Plan, measured
 from conversion.parity.inference_cases import Case, Weights
 from conversion.parity.workers import Lost, worker
-from omgsr_jax.models.ops import attention
+from omgsr_jax.models.ops import attention, convolution
 from tests.conversion import stub_peers
 
 _CASES = [Case("bf16", 8, 1), Case("bf16", 16, 2)]
@@ -70,11 +69,9 @@ def test_a_peer_that_hangs_is_ended_with_what_it_has_started(tmp_path):
     assert not is_alive(child)
 
 
-def test_kinds_of_layers_are_told_by_sources_and_names():
+def test_kinds_of_layers_are_told_by_scopes():
     def layers(x, w, q):
-        y = lax.conv_general_dilated(
-            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        y = convolution.convolve(x, w, padding=((1, 1), (1, 1)))
         attended = attention.attention(q, q, q)  # b n k d
         return y, attended, attended.reshape(64, -1) @ jnp.ones((32, 48))
 

@@ -1,6 +1,10 @@
 """Photographs to upscale, and what a program makes of them before it is rounded."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -31,3 +35,18 @@ def restored(model: Upscaler, x_l: np.ndarray) -> np.ndarray:
     )
     items = [Item(image * 0.5 + 0.5, how.canvas.extent) for image in x_l.astype(np.float32)]
     return model.programs.run(how, items)[0] * 2 - 1
+
+
+def run_on_devices(count: int, program: str, *arguments: object, cache: Path) -> None:
+    """A Python program in a process with so many simulated devices."""
+    flags = f"--xla_force_host_platform_device_count={count}"
+    subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        env={
+            **os.environ,
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+        },
+        check=True,
+    )

@@ -1,16 +1,10 @@
 """Several devices, several images at once: the same results as one by one."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from .conftest import photo
+from .conftest import photo, run_on_devices
 
-ROOT = Path(__file__).parents[2]
 _SIZES = ((16, 16), (16, 24), (16, 16))
 
 _ON_FOUR_DEVICES = """
@@ -40,12 +34,7 @@ def _assert_same(found, expected):
 
 
 def test_four_devices_give_what_one_does(model_64, compile_cache, one_by_one, tmp_path):
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    subprocess.run(
-        [sys.executable, "-c", _ON_FOUR_DEVICES, str(model_64), str(tmp_path / "results.npz")],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)},
-        check=True,
-    )
-    with np.load(tmp_path / "results.npz") as results:
+    out = tmp_path / "results.npz"
+    run_on_devices(4, _ON_FOUR_DEVICES, model_64, out, cache=compile_cache)
+    with np.load(out) as results:
         _assert_same(list(results.values()), one_by_one)

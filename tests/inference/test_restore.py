@@ -1,10 +1,5 @@
 """The function from pixels to pixels: pure, exact in strips, on shared canvases and by rows."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +15,7 @@ from omgsr_jax.inference.sizes import Enlargement
 from omgsr_jax.models.vae import VAE, VAEConfig
 
 from ..helpers import relative_error
-from .conftest import photo, restored
-
-ROOT = Path(__file__).parents[2]
+from .conftest import photo, restored, run_on_devices
 
 
 @pytest.mark.parametrize("scale", [4, 2.5, 8])
@@ -158,12 +151,7 @@ def enlarged() -> np.ndarray:
 
 
 def test_eight_devices_by_rows_give_what_one_gives(model_64, upscaler, compile_cache, tmp_path):
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    subprocess.run(
-        [sys.executable, "-c", _BY_ROWS, str(model_64), str(tmp_path / "rows.npz")],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)},
-        check=True,
-    )
-    with np.load(tmp_path / "rows.npz") as found:
+    out = tmp_path / "rows.npz"
+    run_on_devices(8, _BY_ROWS, model_64, out, cache=compile_cache)
+    with np.load(out) as found:
         assert relative_error(found["arr_0"], restored(upscaler, enlarged())) <= 1e-5

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from . import cpu_convolution, direct, strips
+from . import cpu_convolution, direct, tpu_strips
 from .direct import Padding
 
 
@@ -41,8 +41,8 @@ def convolve(
     ways = {"default": _biased(partial(direct.convolve, padding=padding, stride=stride))}
     if on_cpu := cpu_convolution.way(x, kernel, padding, stride):
         ways["cpu"] = _biased(on_cpu)
-    if strips.takes(x, kernel, padding, stride):
-        ways["tpu"] = partial(strips.convolve, padding=padding, stride=stride)
+    if tpu_strips.takes(x, kernel, padding, stride):
+        ways["tpu"] = partial(tpu_strips.convolve, padding=padding, stride=stride)
     return lax.platform_dependent(x, kernel, bias, **ways)
 
 
@@ -60,10 +60,10 @@ def convolve_doubled(x: Array, kernel: Array, bias: Array | None = None) -> Arra
         "cpu": _biased(cpu_convolution.convolve_doubled),
         "default": _biased(lambda x, kernel: direct.convolve(doubled(x), kernel, padding)),
     }
-    if strips.takes_doubled(x, kernel):
-        ways["tpu"] = strips.convolve_doubled
-    elif strips.takes(large, kernel, padding, stride=1):
-        ways["tpu"] = lambda x, kernel, bias: strips.convolve(
+    if tpu_strips.takes_doubled(x, kernel):
+        ways["tpu"] = tpu_strips.convolve_doubled
+    elif tpu_strips.takes(large, kernel, padding, stride=1):
+        ways["tpu"] = lambda x, kernel, bias: tpu_strips.convolve(
             doubled(x), kernel, bias, padding=padding
         )
     return lax.platform_dependent(x, kernel, bias, **ways)

@@ -5,7 +5,7 @@ The backward pass keeps the input and nothing between. What differs is how pixel
 | platform | way |
 |---|---|
 | CPU | mean, then variance; sums of products by products with ones, several times as fast there |
-| TPU | both in one pass over the map; by strips of rows, as its convolutions (`strips.py`) |
+| TPU | both in one pass over the map; by strips of rows, as its convolutions (`tpu_strips.py`) |
 | any | both in one pass over the map |
 """
 
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from . import strips
+from . import tpu_strips
 
 _SAMPLES = 8
 
@@ -43,7 +43,7 @@ def group_norm(
     return lax.platform_dependent(
         x, scale, bias,
         cpu=partial(flat, replace(norm, on_cpu=True)),
-        tpu=partial(by_strips if strips.fit(x) else flat, norm),
+        tpu=partial(by_strips if tpu_strips.fit(x) else flat, norm),
         default=partial(flat, norm),
     )  # fmt: skip
 
@@ -55,7 +55,7 @@ def flat(norm: Norm, x: Array, scale: Array, bias: Array) -> Array:
 
 
 def by_strips(norm: Norm, x: Array, scale: Array, bias: Array) -> Array:
-    return strips.joined(_normalised(norm, strips.cut(x), scale, bias))
+    return tpu_strips.joined(_normalised(norm, tpu_strips.cut(x), scale, bias))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from omgsr_jax.models.layers import Conv
-from omgsr_jax.models.ops import cpu_convolution, direct, strips, winograd
+from omgsr_jax.models.ops import cpu_convolution, direct, tpu_strips, winograd
 from omgsr_jax.models.ops.convolution import convolve, convolve_doubled, doubled
 from tests.helpers import relative_error
 
@@ -141,15 +141,15 @@ _BY_STRIPS = [
 @pytest.mark.parametrize(("size", "stride", "padding"), _BY_STRIPS)
 def test_strips_beside_each_other_equal_the_whole_map(size, stride, padding):
     x, kernel, bias = _map_and_kernel(size)
-    assert strips.takes(x, kernel, padding, stride)
-    ours = strips.convolve(x, kernel, bias, padding=padding, stride=stride)
+    assert tpu_strips.takes(x, kernel, padding, stride)
+    ours = tpu_strips.convolve(x, kernel, bias, padding=padding, stride=stride)
     whole = direct.convolve(x, kernel, padding, stride) + bias
     assert relative_error(ours, whole) <= 1e-6
 
 
 def test_doubled_pixels_by_strips_equal_doubling_and_convolving():
     x, kernel, bias = _map_and_kernel(3)
-    ours = strips.convolve_doubled(x, kernel, bias)
+    ours = tpu_strips.convolve_doubled(x, kernel, bias)
     assert relative_error(ours, _exact(doubled(x), kernel) + bias) <= 1e-6
 
 
@@ -165,13 +165,13 @@ def test_doubled_pixels_by_strips_equal_doubling_and_convolving():
 )
 def test_strips_pass_over_what_they_are_not_for(rows, size, stride, padding, because):
     x, kernel, _ = _map_and_kernel(size, rows)
-    assert not strips.takes(x, kernel, padding, stride), because
+    assert not tpu_strips.takes(x, kernel, padding, stride), because
 
 
 def test_doubled_pixels_go_by_phases_where_they_are_more_than_weights():
     x, kernel, _ = _map_and_kernel(3)
-    assert strips.takes_doubled(x, kernel)
-    assert not strips.takes_doubled(x, np.zeros((3, 3, 6, 128), np.float32))
+    assert tpu_strips.takes_doubled(x, kernel)
+    assert not tpu_strips.takes_doubled(x, np.zeros((3, 3, 6, 128), np.float32))
 
 
 def test_strips_are_for_tpus_only():
