@@ -1,10 +1,19 @@
 """fp32 comparisons run with the highest matmul precision, on the CPU, without a network."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Programs are compiled once for all processes of a run: pytest's, and those that tests start.
+    _cache = tempfile.mkdtemp(prefix="omgsr-tests-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from pathlib import Path
 
@@ -19,13 +28,9 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 
 @pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory) -> Path:
-    """Programs are compiled once for this and all processes that a test starts."""
-    path = tmp_path_factory.mktemp("cache")
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(path))
-    yield path
-    jax.config.update("jax_compilation_cache_dir", before)
+def compile_cache() -> Path:
+    """Where a process that does not inherit this one's environment finds compiled programs."""
+    return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture(scope="session")

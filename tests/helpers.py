@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -12,9 +14,9 @@ from conversion.parity.arrays import relative_error
 from conversion.tensor_files import open_tensors
 from omgsr_jax.descriptions import read_json
 from omgsr_jax.models import clip_text, flux, t5, unet, vae
-from omgsr_jax.weights import fill
+from omgsr_jax.weights import fill, variables
 
-__all__ = ["assert_blocks_agree", "images", "read_network", "relative_error"]
+__all__ = ["assert_blocks_agree", "drawn", "images", "read_network", "relative_error"]
 
 _READERS: dict[str, tuple[Any, Any, Spelling, str]] = {
     "unet": (unet.UNet, configs.unet_config, DIFFUSERS, "diffusion_pytorch_model"),
@@ -34,6 +36,21 @@ def read_network(kind: str, folder: Path, **how: Any) -> nnx.Module:
         open_tensors(folder, stem), nnx.state(model), spelling=spelling, headline=str(folder)
     )
     return fill(model, params)
+
+
+def drawn(network: nnx.Module, seed: int = 0) -> Any:
+    """A network built with `rngs=None`, with random weights that keep values near 1 in size.
+
+    NumPy draws them: JAX would compile a program for every shape.
+    """
+    rng = np.random.default_rng(seed)
+
+    def values(shape: tuple[int, ...]) -> jax.Array:
+        noise = rng.standard_normal(shape, np.float32)
+        about_one = 1 + 0.1 * noise
+        return jnp.asarray(about_one if len(shape) < 2 else noise / np.sqrt(np.prod(shape[:-1])))
+
+    return fill(network, {name: values(leaf.shape) for name, leaf in variables(network).items()})
 
 
 def assert_blocks_agree(errors: list, *, tolerance: float, at_least: int) -> None:

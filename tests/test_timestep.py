@@ -7,7 +7,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 from conversion.convert import convert
@@ -18,6 +17,7 @@ from omgsr_jax.models.vae import VAE, VAEConfig
 from omgsr_jax.process import DDPM, FlowMatching
 from omgsr_jax.weights import variables
 from tests.data.photos import TEST_DATA, synthetic_photo
+from tests.helpers import drawn
 
 PROCESSES = {"ddpm": DDPM(), "flow": FlowMatching()}
 each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
@@ -201,7 +201,7 @@ def tiny_encoder(photos):
         norm_num_groups=8,
         scaling_factor=1.0,
     )
-    encode = timestep.encoder(VAE(config, rngs=nnx.Rngs(0)))
+    encode = timestep.encoder(drawn(VAE(config, rngs=None)))
     power = np.mean([np.square(encode(np.float32(photo)[None] / 127.5 - 1)) for photo in photos])
     return lambda images: encode(images) / np.sqrt(power)
 

@@ -22,12 +22,14 @@ from omgsr_jax.models.features import Pixels
 from omgsr_jax.models.spectral_norm import SpectralVector
 from omgsr_jax.process import DDPM
 from omgsr_jax.weights import fill, variables
-from tests.helpers import images
+from tests.helpers import drawn, images
 from tests.losses import references
 
 _KEY = jax.random.key(0)
 generator_loss = jax.jit(adversarial.generator_loss, static_argnames="chunk")
 discriminator_loss = jax.jit(adversarial.discriminator_loss, static_argnames="chunk")
+relativistic_generator_loss = jax.jit(adversarial.relativistic_generator_loss)
+relativistic_discriminator_loss = jax.jit(adversarial.relativistic_discriminator_loss)
 published_loss = jax.jit(adversarial.published_discriminator_loss, static_argnames="chunk")
 
 
@@ -260,8 +262,8 @@ def test_a_weight_without_its_network_is_an_error_that_names_it():
 
 @pytest.fixture(scope="module")
 def unet():
-    discriminator = Discriminator(Pixels(), UNetHeadsConfig(width=4), rngs=nnx.Rngs(0))
-    return take_apart(discriminator)
+    config = UNetHeadsConfig(width=4)
+    return take_apart(drawn(Discriminator(Pixels(), config, rngs=None)))
 
 
 def test_relativistic_losses_compare_an_image_with_its_own_original(unet):
@@ -269,19 +271,17 @@ def test_relativistic_losses_compare_an_image_with_its_own_original(unet):
     (logits,) = unet.merge()(jnp.concatenate([x_h, x_p]), train=True)
     assert logits.shape == (4, 16, 24, 1)
     real, fake = np.split(np.asarray(logits), 2)
-    of_generator, _ = adversarial.relativistic_generator_loss(unet, x_h, x_p)
-    of_discriminator, _ = adversarial.relativistic_discriminator_loss(unet, x_h, x_p)
+    of_generator, _ = relativistic_generator_loss(unet, x_h, x_p)
+    of_discriminator, _ = relativistic_discriminator_loss(unet, x_h, x_p)
     np.testing.assert_allclose(of_generator, np.log1p(np.exp(real - fake)).mean(), rtol=1e-5)
     np.testing.assert_allclose(of_discriminator, np.log1p(np.exp(fake - real)).mean(), rtol=1e-5)
-    same, _ = adversarial.relativistic_generator_loss(unet, x_h, x_h)
+    same, _ = relativistic_generator_loss(unet, x_h, x_h)
     np.testing.assert_allclose(same, np.log(2), rtol=1e-6)
 
 
 def test_relativistic_discriminator_step_leaves_the_images_alone(unet):
     x_h, x_p = jnp.asarray(images(1, 2, 16, 24, 3)), jnp.asarray(images(2, 2, 16, 24, 3))
-    of_images = jax.grad(lambda x: adversarial.relativistic_discriminator_loss(unet, x_h, x)[0])(
-        x_p
-    )
+    of_images = jax.grad(lambda x: relativistic_discriminator_loss(unet, x_h, x)[0])(x_p)
     assert _largest(of_images) == 0
-    towards = jax.grad(lambda x: adversarial.relativistic_generator_loss(unet, x_h, x)[0])(x_p)
+    towards = jax.grad(lambda x: relativistic_generator_loss(unet, x_h, x)[0])(x_p)
     assert _largest(towards) > 0
