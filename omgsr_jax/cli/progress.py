@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 _REDRAWN = 5  # times in a second, by a thread
 _WIDTH = 24  # of the bar
+_FULL = 0.999  # at 1 rich takes the work for done, and nothing moves any more
 
 
 class Display:
@@ -73,7 +74,8 @@ class _Line(Display):
     def further(self, what: str, share: float, seconds_left: float | None = None) -> None:
         with self._changing:
             left = "" if seconds_left is None else f"{duration(seconds_left)} left"
-            self.bar.update(self._task, description=what, total=1, completed=share, left=left)
+            completed = min(share, _FULL)
+            self.bar.update(self._task, description=what, total=1, completed=completed, left=left)
 
     def count(self, what: str, done: int, total: int) -> None:
         spent = time.perf_counter() - self._began

@@ -60,7 +60,10 @@ class Reporter:
         # Files count as done when they are written; the next batch has begun by then.
         self._share = max(self._share, min(1.0, (done + begun) / self.total))
         if self.total == 1:
-            self.display.further(what, self._share, progress.seconds_left)
+            if self._share == 1:
+                self.display.begin("writing")
+            else:
+                self.display.further(what, self._share, progress.seconds_left)
             return
         spent = time.perf_counter() - self._began
         left = spent * (1 / self._share - 1) if done else None

@@ -245,9 +245,11 @@ class Upscaler:
         results = [Upscaled(self._begun(picture, options), picture.size) for picture in batch]
         chunks = self._chunks([result.picture for result in results], passes, options)
         watch = self._watch(chunks, on_progress)
-        compiling = self.programs.prepare((p for chunk in chunks for p in _runs(chunk)), watch)
+        compiling = self.programs.prepare(
+            (program for chunk in chunks for program in chunk.runs), watch
+        )
         for chunk in chunks:
-            seconds = {"compile": sum(compiling.pop(program, 0) for program in _runs(chunk))}
+            seconds = {"compile": sum(compiling.pop(program, 0) for program in chunk.runs)}
             given = [results[i].picture for i in chunk.stages]
             restored = self._computed(chunk, given, seconds, options.seed, watch)
             for i, done in zip(chunk.stages, restored, strict=True):
@@ -304,7 +306,7 @@ class Upscaler:
             return Watch()
         planned: Counter[Program] = Counter()
         for chunk in chunks:
-            planned.update(_runs(chunk))
+            planned.update(chunk.runs)
         return Telling(on_progress, self.programs.seconds, planned)
 
     def _computed(
@@ -335,10 +337,6 @@ class Upscaler:
             work = Work(dict(each), how.tiles_of([stage]), canvas.strips, canvas.padded)
             results.append(Upscaled(result, stage.process, work))
         return results
-
-
-def _runs(chunk: Chunk) -> dict[Program, int]:
-    return chunk.how.runs(chunk.stages.values())
 
 
 def _batched(items: Iterable[_Any], size: int) -> Iterator[list[_Any]]:

@@ -1,9 +1,11 @@
 """Signs of life: what `omgsr` shows on a pseudo-terminal, and that it shows nothing elsewhere."""
 
 import contextlib
+import io
 import itertools
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +35,7 @@ class Terminal:
         self.began = time.perf_counter()
         self.times: list[float] = []
         self._parts: list[bytes] = []
+        self.stdout = io.StringIO()  # which is a file
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -61,19 +64,22 @@ class Terminal:
 
 @pytest.fixture
 def terminal(monkeypatch) -> Iterator[Terminal]:
-    """In the place of stderr."""
+    """In the place of stderr. `capsys` would take its place."""
     for name, value in _SIZE.items():
         monkeypatch.setenv(name, value)
     found = Terminal()
-    with open(os.dup(found.slave), "w", encoding="utf-8") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
+    found.stderr = open(os.dup(found.slave), "w", encoding="utf-8")  # noqa: SIM115
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", found.stderr)
+        patch.setattr(sys, "stdout", found.stdout)
         yield found
+    found.stderr.close()
     found.close()
 
 
 def shown(terminal: Terminal) -> str:
     """All that came out, when no more can."""
-    sys.stderr.close()
+    terminal.stderr.close()
     terminal.close()
     return terminal.text
 
@@ -105,16 +111,14 @@ def slow(monkeypatch, seconds: float) -> None:
 
 
 def test_a_terminal_sees_the_stages_the_tiles_and_the_time_that_is_left(
-    terminal, upscale, monkeypatch, capsys
+    terminal, upscale, monkeypatch
 ):
     slow(monkeypatch, 0.25)
     assert upscale() == 0
     text = shown(terminal)
-    assert "photo.png: predict 5 of 9" in text
-    assert "photo.png: decode" in text
-    assert " s left" in text
+    assert re.search(r"photo\.png: predict [1-8] of 9 .* s left", text)
     assert text.rstrip().splitlines()[-1].endswith("of the time)")  # the summary is behind it
-    assert "32x32 -> 128x128" in capsys.readouterr().out
+    assert "32x32 -> 128x128" in terminal.stdout.getvalue()
 
 
 def test_the_line_moves_while_a_program_runs(terminal, upscale, monkeypatch):
@@ -133,12 +137,12 @@ def test_elsewhere_only_results_and_the_summary_are_printed(upscale, capsys):
 
 
 @pytest.mark.parametrize("option", ["--quiet", "--json"])
-def test_nothing_moves_where_nobody_wants_it(terminal, upscale, capsys, option):
+def test_nothing_moves_where_nobody_wants_it(terminal, upscale, option):
     assert upscale(option) == 0
     text = shown(terminal)
     assert "\x1b" not in text
     assert (text == "") == (option == "--quiet")
-    assert (capsys.readouterr().out == "") == (option == "--quiet")
+    assert (terminal.stdout.getvalue() == "") == (option == "--quiet")
 
 
 def test_ctrl_c_stops_a_long_image_between_its_programs(terminal, upscale, tmp_path, monkeypatch):
