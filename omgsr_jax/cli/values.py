@@ -1,12 +1,15 @@
 """What options accept."""
 
 from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import InputError
-from ..inference.options import Share, require_strips
+from ..inference.options import Share, require_device, require_strips, require_suffix
+
+_Any = TypeVar("_Any")
 
 MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
-
 
 _MOST_DIGITS = 18
 _MOST_SHOWN = 40
@@ -35,12 +38,15 @@ def width_height(text: str) -> tuple[int, int]:
 
 
 def strips(text: str) -> str | int:
-    value = int(text) if _is_whole(text) else text[:_MOST_SHOWN]
-    try:
-        require_strips(value)
-    except InputError as error:
-        raise ArgumentTypeError(str(error)) from None
-    return value
+    return _checked(require_strips, int(text) if _is_whole(text) else text[:_MOST_SHOWN])
+
+
+def device(text: str) -> str:
+    return _checked(require_device, text)
+
+
+def suffix(text: str) -> str:
+    return _checked(require_suffix, text)
 
 
 def shard(text: str) -> Share:
@@ -53,6 +59,15 @@ def shard(text: str) -> Share:
         return Share(int(index), int(count))
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def _checked(check: Callable[[_Any], None], value: _Any) -> _Any:
+    """`value`, where `check` finds nothing wrong with it."""
+    try:
+        check(value)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return value
 
 
 def _whole(text: str, *, at_least: int) -> int:

@@ -1,13 +1,13 @@
 """How an image is restored: in which passes, on which canvases, by which programs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..generator import AnyVAEConfig
 from .canvases import Canvas, Canvases, Stage
 from .memory import STRIP
 from .published import PublishedTiling, Script
-from .restore import Decoding, Encoding, Restoration
+from .restore import Decoding, Encoding, Program, Restoration
 from .sizes import Enlargement, Size, padded, process_size, stages
 from .tiling import Tiles, Tiling
 
@@ -22,6 +22,19 @@ class Machine:
     groups: int  # of devices, each of which can hold images of its own
     per_group: int  # images that a group computes at once
     is_cpu: bool
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that are restored at once, and how."""
+
+    how: Restoration
+    stages: Mapping[int, Stage]  # the pass of each, by its number
+
+    @property
+    def runs(self) -> dict[Program, int]:
+        """Its programs, and how often each runs."""
+        return self.how.runs(self.stages.values())
 
 
 class Passes:
