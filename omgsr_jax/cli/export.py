@@ -51,9 +51,9 @@ def check(args: Namespace) -> None:
 def run(args: Namespace) -> None:
     directory = assets.model_directory(args.model)
     if args.format == _PYTORCH:
-        from ..converters import export
+        from .. import converters
 
-        export(directory, args.out)
+        converters.export(directory, args.out)
         print(f"{args.out}: diffusers folders, adapters and the prompt's embeddings")
         return
     from ..inference.export import write

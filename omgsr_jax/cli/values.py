@@ -5,7 +5,10 @@ from argparse import ArgumentTypeError
 from ..errors import InputError
 from ..inference.options import Share, require_strips
 
-MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
+MODEL = (
+    "a converted model: its directory, local or in a bucket, its name on the hub "
+    "(user/name[@revision]), or nano, which comes with omgsr-jax"
+)
 
 
 _MOST_DIGITS = 18

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from flax import nnx
 from transformers import AutoTokenizer, CLIPTextModel
 
-from conversion.convert import convert, export
+from conversion.convert import convert
+from conversion.export import export
 from conversion.parity.inference import TorchPipeline, compare_stages, jax_stages
 from omgsr_jax import converted
 from omgsr_jax.inference.prepare import for_inference

@@ -8,7 +8,8 @@ import torch
 from diffusers import FluxTransformer2DModel
 from peft import LoraConfig, PeftModel
 
-from conversion.convert import convert, export
+from conversion.convert import convert
+from conversion.export import export
 from conversion.parity.inference import TorchPipeline, compare_stages
 from omgsr_jax import converted
 from omgsr_jax.cli.info import describe
