@@ -1,8 +1,9 @@
 """The kinds of diffusers folders: one entry per backbone says all that is special about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,11 @@ def fetched(base: str) -> Path:
     return folder.path
 
 
-def fetch(base: DiffusersFolder) -> None:
+def fetch(base: DiffusersFolder, digests: Mapping[str, str] = MappingProxyType({})) -> None:
     """Has in the cache what is read of a folder on the hub, and nothing else."""
     kind = of_folder(base)
-    base.fetch((kind.folder, "vae"), () if prompts.are_exported(base) else kind.texts)
+    texts = () if prompts.are_exported(base) else kind.texts
+    base.fetch((kind.folder, "vae"), texts, digests=digests)
 
 
 def of_adapter(folder: str) -> Backbone:

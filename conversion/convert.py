@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from omgsr_jax.weights import PRECISIONS
 
 from . import adapters, backbones, configs, prompts, recipes
 from .adapters import Adapters
-from .diffusers_folder import SCHEDULER, SETTINGS, DiffusersFolder, require_digests
+from .diffusers_folder import SCHEDULER, SETTINGS, DiffusersFolder
 from .keymap import VAE, Spelling, plan_state, prefixed
 from .recipes import Adapted, Base, Recipe, Settings
 
@@ -103,15 +104,17 @@ def _open(
 
 
 def _opened(
-    base: str, row: Recipe | None, allow_pickle: bool, digests: Mapping[str, str] | None = None
+    base: str,
+    row: Recipe | None,
+    allow_pickle: bool,
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> DiffusersFolder:
     """A base whose configs are in order, before anything large is fetched."""
     folder = DiffusersFolder(base, allow_pickle=allow_pickle)
     found = _known_base(folder)
     if row:
         recipes.require_base(row, found, base)
-        require_digests(folder, digests or {}, row.base.title)
-    backbones.fetch(folder)
+    backbones.fetch(folder, digests)
     return folder
 
 

@@ -7,10 +7,11 @@ in one file.
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
-from omgsr_jax import hub
 from omgsr_jax.descriptions import Json, read_json
 from omgsr_jax.errors import InputError
+from omgsr_jax.hub import Repository, UnavailableError, is_name, repository
 
 from .tensor_files import Tensors, is_index, main_file, open_tensors, pickles, shards
 
@@ -46,24 +47,29 @@ class DiffusersFolder:
             return (self.path / name).exists()
         return name in self._hub.files or any(f.startswith(f"{name}/") for f in self._hub.files)
 
-    def announced(self) -> dict[str, str]:
-        """The sha256 of each large file, where the hub says it."""
-        files = self._hub.files if self._hub else {}
-        return {name: file.sha256 for name, file in files.items() if file.sha256}
-
-    def fetch(self, networks: Iterable[str], texts: Iterable[str] = ()) -> None:
+    def fetch(
+        self,
+        networks: Iterable[str],
+        texts: Iterable[str] = (),
+        *,
+        digests: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Has all that is read of these components in the cache: the weights' file, or its shards.
 
         Args:
             networks: components of diffusers.
             texts: text encoders, each beside the tokenizer that belongs to it.
+            digests: the sha256 that files must have, where it is known and the hub says it.
         """
         if self._hub is None:
             return
-        wanted = [name for part in networks for name in self._weights(part, WEIGHTS)]
+        wanted = []
+        for part in networks:
+            wanted += [f"{part}/config.json", *self._weights(part, WEIGHTS)]
         for part in texts:
-            wanted += self._weights(part, TEXT_WEIGHTS)
-            wanted += [f"{part}/config.json", *self._tokenizer(tokenizer_of(part))]
+            wanted += [f"{part}/config.json", *self._weights(part, TEXT_WEIGHTS)]
+            wanted += self._tokenizer(tokenizer_of(part))
+        _require_digests(self._hub, {n: digests[n] for n in wanted if n in digests})
         self._hub.fetch(wanted)
 
     def _weights(self, part: str, stem: str) -> list[str]:
@@ -127,22 +133,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require_digests(folder: DiffusersFolder, expected: Mapping[str, str], what: str) -> None:
-    """What a mirror announces is what is known of the original, where it says so."""
-    for name, digest in folder.announced().items():
-        if expected.get(name, digest) != digest:
-            raise hub.UnavailableError(
-                f"{folder.hub_id} does not hold {what}: its {name} has the sha256 {digest}, "
-                f"expected {expected[name]}"
+def _require_digests(hub: Repository, expected: Mapping[str, str]) -> None:
+    for name, digest in expected.items():
+        announced = hub.files[name].sha256 if name in hub.files else None
+        if announced not in (None, digest):
+            raise UnavailableError(
+                f"{hub.name} does not hold what its name says: its {name} has the sha256 "
+                f"{announced}, expected {digest}"
             )
 
 
-def _repository(base: str) -> hub.Repository | None:
+def _repository(base: str) -> Repository | None:
     path = Path(base).expanduser()
     if path.is_dir():
         return None
     if path.exists():
         raise InputError(f"{base} is a file; expected a diffusers folder or a hub id")
-    if not hub.is_name(base):
+    if not is_name(base):
         raise InputError(f"{base} is neither a folder nor a hub id (owner/name)")
-    return hub.repository(base)
+    return repository(base)

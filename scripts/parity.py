@@ -153,15 +153,11 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
 
 
 def _mid_timestep(args: argparse.Namespace) -> int | None:
-    """None for that of the base's recipe. On FLUX there are several, and random adapters fit all."""
-    if (
-        args.mid_timestep is None
-        and args.preset
-        and random_checkpoints.PRESETS[args.preset].is_flux
-    ):
+    """None for that of the base's recipe. On FLUX there are several."""
+    chosen: int | None = args.mid_timestep
+    if chosen is None and args.preset and random_checkpoints.PRESETS[args.preset].is_flux:
         return 244
-    mid_timestep: int | None = args.mid_timestep
-    return mid_timestep
+    return chosen
 
 
 def _input(args: argparse.Namespace) -> np.ndarray:
