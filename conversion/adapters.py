@@ -15,7 +15,7 @@ from omgsr_jax.storage import Pending
 from . import backbones
 from .diffusers_folder import sha256
 from .keymap import prefixed
-from .peft_adapters import BACKBONE_FOLDERS, ENCODER_FOLDERS, FILES, Adapter
+from .peft_adapters import BACKBONE_FOLDERS, ENCODER_FOLDERS, FILES, Adapter, find_adapter
 from .recipes import Adapted
 
 
@@ -28,8 +28,8 @@ class Adapters:
         self.sources: dict[str, str] = {}
         if path is None:
             return
-        encoder = _found(path, ENCODER_FOLDERS)
-        backbone = _found(path, BACKBONE_FOLDERS)
+        encoder = find_adapter(path, ENCODER_FOLDERS)
+        backbone = find_adapter(path, BACKBONE_FOLDERS)
         if not (encoder and backbone):
             raise InputError(
                 f"{shown} is not an OMGSR adapter: expected the sub-folders "
@@ -58,11 +58,6 @@ class Adapters:
             if adapter:
                 factors.update(prefixed(name, adapter.plan_factors(module)))
         return factors
-
-
-def _found(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The sub-folder that holds an adapter under one of its published names."""
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 @contextmanager

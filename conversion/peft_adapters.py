@@ -127,3 +127,8 @@ def _config_json(spec: LoRASpec) -> Json:
         "inference_mode": True,
     }
     return dict(sorted(config.items()))
+
+
+def find_adapter(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The sub-folder that holds an adapter under one of its published names."""
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
