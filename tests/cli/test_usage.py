@@ -18,7 +18,8 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as stop:
     status = stop.code
-print(status, sorted({"jax", "flax", "cv2", "numpy", "grain", "huggingface_hub"} & set(sys.modules)))
+heavy = {"jax", "flax", "cv2", "numpy", "grain", "huggingface_hub"}
+print(status, sorted(heavy & set(sys.modules)))
 """
 
 _UPSCALE = ["upscale", "a.png", "-o", "b.png", "--model", "nowhere"]

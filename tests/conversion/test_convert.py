@@ -94,7 +94,7 @@ def _one_step(pipe, x, context) -> np.ndarray:
     z_l = pipe.vae.encode(x).latent_dist.mode() * scale
     noise = pipe.unet(z_l, 195, torch.from_numpy(np.array(context))[None]).sample
     z_p = (z_l - (1 - alpha).sqrt() * noise) / alpha.sqrt()
-    return to_nhwc(pipe.vae.decode(z_p / scale).sample)
+    return to_nhwc(pipe.vae.decode(z_p / scale).sample.clamp(-1, 1))
 
 
 def test_bf16_conversion_stores_the_base_in_bf16_and_the_adapters_in_fp32(
