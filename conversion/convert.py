@@ -99,7 +99,8 @@ def _open(
             return _opened(source, row, allow_pickle, row.base.digests)
         except UnavailableError as error:
             failed.append(str(error))
-            say(str(error))
+            if len(failed) < len(row.base.sources):
+                say(f"{error}; trying the next place")
     raise InputError("; ".join(failed))
 
 
