@@ -79,4 +79,3 @@ def fake_hub(tmp_path, monkeypatch) -> FakeHub:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield server
     server.stop()
-    assert not server.unknown

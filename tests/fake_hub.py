@@ -34,7 +34,6 @@ class FakeHub:
     lost_before: the name of a file at which the server breaks down.
     held: the same as cuts, but nothing more comes until the client is gone.
     sent: how many bytes of each file went out, by repository and name.
-    unknown: routes that were asked for and are none.
     """
 
     def __init__(self) -> None:
@@ -45,7 +44,6 @@ class FakeHub:
         self.held: dict[str, int] = {}
         self.lost_before: str | None = None
         self.sent: Counter[tuple[str, str]] = Counter()
-        self.unknown: list[str] = []
         self.stalled = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -106,8 +104,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             elif parts[0] == "storage":
                 self.send_data("/".join(parts[1:3]), "/".join(parts[3:]))
             else:
-                hub.unknown.append(self.path)
-                self.refuse(404, "no such route")
+                self.refuse(404, "")
 
         def missing(self, repository: str, revision: str) -> bool:
             if repository in hub.down:
