@@ -20,6 +20,7 @@ from typing import Any
 
 from .descriptions import first_line, several
 from .errors import InputError
+from .files import write_text
 
 _NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -70,9 +71,11 @@ class Repository:
         wanted = sorted({name for name in names if not (self.folder / name).is_file()})
         if lacking := [name for name in wanted if name not in self.files]:
             raise self._lacks(lacking)
-        if wanted:
-            with _explained(self.name):
+        with _explained(self.name):
+            if wanted:
                 self._download(wanted)
+            if self.closed is None and self.folder.is_dir():
+                self._note_commit()
         return self.folder
 
     def _lacks(self, names: list[str]) -> UnavailableError:
@@ -92,8 +95,12 @@ class Repository:
                 self._fetch_large(hub, name, digest)
             # Puts the file under its name; a large one is not fetched again.
             hub.hf_hub_download(self.name, name, revision=self.commit)
-        # Notes the commit of the revision, by which the files are found without the hub.
-        hub.hf_hub_download(self.name, names[0], revision=self.revision)
+
+    def _note_commit(self) -> None:
+        """As huggingface_hub does: the files of a branch or a tag are found without the hub, too."""
+        noted = self.cache / "refs" / self.revision
+        if self.revision != self.commit and _content(noted) != self.commit:
+            write_text(noted, self.commit)
 
     def _fetch_large(self, hub: ModuleType, name: str, digest: str) -> None:
         from huggingface_hub.file_download import http_get
@@ -166,8 +173,7 @@ def _remote_file(listed: Any) -> RemoteFile:
 
 
 def _from_cache(name: str, revision: str, cache: Path, closed: str) -> Repository:
-    noted = cache / "refs" / revision
-    commit = noted.read_text().strip() if noted.is_file() else revision
+    commit = _content(cache / "refs" / revision) or revision
     folder = cache / "snapshots" / commit
     if not folder.is_dir():
         raise UnavailableError(
@@ -223,6 +229,10 @@ def _reason(name: str, error: Exception) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def _size(path: Path) -> int:

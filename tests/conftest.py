@@ -8,9 +8,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
 
-import huggingface_hub
 import jax
 import pytest
+from huggingface_hub import constants
 
 import omgsr_jax
 from conversion.convert import convert
@@ -71,7 +71,6 @@ def upscaler(model_64, compile_cache) -> omgsr_jax.Upscaler:
 def fake_hub(tmp_path, monkeypatch) -> FakeHub:
     """A hub on loopback, and an empty cache, which the process uses in place of the real ones."""
     server = FakeHub()
-    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import constants, hf_hub_download
 
 from omgsr_jax import hub
 from omgsr_jax.errors import InputError
@@ -38,7 +38,7 @@ def filled(fake_hub):
 
 
 def offline(monkeypatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_what_is_asked_for_is_sent_once_and_nothing_else(filled):
         }
     assert filled.bytes_sent() == filled.bytes_of(NAME, names) == 70_002
     # As huggingface_hub itself lays it out, so that it finds the files too.
-    found = huggingface_hub.hf_hub_download(NAME, "config.json", local_files_only=True)
+    found = hf_hub_download(NAME, "config.json", local_files_only=True)
     assert Path(found) == folder / "config.json"
 
 
@@ -138,7 +138,7 @@ def test_without_a_network_the_cache_serves_and_what_is_missing_is_named(filled,
     assert hub.repository(NAME).fetch(["config.json"]).is_dir()
     with pytest.raises(InputError) as caught:
         hub.repository(NAME).fetch(["config.json", "README.md", "twin.fp16.safetensors"])
-    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--someone--something"
+    cache = Path(constants.HF_HUB_CACHE) / "models--someone--something"
     assert str(caught.value) == (
         f"{NAME} cannot be fetched: HF_HUB_OFFLINE is set. In the hub's cache, {cache}, there is "
         "no README.md, twin.fp16.safetensors."

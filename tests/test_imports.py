@@ -20,6 +20,7 @@ _GROUND = {
     "hub",
     "quirks",
     "launchers",
+    "model_cards",
     "__version__",
 }
 _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
@@ -31,7 +32,7 @@ FLOORS = {
     "files": {"errors", "files"},
     "descriptions": {"errors"},
     "digests": {"errors", "descriptions"},
-    "hub": {"errors", "descriptions"},
+    "hub": {"errors", "descriptions", "files"},
     "model_cards": {"converted"},  # for its types alone
     "assets": _GROUND,
     "models.ops": {"models.ops"},

@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 import omgsr_jax
 from conversion import backbones, recipes
@@ -203,7 +203,8 @@ def test_of_flux_half_is_left_on_the_hub(fake_hub):
 
 def test_a_gated_base_says_where_its_licence_is(fake_hub, tmp_path, capsys):
     name = recipes.FLUX_DEV.sources[0]
-    fake_hub.repositories[name] = {"transformer/config.json": b"{}"}
+    names = ("scheduler/scheduler_config.json", "transformer/config.json")
+    fake_hub.repositories[name] = dict.fromkeys(names, b"{}")
     fake_hub.gated.add(name)
     assert omgsr("convert", "--recipe", "omgsr-f-1024-v1", "--out", tmp_path / "model") == 1
     said = capsys.readouterr().err
@@ -219,7 +220,7 @@ def test_a_pickle_on_the_hub_is_not_fetched(fake_hub, sd21):
         DiffusersFolder(FIRST).fetch(["unet"])
     assert not fake_hub.sent
     DiffusersFolder(FIRST, allow_pickle=True).fetch(["unet"])
-    assert fake_hub.names_sent() == {"unet/diffusion_pytorch_model.bin"}
+    assert fake_hub.names_sent() == {"unet/config.json", "unet/diffusion_pytorch_model.bin"}
 
 
 MODEL = "user/omgsr-nano"
@@ -243,11 +244,10 @@ def test_a_converted_model_is_fetched_once_and_alone(published, monkeypatch, cap
     assert "mid-timestep:   64" in capsys.readouterr().out
     assert published.names_sent() == needed
     assert published.bytes_sent() == published.bytes_of(MODEL, needed)
-    upscaler = omgsr_jax.load(MODEL)
-    assert upscaler.process_size == omgsr_jax.load("nano").process_size
+    assert omgsr_jax.load(MODEL).process_size == 128
     assert published.bytes_sent() == published.bytes_of(MODEL, needed)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert assets.model_directory(MODEL).startswith(huggingface_hub.constants.HF_HUB_CACHE)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert assets.model_directory(MODEL).startswith(constants.HF_HUB_CACHE)
 
 
 def test_what_is_no_converted_model_on_the_hub_is_said_to_be_none(fake_hub, capsys):

@@ -188,7 +188,6 @@ def zipped(tiny_adapter, tmp_path_factory) -> Path:
         archive.writestr("omgsr-s-512/unet_lora_adapter/optimizer.bin", b"pickle")
         archive.writestr("../../outside.txt", b"out")
         archive.writestr("/absolute.txt", b"out")
-        archive.writestr("", b"no name")
     return path
 
 
