@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -97,10 +97,11 @@ class Repository:
             hub.hf_hub_download(self.name, name, revision=self.commit)
 
     def _note_commit(self) -> None:
-        """As huggingface_hub does: the files of a branch or a tag are found without the hub, too."""
+        """As huggingface_hub does: files of a branch or a tag are found without the hub, too."""
         noted = self.cache / "refs" / self.revision
         if self.revision != self.commit and _content(noted) != self.commit:
-            write_text(noted, self.commit)
+            with suppress(InputError):  # a cache that is only read
+                write_text(noted, self.commit)
 
     def _fetch_large(self, hub: ModuleType, name: str, digest: str) -> None:
         from huggingface_hub.file_download import http_get

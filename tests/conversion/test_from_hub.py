@@ -244,7 +244,7 @@ def test_a_converted_model_is_fetched_once_and_alone(published, monkeypatch, cap
     assert "mid-timestep:   64" in capsys.readouterr().out
     assert published.names_sent() == needed
     assert published.bytes_sent() == published.bytes_of(MODEL, needed)
-    assert omgsr_jax.load(MODEL).process_size == 128
+    assert omgsr_jax.load(MODEL).process_size == 512
     assert published.bytes_sent() == published.bytes_of(MODEL, needed)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert assets.model_directory(MODEL).startswith(constants.HF_HUB_CACHE)
