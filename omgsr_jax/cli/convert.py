@@ -83,6 +83,6 @@ def run(args: Namespace) -> None:
         process_size=args.process_size,
         precision=args.precision,
         allow_pickle=args.allow_pickle,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        say=lambda text: print(f"omgsr convert: {text}", file=sys.stderr, flush=True),
     )
     print_info(args.out)
