@@ -224,6 +224,8 @@ def _reason(name: str, error: Exception) -> str:
         if isinstance(seen, errors.RepositoryNotFoundError):
             return f"the hub has no such model, or it is private; for a private one, {_LOG_IN}"
         seen = seen.__cause__
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
+        return f"the hub's cache cannot be written ({error})"
     return f"the hub could not be reached ({type(error).__name__}: {first_line(error)})"
 
 

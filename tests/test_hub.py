@@ -167,3 +167,9 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(filled, monkeypatch):
     with pytest.raises(InputError, match="HF_HUB_CACHE names another place"):
         hub.repository(NAME).fetch(["twin.fp16.safetensors"])
     assert filled.bytes_sent() == 0
+
+
+def test_a_cache_that_cannot_be_written_is_named(filled, tmp_path):
+    (tmp_path / "hub").write_text("a file")
+    with pytest.raises(InputError, match=r"the hub's cache cannot be written .*hub/models--"):
+        hub.repository(NAME).fetch(["config.json"])
