@@ -63,7 +63,7 @@ class DiffusersFolder:
         """
         if self._hub is None:
             return
-        wanted = []
+        wanted: list[str] = []
         for part in networks:
             wanted += [f"{part}/config.json", *self._weights(part, WEIGHTS)]
         for part in texts:

@@ -122,7 +122,8 @@ def _sources(card: "ModelCard") -> str:
 
 
 def _rows(left: str, right: str, rows: Mapping[str, object]) -> str:
-    return "\n".join(f"| {a} | {b} |" for a, b in {left: right, "---": "---", **rows}.items())
+    head: list[tuple[str, object]] = [(left, right), ("---", "---")]
+    return "\n".join(f"| {a} | {b} |" for a, b in [*head, *rows.items()])
 
 
 def _cell(text: str) -> str:
