@@ -1,7 +1,9 @@
 """The kinds of diffusers folders: one entry per backbone says all that is special about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.process import DDPM, FlowMatching
 
 from . import configs, flux_configs, prompts
-from .diffusers_folder import DiffusersFolder
+from .diffusers_folder import SCHEDULER, DiffusersFolder
 from .keymap import DIFFUSERS, Spelling
 
 
@@ -28,6 +30,9 @@ class Backbone:
     read_process: Callable[[Json, str], DDPM | FlowMatching]
     write_process: Callable[[DDPM | FlowMatching], Json]
     embed_prompt: Callable[[DiffusersFolder, str], dict[str, np.ndarray]]
+    texts: tuple[str, ...]
+    # The pipeline of diffusers that has these components.
+    pipeline: str
     # The published names of the adapters' folders.
     encoder_adapter: str
     backbone_adapter: str
@@ -43,6 +48,8 @@ BACKBONES = (
         read_process=configs.ddpm,
         write_process=configs.scheduler_json,
         embed_prompt=prompts.for_sd,
+        texts=("text_encoder",),
+        pipeline="StableDiffusionPipeline",
         encoder_adapter="vae_encoder_lora_adapter",
         backbone_adapter="unet_lora_adapter",
     ),
@@ -54,6 +61,8 @@ BACKBONES = (
         read_process=flux_configs.flow_matching,
         write_process=flux_configs.flow_matching_json,
         embed_prompt=prompts.for_flux,
+        texts=("text_encoder", "text_encoder_2"),
+        pipeline="FluxPipeline",
         encoder_adapter="vae_encoder_adapter",
         backbone_adapter="flux_adapter",
     ),
@@ -67,6 +76,26 @@ def of_folder(base: DiffusersFolder) -> Backbone:
             return backbone
     expected = " or ".join(f"{backbone.folder}/" for backbone in BACKBONES)
     raise InputError(f"{base.path} has no backbone: expected a sub-folder {expected}")
+
+
+def fetched(base: str) -> Path:
+    """A diffusers folder, or that of a hub id, which holds all that is read of it."""
+    folder = DiffusersFolder(base)
+    folder.config("scheduler", SCHEDULER)
+    fetch(folder)
+    return folder.path
+
+
+def fetch(base: DiffusersFolder, digests: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Has in the cache what is read of a folder on the hub, and nothing else."""
+    kind = of_folder(base)
+    texts = () if prompts.are_exported(base) else kind.texts
+    base.fetch((kind.folder, "vae"), texts, digests=digests)
+
+
+def of_adapter(folder: str) -> Backbone:
+    """The backbone that an adapter belongs to, by its folder's name."""
+    return next(backbone for backbone in BACKBONES if backbone.backbone_adapter == folder)
 
 
 def of_config(config: Any) -> Backbone:

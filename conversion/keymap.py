@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from flax import nnx
@@ -31,6 +32,8 @@ from .tensor_files import Tensors, is_floating
 
 _WEIGHTS = ("kernel", "scale", "embedding")
 _LISTED = 20
+
+Some = TypeVar("Some", Pending, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -240,3 +243,8 @@ def _raise_if_any(problems: dict[str, list[str]], headline: str) -> None:
             lines += [f"    {key}" for key in keys[:_LISTED]]
             lines += [f"    ... and {len(keys) - _LISTED} more"] * (len(keys) > _LISTED)
     raise InputError("\n".join(lines))
+
+
+def prefixed(prefix: str, params: Mapping[str, Some]) -> dict[str, Some]:
+    """The weights of a part by their names in the whole."""
+    return {f"{prefix}.{name}": array for name, array in params.items()}

@@ -21,6 +21,8 @@ from .tensor_files import open_tensors, write_safetensors
 _PREFIX = "base_model.model."
 _SPELLING = Spelling(rewrites=((f"^{re.escape(_PREFIX)}", ""),))
 _STEM = "adapter_model"
+CONFIG = "adapter_config.json"
+FILES = (CONFIG, f"{_STEM}.safetensors")
 
 # The published names of the sub-folders, and what each adapter is for.
 ENCODER_FOLDERS = ("vae_encoder_lora_adapter", "vae_encoder_adapter")
@@ -68,7 +70,7 @@ class Adapter:
 
 def read_spec(folder: Path) -> LoRASpec:
     """What adapter_config.json says; any feature that is switched on and unknown is an error."""
-    path = folder / "adapter_config.json"
+    path = folder / CONFIG
     config = read_json(path)
     absent = [field for field in ("r", "lora_alpha", "target_modules") if field not in config]
     if absent:
@@ -111,7 +113,7 @@ def write_adapter(folder: Path, spec: LoRASpec, model: nnx.Module) -> None:
         folder / f"{_STEM}.safetensors",
         {f"{_PREFIX}{key}": tensor for key, tensor in torch_state(factors).items()},
     )
-    (folder / "adapter_config.json").write_text(json.dumps(_config_json(spec), indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(_config_json(spec), indent=2) + "\n")
 
 
 def _config_json(spec: LoRASpec) -> Json:

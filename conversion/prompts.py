@@ -15,7 +15,7 @@ from omgsr_jax.models.t5 import T5Encoder
 from omgsr_jax.weights import fill, variables
 
 from .configs import clip_text_config
-from .diffusers_folder import DiffusersFolder
+from .diffusers_folder import TEXT_WEIGHTS, DiffusersFolder, tokenizer_of
 from .flux_configs import t5_config
 from .keymap import CLIP_TEXT, T5, convert_state, plan_state
 from .tensor_files import SafetensorsFile, Tensors
@@ -26,12 +26,14 @@ EXPORTED = "prompt_embeds.safetensors"
 _FLUX_TOKENS = 512
 
 
-def exported(base: DiffusersFolder) -> dict[str, np.ndarray] | None:
+def are_exported(base: DiffusersFolder) -> bool:
+    """Whether `omgsr export` wrote the folder."""
+    return base.has(EXPORTED) and not base.has("text_encoder")
+
+
+def exported(base: DiffusersFolder) -> dict[str, np.ndarray]:
     """The embeddings in a folder that `omgsr export` wrote."""
-    path = base.path / EXPORTED
-    if base.has("text_encoder") or not path.exists():
-        return None
-    tensors = Tensors([SafetensorsFile(base.used(path))])
+    tensors = Tensors([SafetensorsFile(base.used(EXPORTED))])
     return {name: tensors.weight(name) for name in tensors}
 
 
@@ -50,7 +52,7 @@ def _clip(base: DiffusersFolder, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     config = clip_text_config(base.config("text_encoder"), f"{where}/config.json")
     encoder = CLIPTextEncoder(config, rngs=None)
     params = convert_state(
-        base.tensors("text_encoder", "model"),
+        base.tensors("text_encoder", TEXT_WEIGHTS),
         nnx.state(encoder),
         spelling=CLIP_TEXT,
         headline=f"the text encoder in {where} does not fit its config",
@@ -58,7 +60,7 @@ def _clip(base: DiffusersFolder, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     )
     ids = _tokenize(
         base,
-        "tokenizer",
+        tokenizer_of("text_encoder"),
         prompt,
         length=config.max_position_embeddings,
         vocabulary=config.vocab_size,
@@ -74,7 +76,7 @@ def _t5(base: DiffusersFolder, prompt: str) -> np.ndarray:
     config = t5_config(base.config("text_encoder_2"), f"{where}/config.json")
     encoder = T5Encoder(config, rngs=None)
     planned = plan_state(
-        base.tensors("text_encoder_2", "model"),
+        base.tensors("text_encoder_2", TEXT_WEIGHTS),
         nnx.state(encoder),
         spelling=T5,
         headline=f"the text encoder in {where} does not fit its config",
@@ -84,7 +86,8 @@ def _t5(base: DiffusersFolder, prompt: str) -> np.ndarray:
     def fetch(path: str, part: nnx.Module) -> nnx.Module:
         return fill(part, {name: planned[f"{path}.{name}"].read() for name in variables(part)})
 
-    ids = _tokenize(base, "tokenizer_2", prompt, length=_FLUX_TOKENS, vocabulary=config.vocab_size)
+    tokenizer = tokenizer_of("text_encoder_2")
+    ids = _tokenize(base, tokenizer, prompt, length=_FLUX_TOKENS, vocabulary=config.vocab_size)
     with jax.default_matmul_precision("highest"):
         return np.asarray(encoder(jnp.asarray(ids), fetch)[0])
 

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,28 +199,48 @@ _PICKLE_ADVICE = (
 )
 
 
-def open_tensors(folder: Path, stem: str, *, allow_pickle: bool = False) -> Tensors:
-    """The weights in `folder`: a single file, shards with an index, or a variant such as fp16.
+def main_file(names: Iterable[str], stem: str) -> str | None:
+    """Which of the files in a folder holds the weights, or is the index of their shards.
 
-    The full-precision file is taken where several are at hand. `stem` is the file's name without
-    its ending, such as "diffusion_pytorch_model".
+    The full-precision one is taken where several are at hand. `stem` is the file's name without its
+    ending, such as "diffusion_pytorch_model".
     """
-    for pattern, reader in (
-        (rf"{stem}\.safetensors", _open_single),
-        (rf"{stem}\.safetensors\.index\.json", _open_shards),
-        (rf"{stem}\.\w+\.safetensors", _open_single),
-        (rf"{stem}\.safetensors\.index\.\w+\.json", _open_shards),
-        (rf"{stem}\.\w+\.safetensors\.index\.json", _open_shards),
+    for pattern in (
+        rf"{stem}\.safetensors",
+        rf"{stem}\.safetensors\.index\.json",
+        rf"{stem}\.\w+\.safetensors",
+        rf"{stem}\.safetensors\.index\.\w+\.json",
+        rf"{stem}\.\w+\.safetensors\.index\.json",
     ):
-        for path in sorted(folder.glob(f"{stem}*")):
-            if re.fullmatch(pattern, path.name):
-                return reader(path)
-    pickles = [path for path in sorted(folder.glob(f"*{stem}*")) if path.suffix in _PICKLE_ENDINGS]
-    if pickles and allow_pickle:
-        return _load_pickles(pickles)
-    if pickles:
-        raise InputError(f"{pickles[0]} is a pickle, and {_PICKLE_ADVICE}")
-    raise InputError(f"no weights in {folder}: expected {stem}.safetensors or its shards")
+        for name in sorted(names):
+            if re.fullmatch(pattern, name):
+                return name
+    return None
+
+
+def pickles(names: Iterable[str], stem: str, *, allow_pickle: bool, where: Path | str) -> list[str]:
+    """The pickled weights of that stem, if they may be opened."""
+    found = [n for n in sorted(names) if stem in n and Path(n).suffix in _PICKLE_ENDINGS]
+    if found and not allow_pickle:
+        raise InputError(f"{where}/{found[0]} is a pickle, and {_PICKLE_ADVICE}")
+    full = [n for n in found if re.fullmatch(rf"(pytorch_)?{stem}(-\d+-of-\d+)?\.\w+", n)]
+    return full or found
+
+
+def open_tensors(folder: Path, stem: str, *, allow_pickle: bool = False) -> Tensors:
+    """The weights in `folder`: a single file, shards with an index, or a variant such as fp16."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    main = main_file(names, stem)
+    if main:
+        return _open_shards(folder / main) if is_index(main) else _open_single(folder / main)
+    found = pickles(names, stem, allow_pickle=allow_pickle, where=folder)
+    if not found:
+        raise InputError(f"no weights in {folder}: expected {stem}.safetensors or its shards")
+    return _load_pickles([folder / name for name in found])
+
+
+def is_index(name: str) -> bool:
+    return name.endswith(".json")
 
 
 def open_file(path: Path, *, allow_pickle: bool = False) -> Tensors:
@@ -236,15 +256,23 @@ def _open_single(path: Path) -> Tensors:
     return Tensors([SafetensorsFile(path)])
 
 
-def _open_shards(index: Path) -> Tensors:
+def shards(index: Path) -> Mapping[str, str]:
+    """The shard of each tensor, by an index; all lie beside it."""
     content = read_json(index)
     if "weight_map" not in content:
         raise InputError(f"{index} is not an index of shards: it has no weight_map")
-    weight_map = checked(Mapping[str, str], content["weight_map"], str(index), "weight_map")
-    names = sorted(set(weight_map.values()))
-    outside = [name for name in names if not name or Path(name).name != name]
+    found: Mapping[str, str] = checked(
+        Mapping[str, str], content["weight_map"], str(index), "weight_map"
+    )
+    outside = sorted({name for name in found.values() if not name or Path(name).name != name})
     if outside:
         raise InputError(f"{index} lists shards that are not beside it: {several(outside)}")
+    return found
+
+
+def _open_shards(index: Path) -> Tensors:
+    weight_map = shards(index)
+    names = sorted(set(weight_map.values()))
     # Path.is_file raises where a name is none that a file could have.
     absent = [name for name in names if not os.path.isfile(index.parent / name)]
     if absent:

@@ -2,6 +2,7 @@
 
     omgsr.json   what the model is and where it came from (`ModelCard`), the files and their digests
     params/      its weights, in Orbax's format: read shard by shard, from a local disk or a bucket
+    README.md    the same for people and for the hub (model_cards.py)
 
 Preparing it to compute with is inference/prepare.py's part.
 """
@@ -17,11 +18,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import Sharding
 
-from . import storage
+from . import model_cards, storage
 from .descriptions import Json, build, first_line
-from .digests import Notify
+from .digests import CARD, Notify
 from .errors import InputError
+from .files import write_text
 from .generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
+from .model_cards import COLOR, Origin
 from .models.flux import FluxConfig
 from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
@@ -41,7 +44,6 @@ from .storage import (
 )
 from .weights import below, fill, variables
 
-CARD = "omgsr.json"
 KIND = Kind("a converted model", CARD, "omgsr convert")
 
 # How the parts that have variants are called in omgsr.json.
@@ -66,7 +68,8 @@ class ModelCard:
     # Every file that went in: name -> sha256.
     sources: Mapping[str, str] = field(default_factory=dict)
     # Which colours results get where none are asked for: see inference/colour.py.
-    color: str = "adain"
+    color: str = COLOR
+    origin: Origin = field(default_factory=Origin)
 
     def to_json(self) -> dict[str, Any]:
         parts = {
@@ -80,12 +83,13 @@ class ModelCard:
             "prompt": self.prompt,
             "sources": dict(self.sources),
             "color": self.color,
+            "origin": to_json(self.origin),
         }
 
     @classmethod
     def from_json(cls, content: Json, where: str) -> "ModelCard":
-        """A card from before cards named colours says nothing of them."""
-        content = {"color": cls.color, **content}
+        """A card from before cards named colours, or an origin, says nothing of them."""
+        content = {"color": cls.color, "origin": to_json(Origin()), **content}
         if "generator" in content:
             content["generator"] = _of_a_known_vae(content["generator"])
         return build(cls, content, where, kinds=_KINDS)
@@ -112,7 +116,8 @@ def write(directory: str | Path, card: ModelCard, params: Mapping[str, Weight]) 
     # What could not be read again is not written.
     described = {name: value for name, value in content.items() if name != "format"}
     ModelCard.from_json(described, f"{directory} cannot be written")
-    write_directory(directory, KIND, content, {PARAMS: params})
+    texts = {model_cards.FILE: model_cards.of_converted(card)}
+    write_directory(directory, KIND, content, {PARAMS: params}, texts=texts)
 
 
 def read_card(directory: str | Path) -> ModelCard:
@@ -188,7 +193,9 @@ def set_mid_timestep(directory: str | Path, mid_timestep: int) -> None:
     """Rewrites the mid-timestep of a converted model that has not been trained at another one."""
     card = require_untrained(directory)
     generator = dataclasses.replace(card.generator, mid_timestep=mid_timestep)
-    rewrite_card(directory, KIND, dataclasses.replace(card, generator=generator).to_json())
+    card = dataclasses.replace(card, generator=generator)
+    rewrite_card(directory, KIND, card.to_json())
+    write_text(epath.Path(directory) / model_cards.FILE, model_cards.of_converted(card))
 
 
 def require_untrained(directory: str | Path) -> ModelCard:

@@ -23,6 +23,9 @@ from .errors import InputError
 # Told what takes long and None when it begins, and the seconds that it took at the end.
 Notify = Callable[[str, float | None], None]
 
+CARD = "omgsr.json"  # of a converted model
+FILES = "files"  # in a card: what lies beside it
+
 _SMALL_BYTES = _CHUNK = 2**20
 _WORTH_MENTIONING_BYTES = 10**9
 _LONGEST_NAME = 255
@@ -44,30 +47,31 @@ class Written:
 
 def of_files(folder: Path | epath.Path) -> Json:
     """The files below `folder`, as a card lists them."""
-    paths = sorted(_below(epath.Path(folder)))
+    paths = sorted(below(epath.Path(folder)))
     with ThreadPoolExecutor(_THREADS) as pool:
         written = list(pool.map(_written, paths))
     names = [path.relative_to(folder).as_posix() for path in paths]
     return {name: asdict(one) for name, one in zip(names, written, strict=True)}
 
 
-def _below(folder: epath.Path) -> Iterator[epath.Path]:
+def below(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files in a folder and its sub-folders, local or in a bucket."""
     for path in folder.iterdir():
         if path.is_dir():
-            yield from _below(path)
+            yield from below(path)
         else:
             yield path
 
 
-def listed(files: Any, where: str, below: str = "") -> dict[str, Written]:
-    """The files that a card lists, those below a folder or all."""
+def listed(files: Any, where: str, under: str = "") -> dict[str, Written]:
+    """The files that a card lists, those under a folder or all."""
     found = checked(Mapping[str, Written], files, where, "files")
     for name in found:
         parts = PurePosixPath(name)
         inside = not parts.is_absolute() and ".." not in parts.parts and "\\" not in name
         if not inside or len(name) > _LONGEST_NAME:
             raise InputError(f"{where}: files names {shown(name)}, which is not inside the folder")
-    return {name: one for name, one in found.items() if name.startswith(below)}
+    return {name: one for name, one in found.items() if name.startswith(under)}
 
 
 def difference(path: epath.Path, one: Written) -> str | None:
@@ -125,7 +129,7 @@ def _wait_for(checks: list[Future[None]]) -> None:
 
 
 def _other_size(path: epath.Path, one: Written) -> str | None:
-    size = _remote_size(path) if _is_remote(path) else file_size(path)
+    size = size_of(path)
     return None if size == one.bytes else f"it has {size} bytes, {one.bytes} were written"
 
 
@@ -151,7 +155,9 @@ def _is_remote(directory: epath.Path) -> bool:
     return "://" in str(directory)
 
 
-def _remote_size(path: epath.Path) -> int:
+def size_of(path: epath.Path) -> int:
+    if not _is_remote(path):
+        return file_size(path)
     try:
         return path.stat().length
     except FileNotFoundError:

@@ -26,13 +26,12 @@ from orbax.checkpoint import type_handlers
 
 from . import digests
 from .descriptions import Json, first_line, read_json, shown
-from .digests import Notify, Written
+from .digests import FILES, Notify, Written
 from .errors import InputError
 from .files import new_directory, write_text
 
 FORMAT = 1  # of the descriptions beside the weights
 PARAMS = "params"
-_FILES = "files"  # in a card: what lies beside it
 
 Card = TypeVar("Card")
 
@@ -113,10 +112,13 @@ def write_directory(
     kind: Kind,
     card: Mapping[str, Any],
     trees: Mapping[str, Mapping[str, Weight]],
+    *,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a directory that holds a card and weights, each tree of them by its path.
 
-    The card also lists the files of the weights, and their digests.
+    The card also lists the files of the weights, and their digests. `texts` are files for people,
+    which may be edited.
     """
     size = sum(array.nbytes for tree in trees.values() for array in tree.values())
     with new_directory(directory, bytes_needed=size) as partial:
@@ -130,13 +132,15 @@ def write_directory(
                 # Orbax notes the path on the machine that wrote it, which is nobody's business.
                 for marker in (partial / path).glob("commit_success.txt"):
                     marker.write_text("Checkpoint commit was successful\n")
-        _write_card(partial / kind.card, {**card, _FILES: digests.of_files(partial)})
+        _write_card(partial / kind.card, {**card, FILES: digests.of_files(partial)})
+        for name, text in (texts or {}).items():
+            write_text(partial / name, text)
 
 
 def rewrite_card(directory: str | Path, kind: Kind, card: Mapping[str, Any]) -> None:
     """Another card for the weights that are there: their files and digests stay listed."""
     before = read_content(directory, kind)
-    files = {_FILES: before[_FILES]} if _FILES in before else {}
+    files = {FILES: before[FILES]} if FILES in before else {}
     for left in epath.Path(directory).glob(".*.partial"):  # of an edit that was killed
         left.unlink(missing_ok=True)
     _write_card(epath.Path(directory) / kind.card, {**card, **files})
@@ -251,18 +255,18 @@ def _absolute(directory: str | Path, tree: str) -> epath.Path:
 def _written(directory: str | Path, kind: Kind, tree: str) -> dict[str, Written]:
     """The files of a tree with their digests; none where the card has none."""
     content, where = read_content(directory, kind), _where(directory, kind)
-    if _FILES not in content:
+    if FILES not in content:
         return {}
-    found = digests.listed(content[_FILES], where, f"{tree}/")
+    found = digests.listed(content[FILES], where, f"{tree}/")
     if not found:
-        raise InputError(f"{where}: {_FILES} lists nothing below {tree}/. Convert again.")
+        raise InputError(f"{where}: {FILES} lists nothing below {tree}/. Convert again.")
     return found
 
 
 def digest(directory: str | Path, kind: Kind) -> str | None:
     """One for all: of the card, which lists those of the files. None where it does not."""
     content = read_content(directory, kind)
-    if _FILES not in content:
+    if FILES not in content:
         return None
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -288,7 +292,7 @@ def read_content(directory: str | Path, kind: Kind) -> Json:
 def read_description(directory: str | Path, kind: Kind, parse: Callable[[Json, str], Card]) -> Card:
     """What the card in `directory` describes; `parse` is also told where that stands."""
     content = read_content(directory, kind)
-    rest = {name: value for name, value in content.items() if name not in ("format", _FILES)}
+    rest = {name: value for name, value in content.items() if name not in ("format", FILES)}
     return parse(rest, _where(directory, kind))
 
 

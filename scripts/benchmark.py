@@ -87,8 +87,8 @@ def _prepare(args: argparse.Namespace, scratch: Path) -> tuple[Weights, dict[int
     """The diffusers folder, the adapter and the converted model; FLOPs of an image by its size."""
     import jax
 
+    from conversion import backbones
     from conversion.convert import convert
-    from conversion.diffusers_folder import DiffusersFolder
     from conversion.parity.inference_peers import flops_per_image
 
     jax.config.update("jax_platforms", "cpu")
@@ -98,10 +98,13 @@ def _prepare(args: argparse.Namespace, scratch: Path) -> tuple[Weights, dict[int
         random_checkpoints.write_base(base, preset)
         random_checkpoints.write_adapters(adapter, base, preset)
     else:
-        base, adapter = DiffusersFolder(args.base).path, args.adapter
+        base, adapter = backbones.fetched(args.base), args.adapter
     model = scratch / "model"
     given = str(adapter) if adapter else None
-    convert(str(base), model, adapter=given, process_size=min(args.pixels))
+    # Timestep and prompt are any: they do not change how long it takes.
+    convert(
+        str(base), model, adapter=given, mid_timestep=100, prompt="", process_size=min(args.pixels)
+    )
     return Weights(base, adapter, model), {n: flops_per_image(model, n) for n in args.pixels}
 
 

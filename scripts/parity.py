@@ -34,8 +34,8 @@ import jax
 import numpy as np
 from PIL import Image
 
+from conversion import backbones
 from conversion.convert import convert
-from conversion.diffusers_folder import DiffusersFolder
 from conversion.parity import random_checkpoints
 from conversion.parity.arrays import to_nchw
 from conversion.parity.blocks import BlockError, block_outputs, compare_blocks, first_divergent
@@ -140,16 +140,24 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
                 random_checkpoints.write_adapters, adapter, base, preset, seed=args.seed + 1
             )
         else:
-            base, adapter = DiffusersFolder(args.base).path, args.adapter
+            base, adapter = backbones.fetched(args.base), args.adapter
         print("converting", flush=True)
         in_own_process(
             convert,
             str(base),
             model_folder,
             adapter=str(adapter) if adapter else None,
-            mid_timestep=args.mid_timestep,
+            mid_timestep=_mid_timestep(args),
         )
         yield base, adapter, model_folder
+
+
+def _mid_timestep(args: argparse.Namespace) -> int | None:
+    """None for that of the base's recipe. On FLUX there are several."""
+    chosen: int | None = args.mid_timestep
+    if chosen is None and args.preset and random_checkpoints.PRESETS[args.preset].is_flux:
+        return 244
+    return chosen
 
 
 def _input(args: argparse.Namespace) -> np.ndarray:
@@ -311,7 +319,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--adapter", type=Path, help="folder with the published adapter sub-folders"
     )
-    parser.add_argument("--mid-timestep", type=int, help="default: that of the base's recipe")
+    parser.add_argument(
+        "--mid-timestep",
+        type=int,
+        help="default: that of the base's recipe, where there is one alone",
+    )
     parser.add_argument("--image", help="a picture to compare on (default: blurred noise)")
     parser.add_argument("--size", type=int, help="pixels per side (default: 512, tiny: 64)")
     parser.add_argument("--blocks", action="store_true", help="compare every block in fp32 too")

@@ -19,10 +19,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from huggingface_hub import constants
 
 import omgsr_jax
 from conversion.convert import convert
 from conversion.parity import random_checkpoints
+from tests.fake_hub import FakeHub
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -68,3 +70,16 @@ def model_64(tiny_base, tiny_adapter, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def upscaler(model_64, compile_cache) -> omgsr_jax.Upscaler:
     return omgsr_jax.load(model_64)
+
+
+@pytest.fixture
+def fake_hub(tmp_path, monkeypatch) -> FakeHub:
+    """A hub on loopback, and an empty cache, which the process uses in place of the real ones."""
+    server = FakeHub()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield server
+    server.stop()

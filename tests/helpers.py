@@ -1,5 +1,6 @@
 """Networks read from real folders by the real converter, for comparison with PyTorch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from omgsr_jax.descriptions import read_json
 from omgsr_jax.models import clip_text, flux, t5, unet, vae
 from omgsr_jax.weights import fill, variables
 
-__all__ = ["assert_blocks_agree", "drawn", "images", "read_network", "relative_error"]
+__all__ = ["assert_blocks_agree", "drawn", "images", "read_network", "relative_error", "run_readme"]
 
 _READERS: dict[str, tuple[Any, Any, Spelling, str]] = {
     "unet": (unet.UNet, configs.unet_config, DIFFUSERS, "diffusion_pytorch_model"),
@@ -65,3 +66,11 @@ def images(seed: int, *shape: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     noise = rng.uniform(-1, 1, shape).astype(np.float32)
     return (noise + np.roll(noise, 1, 1) + np.roll(noise, 1, 2)) / 3
+
+
+def run_readme(folder: Path) -> Any:
+    """The pipeline of diffusers that an export's README makes, run in its folder."""
+    (program,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(program, scope)
+    return scope["pipe"]

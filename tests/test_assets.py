@@ -113,7 +113,7 @@ def test_a_broken_installation_is_named_as_such(argv, tmp_path, monkeypatch, cap
 
 def test_what_is_no_model_is_said_to_be_none(capsys):
     assert omgsr("info", "nanoo") == 1
-    assert "'nanoo' is not a model: expected 'nano', or the directory" in capsys.readouterr().err
+    assert "'nanoo' is not a model: expected 'nano', the directory" in capsys.readouterr().err
 
 
 def test_the_samples_are_small_and_whole():

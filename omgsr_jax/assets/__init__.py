@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import digests, hub
+from ..descriptions import read_json
 from ..errors import InputError
 
 FOLDER = Path(__file__).parent
@@ -53,7 +55,32 @@ def model_directory(model: str | os.PathLike[str]) -> str:
         return str(directory)
     if "://" in name or Path(name).is_dir():
         return name
+    if hub.is_name(name):
+        return str(_from_hub(name))
     raise InputError(
-        f"{name!r} is not a model: expected {' or '.join(map(repr, MODELS))}, or the directory of "
-        "a converted one. Make one with `omgsr convert`."
+        f"{name!r} is not a model: expected {' or '.join(map(repr, MODELS))}, the directory of a "
+        "converted one, or its name on the hub (user/name). Make one with `omgsr convert`."
     )
+
+
+def is_on_hub(model: str) -> bool:
+    """Whether a model's name is that of a repository, of which the cache holds a copy."""
+    return model not in MODELS and not Path(model).is_dir() and hub.is_name(model)
+
+
+def _from_hub(name: str) -> Path:
+    """The files of a converted model, and no others of its repository, in the hub's cache."""
+    try:
+        repository = hub.repository(name)
+    except hub.UnavailableError as error:
+        raise InputError(f"{name!r} is not a local directory, and {error}") from error
+    if digests.CARD not in repository.files:
+        raise InputError(
+            f"{name} on the hub is not a converted model: it has no {digests.CARD}. A diffusers "
+            f"checkpoint is converted first: `omgsr convert --base {name} ...`."
+        )
+    card = repository.fetch([digests.CARD]) / digests.CARD
+    content = read_json(card)
+    if digests.FILES in content:
+        return repository.fetch(digests.listed(content[digests.FILES], f"{card} is damaged"))
+    return repository.fetch(file for file in repository.files if file.startswith("params/"))

@@ -1,7 +1,9 @@
 """`omgsr convert`: PyTorch weights in."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 
+from .. import converters
 from ..errors import InputError
 from .info import print_info
 from .progress import add_quiet, display
@@ -9,25 +11,30 @@ from .values import location, not_negative, positive
 
 SUMMARY = "PyTorch weights to a converted model"
 
-_OF_A_MODEL = ("adapter", "prompt", "mid_timestep", "process_size", "precision")
+_OF_A_MODEL = ("base", "recipe", "adapter", "prompt", "mid_timestep", "process_size", "precision")
 
 
 def add_options(parser: ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--base", type=location, help="diffusers folder, or a hub id")
-    source.add_argument(
+    parser.add_argument(
+        "--list", action="store_true", help="print the published recipes, and where they come from"
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="a published recipe, such as omgsr-s-512-v2"
+    )
+    parser.add_argument(
+        "--base", type=location, help="diffusers folder, or a hub id (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--adapter", type=location, help="folder with the published adapter sub-folders, or a zip"
+    )
+    parser.add_argument(
         "--perceptual",
         type=location,
         metavar="DIR",
         help="instead of a model: the losses' networks in a folder",
     )
-    parser.add_argument(
-        "--adapter", type=location, help="folder with the published adapter sub-folders"
-    )
-    parser.add_argument(
-        "--out", required=True, type=location, help="the folder to write; must not exist"
-    )
-    parser.add_argument("--prompt", help="default: that of the base's published recipe")
+    parser.add_argument("--out", type=location, help="the folder to write; must not exist")
+    parser.add_argument("--prompt", help="default: that of the recipe")
     parser.add_argument("--mid-timestep", type=not_negative, help="default: that of the recipe")
     parser.add_argument(
         "--process-size", type=positive, metavar="PX", help="default: that of the recipe"
@@ -42,31 +49,44 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check(args: Namespace) -> None:
+    if args.list:
+        return
+    if args.out is None:
+        raise InputError("--out is missing: the folder to write")
+    if args.recipe:
+        converters.recipes.named(args.recipe)
+    if not args.perceptual:
+        if not (args.base or args.recipe or args.adapter):
+            raise InputError("say --recipe (--list shows them), --base, or --perceptual")
+        return
     given = [name for name in _OF_A_MODEL if getattr(args, name) is not None]
-    if args.perceptual and given:
+    if given:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise InputError(f"{named}: of a model with --base, not of --perceptual")
+        raise InputError(f"{named}: of a model, not of --perceptual")
 
 
 def run(args: Namespace) -> None:
+    if args.list:
+        print(converters.recipes.listing())
+        return
     if args.perceptual:
         with display(f"converting {args.perceptual}", quiet=args.quiet):
-            from ..converters import convert_perceptual
-
-            card = convert_perceptual(args.perceptual, args.out, allow_pickle=args.allow_pickle)
+            card = converters.convert_perceptual(
+                args.perceptual, args.out, allow_pickle=args.allow_pickle
+            )
         print(f"{args.out}: {', '.join(card.configs)}")
         return
-    with display(f"converting {args.base}", quiet=args.quiet):
-        from ..converters import convert
-
-        convert(
+    with display(f"converting {args.base or args.recipe}", quiet=args.quiet):
+        converters.convert(
             args.base,
             args.out,
+            recipe=args.recipe,
             adapter=args.adapter,
             prompt=args.prompt,
             mid_timestep=args.mid_timestep,
             process_size=args.process_size,
             precision=args.precision,
             allow_pickle=args.allow_pickle,
+            say=lambda text: print(f"omgsr convert: {text}", file=sys.stderr, flush=True),
         )
     print_info(args.out)

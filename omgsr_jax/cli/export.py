@@ -63,9 +63,9 @@ def run(args: Namespace) -> None:
 
 def _export(args: Namespace, directory: str) -> None:
     if args.format == _PYTORCH:
-        from ..converters import export
+        from .. import converters
 
-        export(directory, args.out)
+        converters.export(directory, args.out)
         return
     from ..inference.export import write
     from ..inference.loading import load

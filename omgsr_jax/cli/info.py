@@ -34,7 +34,9 @@ def print_info(directory: str) -> None:
 
 def describe(directory: str | Path) -> dict[str, Any]:
     """What a converted model is, for people to read; the weights are not loaded."""
-    from .. import converted
+    from etils import epath
+
+    from .. import converted, digests
     from ..converted import kind_name
     from ..models import stack
 
@@ -60,9 +62,12 @@ def describe(directory: str | Path) -> dict[str, Any]:
         size = parameters(prefix, adapter=True)
         return f"rank {spec.rank}, alpha {spec.alpha}, on {layers} layers, {size} parameters"
 
-    files = [path for path in Path(directory).rglob("*") if path.is_file()]
+    size = sum(digests.size_of(path) for path in digests.below(epath.Path(directory)))
     return {
         "model": directory,
+        "recipe": card.origin.recipe or "none that was published",
+        "base": card.origin.base or "not on the hub",
+        "licence": card.origin.license_name or card.origin.license or "not known",
         "backbone": f"{kind_name(generator.backbone)}, {parameters('backbone.')} parameters",
         "backbone LoRA": adapter(generator.backbone_lora, "backbone."),
         "VAE": f"{generator.vae.latent_channels} channels, {parameters('vae.')} parameters",
@@ -75,6 +80,6 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
         "digest": converted.digest(directory)
         or "none: an earlier version wrote this model, and what is read is not compared",
-        "size on disk": f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB",
+        "size on disk": f"{size / 1e6:.1f} MB",
         "sources": dict(card.sources),
     }

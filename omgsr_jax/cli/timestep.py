@@ -62,6 +62,8 @@ def add_options(parser: ArgumentParser) -> None:
 def check(args: Namespace) -> None:
     if args.write and args.model == assets.NANO:
         raise InputError("--write: nano was trained at its mid-timestep and keeps it")
+    if args.write and assets.is_on_hub(args.model):
+        raise InputError(f"--write: {args.model} is on the hub; write into a directory of your own")
 
 
 def run(args: Namespace) -> Sequence[str]:

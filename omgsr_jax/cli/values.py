@@ -9,7 +9,10 @@ from ..inference.options import Share, require_device, require_strips, require_s
 
 _Any = TypeVar("_Any")
 
-MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
+MODEL = (
+    "a converted model: its directory, local or in a bucket, its name on the hub "
+    "(user/name[@revision]), or nano, which comes with omgsr-jax"
+)
 
 _MOST_DIGITS = 18
 _MOST_SHOWN = 40

@@ -34,7 +34,7 @@ def load(
 
     Args:
         model: "nano", which comes with the package, or a converted model's directory, local or in
-            a bucket (gs://...).
+            a bucket (gs://...), or its name on the hub (user/name, or user/name@revision).
         precision: "fp32", "bf16", or "int8" for the backbone's weights and bf16 for the rest; by
             default bf16 on accelerators, fp32 on CPUs.
         strips: when the VAE works in strips of rows, see `Upscaler`.

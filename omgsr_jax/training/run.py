@@ -140,4 +140,5 @@ class Run:
         if not model.path:
             return converted.ModelCard(generator, size, prompt="")
         base = converted.read_card(model.path)
-        return dataclasses.replace(base, generator=generator, process_size=size)
+        origin = dataclasses.replace(base.origin, recipe="")  # its adapters are not published
+        return dataclasses.replace(base, generator=generator, process_size=size, origin=origin)

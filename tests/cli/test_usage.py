@@ -20,7 +20,8 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as stop:
     status = stop.code
-print(status, sorted({"jax", "flax", "cv2", "numpy", "grain", "rich"} & set(sys.modules)))
+heavy = {"jax", "flax", "cv2", "numpy", "grain", "huggingface_hub", "rich"}
+print(status, sorted(heavy & set(sys.modules)))
 """
 
 _UPSCALE = ["upscale", "a.png", "-o", "b.png", "--model", "nowhere"]
@@ -72,6 +73,8 @@ def test_wrong_options_of_upscale_exit_with_2(capsys, wrong, message):
         (["eval", "--hr", "hr"], 2),
         (["timestep", "--model", "nano", "--data", "d", "--write"], 2),
         (["convert", "--perceptual", "a", "--out", "b", "--prompt", "c"], 2),
+        (["convert", "--recipe", "unknown", "--out", "b"], 2),
+        (["convert", "--list"], 0),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )

@@ -11,12 +11,14 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from flax import nnx
 from transformers import AutoTokenizer, CLIPTextModel
 
-from conversion.convert import convert, export
+from conversion.convert import convert
+from conversion.export import export
+from conversion.parity.arrays import to_nhwc
 from conversion.parity.inference import TorchPipeline, compare_stages, jax_stages
 from omgsr_jax import converted
 from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.weights import variables
-from tests.helpers import images, relative_error
+from tests.helpers import images, relative_error, run_readme
 
 
 def test_converted_model_agrees_with_pytorch_at_every_stage(tiny_base, tiny_adapter, tiny_model):
@@ -70,7 +72,7 @@ def test_convert_export_convert_is_bitwise_stable(tiny_model, tmp_path):
 
 
 def test_pytorch_loads_what_is_exported_and_computes_the_same(
-    tiny_base, tiny_adapter, tiny_model, tmp_path
+    tiny_base, tiny_adapter, tiny_model, tmp_path, monkeypatch
 ):
     out = tmp_path / "exported"
     export(tiny_model, out)
@@ -80,6 +82,19 @@ def test_pytorch_loads_what_is_exported_and_computes_the_same(
     exported = TorchPipeline(out, out, 195, prompt).stages(x)
     for stage, values in original.items():
         np.testing.assert_array_equal(values, exported[stage], err_msg=stage)
+    # And as the README beside it says, with a pipeline of diffusers.
+    monkeypatch.chdir(out)
+    image = _one_step(run_readme(out), torch.from_numpy(x).permute(0, 3, 1, 2), prompt["context"])
+    assert relative_error(image, original["decode"]) <= 1e-5
+
+
+@torch.no_grad()
+def _one_step(pipe, x, context) -> np.ndarray:
+    scale, alpha = pipe.vae.config.scaling_factor, pipe.scheduler.alphas_cumprod[195]
+    z_l = pipe.vae.encode(x).latent_dist.mode() * scale
+    noise = pipe.unet(z_l, 195, torch.from_numpy(np.array(context))[None]).sample
+    z_p = (z_l - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+    return to_nhwc(pipe.vae.decode(z_p / scale).sample.clamp(-1, 1))
 
 
 def test_bf16_conversion_stores_the_base_in_bf16_and_the_adapters_in_fp32(

@@ -8,7 +8,8 @@ import torch
 from diffusers import FluxTransformer2DModel
 from peft import LoraConfig, PeftModel
 
-from conversion.convert import convert, export
+from conversion.convert import convert
+from conversion.export import export
 from conversion.parity.inference import TorchPipeline, compare_stages
 from omgsr_jax import converted
 from omgsr_jax.cli.info import describe
@@ -18,7 +19,7 @@ from omgsr_jax.models.flux import Flux, FluxConfig
 from omgsr_jax.models.lora import FLUX_TARGETS, LoRASpec
 from omgsr_jax.process import FlowMatching
 from omgsr_jax.weights import variables
-from tests.helpers import images, relative_error
+from tests.helpers import images, relative_error, run_readme
 
 
 def test_the_published_targets_wrap_the_layers_that_peft_wraps():
@@ -89,7 +90,9 @@ def test_the_recipe_of_flux_fills_in_what_is_not_said(flux_model):
     assert "on 34 layers" in described["backbone LoRA"]
 
 
-def test_convert_export_convert_is_bitwise_stable(flux_base, flux_adapter, flux_model, tmp_path):
+def test_convert_export_convert_is_bitwise_stable(
+    flux_base, flux_adapter, flux_model, tmp_path, monkeypatch
+):
     out = tmp_path / "exported"
     export(flux_model, out)
     convert(str(out), tmp_path / "again", adapter=str(out))
@@ -100,6 +103,11 @@ def test_convert_export_convert_is_bitwise_stable(flux_base, flux_adapter, flux_
     cards = [converted.read_card(d).to_json() for d in (flux_model, tmp_path / "again")]
     assert {**cards[0], "sources": None} == {**cards[1], "sources": None}
 
+    # Diffusers has a pipeline of it.
+    monkeypatch.chdir(out)
+    pipe = run_readme(out)
+    adapted = {name for name, _ in pipe.transformer.named_parameters() if "lora_A" in name}
+    assert (type(pipe).__name__, len(adapted)) == ("FluxPipeline", 34)
     # And PyTorch loads it, with peft's own reader, and computes the same.
     x, prompt = images(3, 1, 16, 16, 3), converted.read_prompt(flux_model)
     original = TorchPipeline(flux_base, flux_adapter, 244, prompt).stages(x)

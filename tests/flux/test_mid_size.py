@@ -37,7 +37,7 @@ _CONVERT = f"""{_PEAK}
 import json, sys
 from conversion.convert import convert
 base, adapter, out = sys.argv[1:]
-convert(base, out, adapter=adapter, process_size=64)
+convert(base, out, adapter=adapter, mid_timestep=244, process_size=64)
 print(json.dumps(dict(peak=peak())))
 """
 _RESTORE = f"""{_PEAK}

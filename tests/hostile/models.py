@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from conversion.convert import export
+from conversion.export import export
 from omgsr_jax import converted
 from omgsr_jax.models.lora import LoRASpec
 

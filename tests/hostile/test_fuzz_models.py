@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from conversion import configs, flux_configs
 from conversion.keymap import DIFFUSERS, VAE, convert_state
 from conversion.peft_adapters import Adapter
-from conversion.recipes import Recipe
+from conversion.recipes import Settings
 from conversion.tensor_files import SafetensorsFile, open_tensors
 from omgsr_jax import converted
 from omgsr_jax.descriptions import build, read_json
@@ -136,7 +136,7 @@ def _targets(whole: Originals) -> dict[str, Target]:
         "unet config": Target(bases.UNET_CONFIG, _config(configs.unet_config)),
         "vae config": Target(bases.VAE_CONFIG, _config(configs.vae_config)),
         "scheduler": Target(bases.SCHEDULER, _config(configs.ddpm)),
-        "recipe": Target("recipe.json", _config(lambda c, where: build(Recipe, c, where))),
+        "recipe": Target("recipe.json", _config(lambda c, where: build(Settings, c, where))),
         "flux config": Target("flux.json", _config(flux_configs.flux_config)),
         "flow scheduler": Target("flow.json", _config(flux_configs.flow_matching)),
         "ddpm scheduler": Target("ddpm.json", _config(configs.ddpm)),
