@@ -34,7 +34,8 @@ COMMANDS = [
     for command in inline_commands(page)
 ]
 # Programs that are not ours; their options are not checked.
-FOREIGN = {".", "cd", "curl", "export", "gcloud", "git", "hf", "mkdocs", "mypy", "pre-commit", "ruff"}
+FOREIGN = {".", "cd", "curl", "export", "gcloud", "git", "hf"}
+FOREIGN |= {"mkdocs", "mypy", "pre-commit", "ruff"}
 
 # Modules that docs/design.md need not name.
 UNNAMED = {"__init__.py"}
