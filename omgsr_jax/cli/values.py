@@ -1,15 +1,17 @@
 """What options accept."""
 
 from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ..errors import InputError
-from ..inference.options import Share, require_strips
+from ..inference import options
 
 MODEL = "the directory of a converted model, or nano, which comes with omgsr-jax"
 
-
-_MOST_DIGITS = 18
 _MOST_SHOWN = 40
+
+_Any = TypeVar("_Any")
 
 
 def location(text: str) -> str:
@@ -20,53 +22,34 @@ def location(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    return _whole(text, at_least=1)
+    return _explained(options.whole_number, text, at_least=1)
 
 
 def not_negative(text: str) -> int:
-    return _whole(text, at_least=0)
+    return _explained(options.whole_number, text, at_least=0)
 
 
 def width_height(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (_is_whole(width) and _is_whole(height)):
-        raise ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not {_shown(text)}")
-    return int(width), int(height)
+    return _explained(options.width_height, text)
 
 
 def strips(text: str) -> str | int:
-    value = int(text) if _is_whole(text) else text[:_MOST_SHOWN]
-    try:
-        require_strips(value)
-    except InputError as error:
-        raise ArgumentTypeError(str(error)) from None
+    value = int(text) if options.is_whole(text) else text[:_MOST_SHOWN]
+    _explained(options.require_strips, value)
     return value
 
 
-def shard(text: str) -> Share:
+def shard(text: str) -> options.Share:
     index, slash, count = text.partition("/")
-    if not (slash and _is_whole(index) and _is_whole(count)):
+    if not (slash and options.is_whole(index) and options.is_whole(count)):
         raise ArgumentTypeError(
-            f"expected I/N with I from 0 to N - 1, such as 0/3, not {_shown(text)}"
+            f"expected I/N with I from 0 to N - 1, such as 0/3, not {options.shown(text)}"
         )
+    return _explained(options.Share, int(index), int(count))
+
+
+def _explained(function: Callable[..., _Any], *given: Any, **named: Any) -> _Any:
     try:
-        return Share(int(index), int(count))
+        return function(*given, **named)
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
-
-
-def _whole(text: str, *, at_least: int) -> int:
-    if not _is_whole(text) or int(text) < at_least:
-        raise ArgumentTypeError(
-            f"expected a whole number of at least {at_least}, not {_shown(text)}"
-        )
-    return int(text)
-
-
-def _is_whole(text: str) -> bool:
-    """`isdigit` alone would take ², and `int` alone 1_0; no size or seed needs more digits."""
-    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")

@@ -12,6 +12,8 @@ INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
 PLATFORMS = ("cpu", "cuda", "tpu")
 LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
+_MOST_DIGITS = 18
+_MOST_SHOWN = 40
 
 _Any = TypeVar("_Any")
 
@@ -55,6 +57,29 @@ class Share:
 
 
 ALL = Share(0, 1)
+
+
+def whole_number(text: str, *, at_least: int) -> int:
+    """From a text that users give."""
+    if not is_whole(text) or int(text) < at_least:
+        raise InputError(f"expected a whole number of at least {at_least}, not {shown(text)}")
+    return int(text)
+
+
+def width_height(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (is_whole(width) and is_whole(height)):
+        raise InputError(f"expected WIDTHxHEIGHT such as 1920x1080, not {shown(text)}")
+    return int(width), int(height)
+
+
+def is_whole(text: str) -> bool:
+    """`isdigit` alone would take ², and `int` alone 1_0; no size or seed needs more digits."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def shown(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
 def require_color(color: str) -> None:

@@ -1,0 +1,102 @@
+"""The service as a process: it listens while the model is prepared, and ends in order."""
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from .. import assets
+from ..errors import InputError
+from ..inference.loading import load
+from ..inference.upscaler import Upscaler
+from .app import create_app
+from .limits import Limits
+
+_LOOK_SECONDS = 0.1
+_CLOSE_SECONDS = 30  # for results that are being sent
+
+
+def serve(
+    model: str = assets.NANO,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    notify: Callable[[str, float | None], None] | None = None,
+    **more: Any,
+) -> None:
+    """Serves a model until SIGTERM or Ctrl-C, and finishes what is accepted. A second one ends at
+    once.
+
+    Args:
+        model: as for `load`.
+        port: 0 takes one that is free.
+        notify: is told what is compiled, see `Upscaler`.
+        more: of `create_app` (token, stream, embedded_by) and `load` (precision, batch, ...).
+    """
+    limits = limits or Limits()
+    of_app = {key: more.pop(key) for key in ("token", "stream", "embedded_by") if key in more}
+
+    def prepare() -> Upscaler:
+        loaded = load(model, notify=notify, **more)
+        loaded.warm(limits.sizes(loaded.process_size))
+        say("ready")
+        return loaded
+
+    name = model.rstrip("/").rpartition("/")[2]
+    app = create_app(prepare, name=name, limits=limits, **of_app)
+    with _listening(host, port) as listening:
+        host, port = listening.getsockname()[:2]
+        say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSE_SECONDS
+        )
+        server = _Server(config)
+        asyncio.run(server.run_on(listening))
+    if failure := app.state.service.batcher.failure:
+        raise failure
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}, port {port}: {error}") from error
+
+
+class _Server(uvicorn.Server):
+    """Stops when all that was accepted is answered, and finished jobs are fetched or too old."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        service = self.config.app.state.service  # type: ignore[union-attr]
+        if service.is_stopping:
+            self.should_exit = self.force_exit = True
+        service.is_stopping = True
+
+    async def run_on(self, listening: socket.socket) -> None:
+        watching = asyncio.create_task(self._watch())
+        await self.serve(sockets=[listening])
+        await watching
+
+    async def _watch(self) -> None:
+        state = self.config.app.state  # type: ignore[union-attr]
+        grace = state.service.limits.grace_seconds
+        idle_since = time.monotonic()
+        while not self.should_exit:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if state.service.accepted or not state.service.is_stopping:
+                idle_since = time.monotonic()
+            elif not state.jobs.unfetched or time.monotonic() - idle_since > grace:
+                self.should_exit = True
+            if state.service.batcher.failure:
+                self.should_exit = True
