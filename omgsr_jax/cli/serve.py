@@ -14,7 +14,7 @@ from .values import MODEL, location, positive, strips
 SUMMARY = "a page and a service that upscale images"
 
 TOKEN = "OMGSR_TOKEN"
-_NEEDED = ("fastapi", "uvicorn", "multipart", "prometheus_client")
+_NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _LARGEST_PORT = 65535
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
