@@ -253,7 +253,7 @@ def test_a_result_is_written_behind_its_comparison(tmp_path, monkeypatch):
     """So that a run that was killed between the two is not skipped as done."""
     written = []
     monkeypatch.setattr(folder.images, "write", lambda path, _: written.append(path.name) or ())
-    restored = SimpleNamespace(restore=lambda batch, _: [Upscaled(p, p.size) for p in batch])
+    restored = SimpleNamespace(restore=lambda batch, *_: [Upscaled(p, p.size) for p in batch])
     model = SimpleNamespace(batch=1, canvas=lambda size, _: size, **vars(restored))
     job = Job(save(tmp_path / "a.png"), tmp_path / "b.png", tmp_path / "b.compare.png")
     (report,) = upscale_files(model, [job], None)

@@ -5,9 +5,10 @@ While one batch is computed, the next images are read and the last results are w
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from .jobs import Job
 from .lookahead import Loaded, LookAhead, Waiting
 from .options import ALL, Options, Share
 from .pictures import Picture
+from .progress import OnProgress, Progress
 from .reports import Report, Throughput, peak_bytes
 from .results import Upscaled
 from .sizes import Size
@@ -28,6 +30,9 @@ from .upscaler import Upscaler
 _MOST_PEEKS = 2000
 _MOST_THREADS = 8  # that read, and that write
 _PIXELS_BEHIND = 2**25  # of results that are not written yet: 400 MB as they are held
+
+# Told how far the files of a batch are, by the thread that computes.
+OnBatch = Callable[[Sequence[Job], Progress], None]
 
 _Outcome = Upscaled | InputError
 
@@ -40,6 +45,7 @@ def upscale_files(
     share: Share = ALL,
     skip_existing: bool = False,
     throughput: Throughput | None = None,
+    on_progress: OnBatch | None = None,
 ) -> Generator[Report, None, None]:
     """Upscales a share of the files; yields what became of each, in their order.
 
@@ -51,6 +57,7 @@ def upscale_files(
             those of a run that does all.
         skip_existing: leave results that are there alone; they are reported first.
         throughput: is told what the run takes.
+        on_progress: called between programs. What it raises ends the run.
     """
     throughput = throughput or Throughput()
     todo: list[Job] = []
@@ -76,7 +83,8 @@ def upscale_files(
             canvas=lambda size: model.canvas(size, options),
             batch=model.batch,
         )
-        for report in _assembly_line(model, ahead, options, hands, throughput):
+        compute = partial(_compute, model, options, throughput, on_progress)
+        for report in _assembly_line(ahead, hands, compute):
             throughput.count(report)
             yield report
 
@@ -121,7 +129,7 @@ def _hands() -> Iterator[_Hands]:
 
 
 def _assembly_line(
-    model: Upscaler, ahead: LookAhead, options: Options, hands: _Hands, throughput: Throughput
+    ahead: LookAhead, hands: _Hands, compute: Callable[[Sequence[Waiting]], list[_Outcome]]
 ) -> Iterator[Report]:
     behind = _Behind(hands.writers)
     batch: list[Waiting] = []
@@ -134,7 +142,7 @@ def _assembly_line(
         is_full = behind.is_full
         if ahead and not (computing or missing or is_full):
             batch = ahead.take()
-            computing = hands.computer.submit(_compute, model, batch, options, throughput)
+            computing = hands.computer.submit(compute, batch)
         if reports := behind.finished():
             yield from reports
             continue
@@ -143,29 +151,43 @@ def _assembly_line(
 
 
 def _compute(
-    model: Upscaler, batch: Sequence[Waiting], options: Options, throughput: Throughput
+    model: Upscaler,
+    options: Options,
+    throughput: Throughput,
+    on_progress: OnBatch | None,
+    batch: Sequence[Waiting],
 ) -> list[_Outcome]:
     """What becomes of each image of a batch."""
-    pictures = [one.loading.result().picture for one in batch]
-    good = [picture for picture in pictures if isinstance(picture, Picture)]
+    pictures = [(one.job, one.loading.result().picture) for one in batch]
+    good = [(job, picture) for job, picture in pictures if isinstance(picture, Picture)]
     with throughput.computing():
-        results = iter(_restore(model, good, options))
-    return [next(results) if isinstance(p, Picture) else p for p in pictures]
+        results = iter(_restore(model, good, options, on_progress))
+    return [next(results) if isinstance(p, Picture) else p for _, p in pictures]
 
 
-def _restore(model: Upscaler, sources: Sequence[Picture], options: Options) -> list[_Outcome]:
+def _restore(
+    model: Upscaler,
+    sources: Sequence[tuple[Job, Picture]],
+    options: Options,
+    on_progress: OnBatch | None,
+) -> list[_Outcome]:
     """Together if that works, else one by one, so that one failure is one file's."""
     if not sources:
         return []
+    tell: OnProgress | None = on_progress and partial(on_progress, [job for job, _ in sources])
     try:
-        return list(model.restore(sources, options))
+        return list(model.restore([picture for _, picture in sources], options, tell))
     except (InputError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if len(sources) > 1:
-            return [_restore(model, [source], options)[0] for source in sources]
-        if isinstance(error, InputError):
-            return [error]
-        first = (str(error) or "out of memory").splitlines()[0]
-        return [InputError(f"it could not be computed ({first}). Try --strips with few rows.")]
+            return [_restore(model, [one], options, on_progress)[0] for one in sources]
+        return [_reason(error)]
+
+
+def _reason(error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    first = (str(error) or "out of memory").splitlines()[0]
+    return InputError(f"it could not be computed ({first}). Try --strips with few rows.")
 
 
 class _Behind:
@@ -232,6 +254,7 @@ def _write(job: Job, source: Picture, result: Upscaled, read_seconds: float) -> 
         input_size=source.size,
         output_size=result.picture.size,
         process_size=result.process_size,
+        canvas_size=result.work.canvas_size,
         seconds=seconds,
         latent_tiles=result.work.latent_tiles,
         strips=result.work.strips,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .programs import Programs
+from .progress import Watch
 from .restore import Restoration
 
 
@@ -27,8 +28,8 @@ class Function:
         for how, latents in zip(self._steps, self._latents, strict=True):
             images = jax.device_put(images, self._programs.image_sharding(how))
             latents = jax.device_put(latents, self._programs.image_sharding(how))
-            turns = how.tiles.turns(how.canvas.latents)
-            images, *_ = self._programs.restored(how, images, latents, turns=turns)
+            tiles = how.tiles_of([how.canvas.extent])
+            images, *_ = self._programs.restored(how, images, latents, tiles=tiles, watch=Watch())
         return images
 
     def apply(self, weights: Any, images: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """How an image is restored: in which passes, on which canvases, by which programs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..generator import AnyVAEConfig
@@ -22,6 +22,14 @@ class Machine:
     groups: int  # of devices, each of which can hold images of its own
     per_group: int  # images that a group computes at once
     is_cpu: bool
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that are restored at once, and how."""
+
+    how: Restoration
+    stages: Mapping[int, Stage]  # the pass of each, by its number
 
 
 class Passes:

@@ -4,7 +4,7 @@ import copy
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,9 @@ from ..digests import Notify
 from ..generator import OMGSR
 from . import layout, restore
 from .canvases import Stage
-from .restore import Decoding, Encoding, Prediction, Restoration
-from .tiling import Tiles
-
-Program = Encoding | Prediction | Decoding
+from .progress import Watch
+from .restore import Decoding, Encoding, Prediction, Program, Restoration
+from .tiling import Sums, Tiles
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Programs:
         self.mesh = mesh
         self.channels = model.vae.config.latent_channels
         self.compiled: dict[Program, Any] = {}
+        self.seconds: dict[Program, float] = {}  # of their last runs that were watched
         self._compiling = threading.Lock()
         self.notify = notify or (lambda name, seconds: None)
         self._graph, state = nnx.split(model)
@@ -63,11 +63,26 @@ class Programs:
             return self
         model.process = process
         other = copy.copy(self)
-        other._graph, other.compiled = nnx.split(model)[0], {}
+        other._graph, other.compiled, other.seconds = nnx.split(model)[0], {}, {}
         return other
 
+    def prepare(self, programs: Iterable[Program], watch: Watch) -> dict[Program, float]:
+        """Compiles those that are missing; the seconds that each was waited for."""
+        missing = [program for program in dict.fromkeys(programs) if program not in self.compiled]
+        took = {}
+        for number, program in enumerate(missing):
+            watch.compiling(number, len(missing))
+            started = time.perf_counter()
+            self.program(program)
+            took[program] = time.perf_counter() - started
+        return took
+
     def run(
-        self, how: Restoration, items: Sequence[Item], seed: int | None = None
+        self,
+        how: Restoration,
+        items: Sequence[Item],
+        seed: int | None = None,
+        watch: Watch | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Restores at most as many images as `how` has in a batch: b h w 3.
 
@@ -82,32 +97,48 @@ class Programs:
             operands["seed"] = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
         shardings = {name: self._sharding(how.encoding, name) for name in operands}
         on_device = jax.device_put(operands, shardings)
-        turns = max(how.tiles.turns(how.canvas.latents_of(item.stage)) for item in items)
-        images, *finite = jax.device_get(self.restored(how, turns=turns, **on_device))
+        tiles = how.tiles_of(item.stage for item in items)
+        found = self.restored(how, tiles=tiles, watch=watch or Watch(), **on_device)
+        images, *finite = jax.device_get(found)
         return images, np.concatenate(finite, axis=1)
 
     def restored(
-        self, how: Restoration, images: Array, latents: Array, *, turns: int, **more: Array
+        self,
+        how: Restoration,
+        images: Array,
+        latents: Array,
+        *,
+        tiles: int,
+        watch: Watch,
+        **more: Array,
     ) -> tuple[Array, Array, Array]:
         """`restore.restore` part by part, with each of them compiled; and what is finite."""
         given = {"images": images, **more}
         operands = [given[name] for name in self._operands(how.encoding)]
-        source, z_l, encoded = self._call(how.encoding, *operands)
+        source, z_l, encoded = watch.ran(how.encoding, lambda: self._call(how.encoding, *operands))
         if how.canvas.latents == how.canvas.tile:
-            z_p = self._call(how.prediction, z_l)
+            z_p = watch.ran(how.prediction, lambda: self._call(how.prediction, z_l))
         else:
-            z_p = self._in_tiles(how, z_l, latents, turns)
+            z_p = self._in_tiles(how, z_l, latents, tiles, watch)
         sizes = [more["sizes"]] if "sizes" in more else []
-        restored, decoded = self._call(how.decoding, z_p, source, *sizes)
+        restored, decoded = watch.ran(
+            how.decoding, lambda: self._call(how.decoding, z_p, source, *sizes)
+        )
         return restored, encoded, decoded
 
-    def _in_tiles(self, how: Restoration, z_l: Array, sizes: Array, turns: int) -> Array:
+    def _in_tiles(
+        self, how: Restoration, z_l: Array, sizes: Array, tiles: int, watch: Watch
+    ) -> Array:
         begun, cut, added, mean = _steps(how.tiles)
-        sums = begun(z_l)
-        for _ in range(turns):
-            tiles = jax.device_put(cut(z_l, sizes, sums), self._by_batch)
-            found = self._call(how.prediction, tiles)
-            sums = added(sums, jax.device_put(found, z_l.sharding), sizes)
+
+        def turn(sums: Sums) -> Sums:
+            next_tiles = jax.device_put(cut(z_l, sizes, sums), self._by_batch)
+            found = self._call(how.prediction, next_tiles)
+            return added(sums, jax.device_put(found, z_l.sharding), sizes)
+
+        sums, by = begun(z_l), how.tiles_at_once
+        for done in range(0, tiles, by):
+            sums = watch.ran(how.prediction, functools.partial(turn, sums), done, by, tiles)
         return mean(sums)
 
     def _call(self, program: Program, *operands: Array) -> Any:

@@ -15,6 +15,9 @@ from .jobs import Job
 from .sizes import Size
 
 
+_MUCH = 4  # times the work that the output's own pixels need
+
+
 @dataclass
 class Report:
     """What became of one file."""
@@ -25,11 +28,31 @@ class Report:
     input_size: Size | None = None
     output_size: Size | None = None
     process_size: Size | None = None
+    canvas_size: Size | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     latent_tiles: int = 0
     strips: int = 1  # of rows in which the VAE took the image
     peak_bytes: int | None = None
     notes: tuple[str, ...] = ()  # what the result lacks of the input: sentences
+
+    @property
+    def cost(self) -> str | None:
+        """A sentence where most of the work was not for the output's own pixels."""
+        if not (self.output_size and self.process_size and self.canvas_size):
+            return None
+        worked, output = math.prod(self.canvas_size), math.prod(self.output_size)
+        if worked < _MUCH * output:
+            return None
+        is_least = math.prod(self.process_size) >= _MUCH * output
+        why = (
+            "the least that this model works on"
+            if is_least
+            else "a canvas that several sizes share"
+        )
+        return (
+            f"{self.job.source}: {_text(self.output_size)} px took the work of "
+            f"{_text(self.canvas_size)} px, {why}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         def width_height(size: Size | None) -> list[int] | None:
@@ -43,6 +66,7 @@ class Report:
             "input_size": width_height(self.input_size),
             "output_size": width_height(self.output_size),
             "process_size": width_height(self.process_size),
+            "canvas_size": width_height(self.canvas_size),
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
             "latent_tiles": self.latent_tiles,
             "strips": self.strips,
@@ -58,6 +82,7 @@ class Throughput:
     images: int = 0
     pixels: int = 0  # of the outputs
     seconds: float = 0.0
+    compiling: float = 0.0  # seconds
     waited: float = 0.0  # seconds without anything to compute, while images were left
     _idle_since: float = field(default=0.0, init=False, repr=False)
 
@@ -74,6 +99,7 @@ class Throughput:
         return self.waited / self.seconds if self.seconds else 0.0
 
     def count(self, report: Report) -> None:
+        self.compiling += report.seconds.get("compile", 0)
         if report.status == "done":
             self.images += 1
             self.pixels += math.prod(report.output_size or ())
@@ -93,6 +119,10 @@ class Throughput:
             yield
         finally:
             self._idle_since = time.perf_counter()
+
+
+def _text(size: Size) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def peak_bytes() -> int | None:

@@ -4,6 +4,7 @@ Nothing between its first and its last line leaves the device. Its three parts a
 itself (see programs.py): so the backbone is compiled once, whatever the sizes of images are.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from .canvases import Canvas, Stage
 from .layout import SPATIAL
 from .resizing import resized
 from .sizes import Size
-from .tiling import Tiles, Tiling, in_tiles
+from .tiling import Tiles, Tiling, in_tiles, tiles_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Decoding:
         return f"decode {self.canvas}"
 
 
+Program = Encoding | Prediction | Decoding
+
+
 @dataclass(frozen=True)
 class Restoration:
     """How images on a canvas are restored."""
@@ -78,6 +82,15 @@ class Restoration:
     @property
     def prediction(self) -> Prediction:
         return Prediction(self.canvas.tile, self.batch * self.tiles_at_once)
+
+    def tiles_of(self, stages: Iterable[Stage]) -> int:
+        """How many tiles lie on the largest of some images."""
+        return max(tiles_of(self.canvas.latents_of(stage), self.canvas.tile) for stage in stages)
+
+    def runs(self, stages: Iterable[Stage]) -> dict[Program, int]:
+        """Its programs, and how often each of them runs for some images."""
+        turns = -(-self.tiles_of(stages) // self.tiles_at_once)
+        return {self.encoding: 1, self.prediction: turns, self.decoding: 1}
 
 
 class Encoded(NamedTuple):

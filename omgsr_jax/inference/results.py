@@ -14,13 +14,15 @@ class Work:
     seconds: dict[str, float] = field(default_factory=dict)
     latent_tiles: int = 0
     strips: int = 1  # of the VAE's widest maps
+    canvas_size: Size | None = None  # what was computed, in the last stage
 
     def with_more(self, more: "Work") -> "Work":
         seconds = {
             step: self.seconds.get(step, 0) + more.seconds.get(step, 0)
             for step in self.seconds | more.seconds
         }
-        return Work(seconds, self.latent_tiles + more.latent_tiles, max(self.strips, more.strips))
+        tiles, strips = self.latent_tiles + more.latent_tiles, max(self.strips, more.strips)
+        return Work(seconds, tiles, strips, more.canvas_size)
 
 
 class NotFiniteError(InputError):

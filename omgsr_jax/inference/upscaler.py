@@ -3,13 +3,15 @@
 import contextlib
 import copy
 import functools
+import itertools
 import os
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jax.sharding import Mesh
@@ -25,13 +27,15 @@ from .canvases import Canvas, Stage
 from .function import Function
 from .memory import Budget
 from .options import Options, require_batch, require_color, require_strips
-from .passes import Machine, Passes
+from .passes import Chunk, Machine, Passes
 from .pictures import Picture, resize
 from .programs import Item, Programs
-from .restore import Restoration
+from .progress import OnProgress, Telling, Watch
+from .restore import Program, Restoration
 from .results import NotFiniteError, Upscaled, Work
 from .sizes import Enlargement, Size
-from .tiling import tiles_of
+
+_Any = TypeVar("_Any")
 
 _STAGES = ("encode", "predict", "decode")
 
@@ -94,6 +98,7 @@ class Upscaler:
         color: str | None = None,
         quirks: Quirks = None,
         seed: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Image.Image:
         """One image, upscaled: exactly `scale` times (4 by default), or to a size.
 
@@ -108,6 +113,8 @@ class Upscaler:
             quirks: "published" reproduces the published script's roundings and truncations; by
                 default what the model was loaded with.
             seed: sample the VAE's posterior with it; by default its mode is taken.
+            on_progress: called with a `Progress` between programs, in this thread. What it raises
+                ends the work, and reaches the caller.
 
         Returns:
             An 8-bit PIL image with the input's transparency and greyness; its `info` has the
@@ -121,6 +128,7 @@ class Upscaler:
             color=color,
             quirks=quirks,
             seed=seed,
+            on_progress=on_progress,
         )
         return result
 
@@ -134,6 +142,7 @@ class Upscaler:
         color: str | None = None,
         quirks: Quirks = None,
         seed: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
         options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
@@ -143,7 +152,8 @@ class Upscaler:
         if len(loaded) > 1:
             upscaler.plan([picture.size for picture in loaded], options)
         try:
-            return [result.picture.image() for result in upscaler.restore(loaded, options)]
+            results = upscaler.restore(loaded, options, on_progress)
+            return [result.picture.image() for result in results]
         except NotFiniteError as error:
             name = _name(batch[error.index], error.index, len(batch))
             raise NotFiniteError(error.stage, error.index, name) from None
@@ -211,22 +221,23 @@ class Upscaler:
         share a batch."""
         return tuple(map(self._passes.place, self._passes.of(size, options.enlargement)))
 
-    def restore(self, batch: Sequence[Picture], options: Options) -> list[Upscaled]:
-        """Upscales pictures with all that belongs to them."""
+    def restore(
+        self,
+        batch: Sequence[Picture],
+        options: Options,
+        on_progress: OnProgress | None = None,
+    ) -> list[Upscaled]:
+        """Upscales pictures with all that belongs to them; see `upscale` for `on_progress`."""
         passes = [self._passes.of(picture.size, options.enlargement) for picture in batch]
         results = [Upscaled(self._begun(picture, options), picture.size) for picture in batch]
-        for number in range(max(map(len, passes), default=0)):
-            chosen = [i for i, stages in enumerate(passes) if number < len(stages)]
-            is_last = [number + 1 == len(passes[i]) for i in chosen]
-            given = [
-                (results[i].picture, passes[i][number], last)
-                for i, last in zip(chosen, is_last, strict=True)
-            ]
-            try:
-                restored = self._one_pass(given, options)
-            except NotFiniteError as error:
-                raise NotFiniteError(error.stage, chosen[error.index]) from None
-            for i, done in zip(chosen, restored, strict=True):
+        chunks = self._chunks([result.picture for result in results], passes, options)
+        watch = self._watch(chunks, on_progress)
+        compiling = self.programs.prepare((p for chunk in chunks for p in _runs(chunk)), watch)
+        for chunk in chunks:
+            seconds = {"compile": sum(compiling.pop(program, 0) for program in _runs(chunk))}
+            given = [results[i].picture for i in chunk.stages]
+            restored = self._computed(chunk, given, seconds, options.seed, watch)
+            for i, done in zip(chunk.stages, restored, strict=True):
                 results[i] = replace(done, work=results[i].work.with_more(done.work))
         return [
             replace(result, picture=self._ended(source, result.picture, options))
@@ -246,52 +257,81 @@ class Upscaler:
             return result
         return replace(result, alpha=np.clip(resize(source.alpha, result.size), 0, 1))
 
-    def _one_pass(
-        self, given: Sequence[tuple[Picture, Stage, bool]], options: Options
-    ) -> list[Upscaled]:
-        """Restores pictures at most four times as large; the last pass rounds."""
-        programs: dict[Restoration, list[int]] = {}
-        for i, (picture, stage, is_last) in enumerate(given):
-            rounds = is_last and (not picture.grey or self._passes.script is not None)
-            stored = f"uint{picture.bits}" if rounds else "float32"  # grey is rounded as grey
-            how = self._passes.how(
-                self._passes.place(stage),
-                color=options.color or self.color,
-                given=str(picture.values.dtype),
-                stored=stored,
-                sampled=options.seed is not None,
-            )
-            programs.setdefault(how, []).append(i)
-        results: dict[int, Upscaled] = {}
-        for how, members in programs.items():
-            for start in range(0, len(members), how.batch):
-                chunk = members[start : start + how.batch]
-                results |= zip(chunk, self._computed(how, given, chunk, options.seed), strict=True)
-        return [results[i] for i in range(len(given))]
+    def _chunks(
+        self, pictures: Sequence[Picture], passes: Sequence[Sequence[Stage]], options: Options
+    ) -> list[Chunk]:
+        """What is computed, in its order: each pass enlarges at most four times."""
+        chunks = []
+        for number in range(max(map(len, passes), default=0)):
+            members: dict[Restoration, dict[int, Stage]] = {}
+            for i, (picture, stages) in enumerate(zip(pictures, passes, strict=True)):
+                if number < len(stages):
+                    how = self._how(picture, stages, number, options)
+                    members.setdefault(how, {})[i] = stages[number]
+            for how, alike in members.items():
+                chunks += [Chunk(how, dict(c)) for c in _batched(alike.items(), how.batch)]
+        return chunks
+
+    def _how(
+        self, picture: Picture, stages: Sequence[Stage], number: int, options: Options
+    ) -> Restoration:
+        """One pass of a picture; the last one rounds."""
+        is_last = number + 1 == len(stages)
+        rounds = is_last and (not picture.grey or self._passes.script is not None)
+        return self._passes.how(
+            self._passes.place(stages[number]),
+            color=options.color or self.color,
+            given="float32" if number else str(picture.values.dtype),
+            stored=f"uint{picture.bits}" if rounds else "float32",  # grey is rounded as grey
+            sampled=options.seed is not None,
+        )
+
+    def _watch(self, chunks: Sequence[Chunk], on_progress: OnProgress | None) -> Watch:
+        if on_progress is None:
+            return Watch()
+        planned: Counter[Program] = Counter()
+        for chunk in chunks:
+            planned.update(_runs(chunk))
+        return Telling(on_progress, self.programs.seconds, planned)
 
     def _computed(
         self,
-        how: Restoration,
-        given: Sequence[tuple[Picture, Stage, bool]],
-        chunk: Sequence[int],
+        chunk: Chunk,
+        pictures: Sequence[Picture],
+        seconds: dict[str, float],
         seed: int | None,
+        watch: Watch,
     ) -> list[Upscaled]:
-        started = time.perf_counter()
-        items = [Item(given[i][0].values, given[i][1]) for i in chunk]
-        restored, finite = self.programs.run(how, items, seed)
-        for i, of_stages in zip(chunk, finite, strict=False):
+        """Args:
+        seconds: what was done for the chunk before.
+        """
+        started, how = time.perf_counter(), chunk.how
+        stages = list(chunk.stages.values())
+        items = [Item(p.values, stage) for p, stage in zip(pictures, stages, strict=True)]
+        restored, finite = self.programs.run(how, items, seed, watch)
+        for i, of_stages in zip(chunk.stages, finite, strict=False):
             if not of_stages.all():
                 raise NotFiniteError(_STAGES[int(np.argmin(of_stages))], i)
-        seconds = {"compute": (time.perf_counter() - started) / len(chunk)}
+        seconds = {**seconds, "compute": time.perf_counter() - started}
+        each = {step: value / len(stages) for step, value in seconds.items()}
         results = []
-        for values, i in zip(restored, chunk, strict=False):
-            picture, stage, _ = given[i]
+        for values, picture, stage in zip(restored, pictures, stages, strict=False):
             height, width = stage.target
-            tiles = tiles_of(how.canvas.latents_of(stage), how.canvas.tile)
-            work = Work(dict(seconds), tiles, how.canvas.strips)
             result = replace(picture, values=values[:height, :width])
+            canvas = how.canvas
+            work = Work(dict(each), how.tiles_of([stage]), canvas.strips, canvas.padded)
             results.append(Upscaled(result, stage.process, work))
         return results
+
+
+def _runs(chunk: Chunk) -> dict[Program, int]:
+    return chunk.how.runs(chunk.stages.values())
+
+
+def _batched(items: Iterable[_Any], size: int) -> Iterator[list[_Any]]:
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
 
 
 def picture_of(image: Any) -> Picture:

@@ -45,7 +45,7 @@ class Identity:
     def canvas(self, size, options):
         return size
 
-    def restore(self, batch, options):
+    def restore(self, batch, options, on_progress=None):
         for picture in batch:
             options.enlargement.of(picture.size)
         return [Upscaled(picture, picture.size) for picture in batch]

@@ -47,7 +47,7 @@ class Model:
     def canvas(self, size, options):
         return size
 
-    def restore(self, batch, options):
+    def restore(self, batch, options, on_progress=None):
         self.batches.append([picture.size for picture in batch])
         self._restore(batch)
         return [Upscaled(picture, picture.size) for picture in batch]
@@ -220,7 +220,7 @@ def test_shares_are_disjoint_and_together_all():
 class Tinted(Model):
     """Its results depend on the sizes that are planned, as canvases do."""
 
-    def restore(self, batch, options):
+    def restore(self, batch, options, on_progress=None):
         tint = sum(height * 7 + width for height, width in self.planned) % 97 / 97
         return [Upscaled(replace(p, values=p.rgb * np.float32(tint)), p.size) for p in batch]
 
