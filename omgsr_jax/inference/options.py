@@ -39,6 +39,11 @@ class Options:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
 
 
+def for_each(options: Options | Sequence[Options], count: int) -> Sequence[Options]:
+    """Those of each image, where one may stand for all."""
+    return [options] * count if isinstance(options, Options) else options
+
+
 @dataclass(frozen=True)
 class Share:
     """Every `count`-th of a list, from its `index`-th on: what one of several runs does."""

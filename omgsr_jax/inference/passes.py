@@ -30,6 +30,8 @@ class Chunk:
 
     how: Restoration
     stages: Mapping[int, Stage]  # the pass of each, by its number
+    color: str
+    seed: int | None
 
 
 class Passes:
@@ -57,6 +59,7 @@ class Passes:
         self._vae, self._strips, self._holds = vae, strips, holds
         self._tiling = PublishedTiling() if script else Tiling()
         self._canvases = Canvases(self._canvas)
+        self.is_settled = False  # whether canvases and programs are those of `settle` alone
 
     def as_published(self) -> "Passes":
         return Passes(
@@ -83,6 +86,26 @@ class Passes:
     def plan(self, passes: Iterable[Stage]) -> None:
         self._canvases.plan(passes)
 
+    def settle(self, sizes: Iterable[Size]) -> list[Restoration]:
+        """How all images are restored from now on: on canvases of these sizes, and no others."""
+        canvases = self._canvases.settle(Stage(size, size, size) for size in sizes)
+        self.is_settled = True
+        return [self.of_any(canvas, of) for canvas in canvases for of in self._batches(canvas)]
+
+    def _batches(self, canvas: Canvas) -> list[int]:
+        """One image for each group of devices, and as many as they can take at once."""
+        groups = 1 if canvas.by_rows else self.machine.groups
+        return sorted({groups, groups * self.machine.per_group})
+
+    def of_any(self, canvas: Canvas, count: int | None = None) -> Restoration:
+        """The programs for images of any dtype, with any colours and seed: for so many of them, or
+        as many as can be computed at once."""
+        batches = self._batches(canvas)
+        batch = next((batch for batch in batches if count and batch >= count), batches[-1])
+        return self.how(
+            canvas, color=None, given="float32", stored="float32", sampled=None, batch=batch
+        )
+
     def place(self, stage: Stage) -> Canvas:
         return self._canvases.place(stage)
 
@@ -108,10 +131,10 @@ class Passes:
         self,
         canvas: Canvas,
         *,
-        color: str,
+        color: str | None,
         given: str,
         stored: str,
-        sampled: bool,
+        sampled: bool | None,
         batch: int | None = None,
     ) -> Restoration:
         """The programs for a canvas."""

@@ -14,7 +14,6 @@ import jax
 from .jobs import Job
 from .sizes import Size
 
-
 _MUCH = 4  # times the work that the output's own pixels need
 
 

@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import InputError
-from ..inference.folder import restore_each
+from ..inference.folder import FAILURES, reason
 from ..inference.options import Options
 from ..inference.pictures import Picture
+from ..inference.progress import OnProgress, Progress
 from ..inference.results import Upscaled
 from ..inference.sizes import Size
 
@@ -31,7 +32,12 @@ class Model(Protocol):
 
     def canvas(self, size: Size, options: Options) -> Hashable: ...
 
-    def restore(self, batch: Sequence[Picture], options: Sequence[Options]) -> list[Upscaled]: ...
+    def restore(
+        self,
+        batch: Sequence[Picture],
+        options: Sequence[Options],
+        on_progress: OnProgress,
+    ) -> list[Upscaled]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Entry:
     key: Hashable
     future: Future[Restored] = field(default_factory=Future)
     submitted: float = field(default_factory=time.perf_counter)
-    progress: dict[str, Any] = field(default_factory=dict)  # what is known of it
+    progress: Progress | None = None  # of its batch
+    has_left: bool = False
 
     @property
     def is_computed(self) -> bool:
@@ -61,6 +68,7 @@ class Entry:
 
     def leave(self) -> None:
         """Nobody wants the result any more."""
+        self.has_left = True
         self.future.cancel()
 
 
@@ -151,8 +159,9 @@ class Batcher:
     def _compute(self, model: Model, batch: Sequence[Entry]) -> None:
         started = time.perf_counter()
         try:
-            pictures = [entry.picture for entry in batch]
-            outcomes = restore_each(model, pictures, [entry.options for entry in batch])
+            outcomes = _outcomes(model, batch)
+        except _AllHaveLeftError:
+            outcomes = [InputError("nobody waits for it")] * len(batch)
         except Exception as error:  # a fault of ours: it must not end the thread
             traceback.print_exc()
             outcomes = [InputError(f"it could not be computed ({type(error).__name__})")] * len(
@@ -167,3 +176,25 @@ class Batcher:
             else:
                 waited = started - entry.submitted
                 entry.future.set_result(Restored(outcome, waited, seconds, len(batch)))
+
+
+class _AllHaveLeftError(Exception):
+    """Ends the work on a batch that nobody waits for any more."""
+
+
+def _outcomes(model: Model, batch: Sequence[Entry]) -> list[Upscaled | InputError]:
+    """Together if that works, else one by one, so that one failure is one image's."""
+
+    def tell(progress: Progress) -> None:
+        for entry in batch:
+            entry.progress = progress
+        if all(entry.has_left for entry in batch):
+            raise _AllHaveLeftError
+
+    pictures, options = [e.picture for e in batch], [e.options for e in batch]
+    try:
+        return list(model.restore(pictures, options, tell))
+    except FAILURES as error:
+        if len(batch) > 1:
+            return [outcome for entry in batch for outcome in _outcomes(model, [entry])]
+        return [reason(error)]

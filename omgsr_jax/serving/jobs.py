@@ -52,7 +52,9 @@ class Job:
             state |= {"error": self.failure.sentence, "error_status": self.failure.status}
         elif self.entry:
             state["before"] = batcher.position(self.entry)
-            state |= self.entry.progress
+            if progress := self.entry.progress:
+                state |= {"stage": progress.stage, "share": round(progress.share, 3)}
+                state["seconds_left"] = progress.seconds_left
         return state
 
 
