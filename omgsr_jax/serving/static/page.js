@@ -155,7 +155,7 @@ async function restore(picture) {
     }
   }
   if (state.status === "failed") throw new Refused(state.error_status, state.error, 0);
-  const blob = await (await call(state.result)).blob();
+  const blob = await (await call(`v1/jobs/${picture.job}/result`)).blob();
   if (picture.state === "gone") return;
   if (picture.result) URL.revokeObjectURL(picture.result.url);
   picture.result = { blob, url: URL.createObjectURL(blob), size: state.size, notes: state.notes || [] };
