@@ -2,9 +2,9 @@
 
 python scripts/load_test.py http://127.0.0.1:8000 --clients 64 --seconds 300
 
-Clients send pictures of mixed sizes, formats, colours and scales, one after the other, and wait for each
-result; after 429 they wait as long as they are told. The token is read from OMGSR_TOKEN. Exits with 1 if
-anything but 200 and 429 was answered.
+Clients send pictures of mixed sizes, formats, colours and scales, one after the other, and wait for
+each result; after 429 they wait as long as they are told. The token is read from OMGSR_TOKEN. Exits
+with 1 if anything but 200 and 429 was answered.
 """
 
 import argparse
