@@ -1,4 +1,4 @@
-"""The page in Chromium: pictures in, results out, no error in its console and no other host asked."""
+"""The page in Chromium: pictures in, results out, and no word in its console or to other hosts."""
 
 import io
 import os

@@ -10,8 +10,8 @@ from .processes import ROOT, STAND_IN, served
 
 pytest.importorskip("fastapi", reason="the extra [serve] is not installed")
 
-# Bytes that are no image are valid by the schema and refused all the same, and FastAPI's routes take
-# parameters that they do not know.
+# Not those of wrong and right data: bytes that are no image are right by the schema, and refused;
+# routes without an upload overlook parameters that they do not know.
 _CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
     *("response_headers_conformance", "response_schema_conformance", "unsupported_method"),

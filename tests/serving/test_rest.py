@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -48,7 +49,11 @@ def test_what_is_asked_for_is_given(serving, query, size, kind):
     assert (image.size, image.format) == (size, kind)
 
 
-_BOMB = png(1, 1)[:16] + (60_000).to_bytes(4, "big") * 2 + png(1, 1)[24:]
+def bomb() -> bytes:
+    """A PNG of few bytes whose header says 60,000 x 60,000 px."""
+    data = png(1, 1)
+    header = data[12:16] + (60_000).to_bytes(4, "big") * 2 + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_a_sentence_is_that_of_the_command_line(serving, capsys):
 
 def test_pixels_are_counted_before_they_are_decoded(serving):
     with serving() as client:
-        response = client.post("/v1/upscale", content=_BOMB)
+        response = client.post("/v1/upscale", content=bomb())
     assert response.status_code == 413
     assert "60000 x 60000" in response.json()["error"]
 
@@ -210,7 +215,9 @@ def test_a_job_that_is_removed_frees_its_place(serving, model):
 @pytest.mark.parametrize("limits", [{"jobs": 2}, {"job_bytes": 4000}, {"job_seconds": 0}])
 def test_results_are_kept_for_a_while_and_the_oldest_go_first(serving, limits):
     with serving(**limits) as client:
-        jobs = [client.post("/v1/jobs?scale=2", content=png(12, 12)).json() for _ in range(4)]
+        jobs = [
+            client.post("/v1/jobs?scale=2&format=bmp", content=png(12, 12)).json() for _ in range(4)
+        ]
         wait_until(lambda: client.app.state.service.accepted == 0)
         found = [client.get(f"/v1/jobs/{job['id']}").status_code for job in jobs]
     assert found == ([404] * 4 if "job_seconds" in limits else [404, 404, 200, 200])
@@ -248,7 +255,7 @@ def test_a_line_of_json_and_figures_for_each_request(serving):
     with serving(stream=stream) as client:
         client.post("/v1/upscale?scale=2", content=png())
         client.post("/v1/upscale?scale=2", content=b"nothing")
-        client.get('/no"such\npath')
+        client.get("/no%22such%0Apath")
         job = client.post("/v1/jobs?scale=2", content=png()).json()
         ended(client, job)
         figures = client.get("/metrics").text
