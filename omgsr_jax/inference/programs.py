@@ -88,7 +88,9 @@ class Programs:
             z_l = np.zeros((how.batch, *how.canvas.latents, self.channels), np.float32)
             sizes = np.array([how.canvas.latents] * how.batch, np.int32)
             z_l, sizes = jax.device_put((z_l, sizes), self.image_sharding(how))
-            self._in_tiles(how, z_l, sizes, how.tiles_at_once, Watch(), predict=lambda tiles: tiles)
+            # Two turns: the second begins with what the first has left.
+            turns = 2 * how.tiles_at_once
+            self._in_tiles(how, z_l, sizes, turns, Watch(), predict=lambda tiles: tiles)
 
     def run(
         self,

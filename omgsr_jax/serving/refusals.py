@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
 
@@ -46,6 +46,8 @@ def _later(status: int, sentence: str, seconds: float) -> RefusedError:
 
 
 def unusable(error: InputError) -> RefusedError:
-    """Something about the request: 415 where the upload is no image at all."""
-    is_no_image = isinstance(error.__cause__, UnidentifiedImageError)
-    return RefusedError(415 if is_no_image else 422, str(error))
+    """Something about the request: the upload is no image at all, or too large a one, or else."""
+    for kind, status in ((UnidentifiedImageError, 415), (Image.DecompressionBombError, 413)):
+        if isinstance(error.__cause__, kind):
+            return RefusedError(status, str(error))
+    return RefusedError(422, str(error))

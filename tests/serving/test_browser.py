@@ -72,9 +72,8 @@ class Watched:
 
     def __enter__(self):
         self.page.goto(self.address)
-        self.page.wait_for_function(
-            "document.querySelector('#about').textContent.includes('model')"
-        )
+        about = self.page.locator("#about")
+        about.filter(has_text="model stand-in").or_(about.filter(has_text="model nano")).wait_for()
         return self
 
     def __exit__(self, *error) -> None:
@@ -106,9 +105,7 @@ def restore(watched: Watched, files: list[str], scale: str) -> None:
     page.set_input_files("#files", files)
     page.check(f"input[name=scale][value='{scale}']", force=True)
     page.click("#start")
-    page.wait_for_function(
-        f"document.querySelectorAll('#list .done').length === {len(files)}", timeout=180_000
-    )
+    page.locator("#list .done").nth(len(files) - 1).wait_for(timeout=180_000)
 
 
 @pytest.mark.slow
@@ -178,7 +175,7 @@ def test_what_is_refused_is_said_beside_its_picture(browser, service, tmp_path):
         page = watched.page
         page.set_input_files("#files", [str(wrong), str(large)])
         page.click("#start")
-        page.wait_for_function("document.querySelectorAll('#list .failed').length === 2")
+        page.locator("#list .failed").nth(1).wait_for()
         said = " ".join(page.locator("#list .state").all_text_contents())
         assert "not an image that can be read here" in said
         page.locator("#list li").nth(1).get_by_label("Remove").click()

@@ -35,9 +35,9 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def warm(small, compile_cache) -> omgsr_jax.Upscaler:
-    """Two canvases: one of a single tile, one of several."""
+    """A canvas of several tiles."""
     model = omgsr_jax.load(small)
-    model.warm([(64, 64), (64, 96)])
+    model.warm([(64, 96)])
     return model
 
 
@@ -75,6 +75,7 @@ def test_what_fits_no_canvas_is_refused(warm):
             ask(warm, from_array(picture), scale=scale)
 
 
+@pytest.mark.slow
 def test_results_are_those_of_a_model_that_compiles_what_it_needs(warm, small):
     """By another way through the VAE, to the last bit but for rounding."""
     other = omgsr_jax.load(small)
