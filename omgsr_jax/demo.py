@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,15 @@ class Demonstration:
     scores: Mapping[str, tuple[float, float]]  # of bicubic enlargement and of nano, by metric
 
 
-def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
+def run(
+    out: str | Path, sample: str, *, notify: Notify, begin: Callable[[str], None]
+) -> Demonstration:
     """Restores the sample and writes it, its input and a comparison to the folder `out`.
 
     Args:
         sample: one of `assets.SAMPLES`.
         notify: told of programs being compiled; see `Upscaler`.
+        begin: told of each step when it begins.
     """
     files.require_folder_name(out)
     pair = assets.sample(sample)
@@ -47,6 +50,7 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
         notify(program, seconds)
 
     model = load(assets.NANO, notify=count)
+    begin(f"restoring {sample}")
     started = time.perf_counter()
     (upscaled,) = model.restore([source], Options(Enlargement(size=original.size)))
     seconds = time.perf_counter() - started
@@ -63,6 +67,7 @@ def run(out: str | Path, sample: str, *, notify: Notify) -> Demonstration:
     ):
         written[what] = outputs.claim(Path(out) / f"{sample}-{name}.png")
         images.write(written[what], picture)
+    begin("comparing with the original")
     return Demonstration(written, seconds, compiling, _scores([enlarged, restored], original))
 
 

@@ -34,7 +34,7 @@ COMMANDS = [
     for command in inline_commands(page)
 ]
 # Programs that are not ours; their options are not checked.
-FOREIGN = {".", "cd", "export", "gcloud", "git", "mkdocs", "mypy", "pre-commit", "ruff"}
+FOREIGN = {".", "cd", "curl", "export", "gcloud", "git", "mkdocs", "mypy", "pre-commit", "ruff"}
 
 # Modules that docs/design.md need not name.
 UNNAMED = {"__init__.py"}

@@ -161,7 +161,7 @@ def test_comparisons_replace_no_input_no_result_and_no_other_comparison(tmp_path
     assert len(set(written)) == 6
     assert {job.goal.name for job in jobs} == {"a.png", "a.webp", "a.compare.png"}
     inputs = [str(tmp_path / "in" / name) for name in ("a.png", "a.compare.png")]
-    jobs = plan(inputs, tmp_path / "in", suffix="jpg", compare=True)
+    jobs = plan(inputs, tmp_path / "in", format="jpg", compare=True)
     assert jobs[0].comparison == tmp_path / "in" / "a.jpg.compare.png"
 
 
@@ -198,7 +198,7 @@ def test_names_that_are_not_utf8_or_very_long_stop_no_folder(tmp_path):
     )
     (tmp_path / "list.txt").write_bytes(b"in/od\xffd.png\n")
     assert list_images(tmp_path / "list.txt") == [str(tmp_path / "in" / odd)]
-    jobs = plan([str(tmp_path / "in")], tmp_path / "out", suffix="jpeg", compare=True)
+    jobs = plan([str(tmp_path / "in")], tmp_path / "out", format="jpeg", compare=True)
     assert len(jobs) == 5
     long = next(job for job in jobs if job.source.name.startswith("nnn"))
     with pytest.raises(InputError, match="cannot be written: File name too long"):
@@ -219,7 +219,7 @@ def test_a_folder_four_times_as_long_takes_four_times_as_long_to_plan(tmp_path):
         for number in range(count):
             (photos / f"{number}.png").touch()
     first, second = (
-        calls(plan, [str(photos)], tmp_path / "out", suffix="jpg", compare=True)
+        calls(plan, [str(photos)], tmp_path / "out", format="jpg", compare=True)
         for photos in (few, many)
     )
     assert second < 4.2 * first

@@ -1,10 +1,14 @@
+# PYTHON_ARGCOMPLETE_OK
 """The `omgsr` command. A file per subcommand: its summary, options, checks, and `run`.
 
 Importing this loads no JAX, so that help and usage errors come at once: a subcommand imports what
-it works with in its `run`. `values` and `progress` are what several of them share.
+it works with in its `run`. `values` and `progress` are what several of them share, `reporting` is
+of upscale.
 """
 
+import contextlib
 import io
+import os
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
@@ -66,9 +70,19 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         )
         module.add_options(subparser)
         subparser.set_defaults(run=module.run, misused=subparser.error)
+    _complete(parser)
     args = parser.parse_args(argv)
     try:
         getattr(_SUBCOMMANDS[args.name], "check", lambda _: None)(args)
     except InputError as problem:
         args.misused(str(problem))
     return args
+
+
+def _complete(parser: ArgumentParser) -> None:
+    """Where a shell asks how a command goes on, argcomplete answers it and ends the process."""
+    if "_ARGCOMPLETE" in os.environ:
+        with contextlib.suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from ..errors import InputError
 from .info import print_info
+from .progress import add_quiet, display
 from .values import location, not_negative, positive
 
 SUMMARY = "PyTorch weights to a converted model"
@@ -37,6 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pickle", action="store_true", help="open .bin files (torch.load, weights only)"
     )
+    add_quiet(parser)
 
 
 def check(args: Namespace) -> None:
@@ -48,21 +50,23 @@ def check(args: Namespace) -> None:
 
 def run(args: Namespace) -> None:
     if args.perceptual:
-        from ..converters import convert_perceptual
+        with display(f"converting {args.perceptual}", quiet=args.quiet):
+            from ..converters import convert_perceptual
 
-        card = convert_perceptual(args.perceptual, args.out, allow_pickle=args.allow_pickle)
+            card = convert_perceptual(args.perceptual, args.out, allow_pickle=args.allow_pickle)
         print(f"{args.out}: {', '.join(card.configs)}")
         return
-    from ..converters import convert
+    with display(f"converting {args.base}", quiet=args.quiet):
+        from ..converters import convert
 
-    convert(
-        args.base,
-        args.out,
-        adapter=args.adapter,
-        prompt=args.prompt,
-        mid_timestep=args.mid_timestep,
-        process_size=args.process_size,
-        precision=args.precision,
-        allow_pickle=args.allow_pickle,
-    )
+        convert(
+            args.base,
+            args.out,
+            adapter=args.adapter,
+            prompt=args.prompt,
+            mid_timestep=args.mid_timestep,
+            process_size=args.process_size,
+            precision=args.precision,
+            allow_pickle=args.allow_pickle,
+        )
     print_info(args.out)

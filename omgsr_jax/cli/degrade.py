@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from .progress import show_progress
+from .progress import add_quiet, display
 from .values import location, not_negative, positive
 
 SUMMARY = "pairs of low and high quality from photographs"
@@ -34,20 +34,22 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--resize-back", action="store_true", help="write lr as large as hr, as in training"
     )
+    add_quiet(parser)
 
 
 def run(args: Namespace) -> Sequence[str]:
-    from ..data import PRESETS, degrade_folder
+    with display("looking at the images", quiet=args.quiet) as shown:
+        from ..data import PRESETS, degrade_folder
 
-    summary = degrade_folder(
-        args.source,
-        args.out,
-        seed=args.seed,
-        config=PRESETS[args.preset],
-        crop=args.crop,
-        resize_back=args.resize_back,
-        progress=lambda done, total: show_progress("degraded", done, total),
-        notify=lambda text: print(f"omgsr degrade: {text}", file=sys.stderr),
-    )
+        summary = degrade_folder(
+            args.source,
+            args.out,
+            seed=args.seed,
+            config=PRESETS[args.preset],
+            crop=args.crop,
+            resize_back=args.resize_back,
+            progress=lambda done, total: shown.count("degraded", done, total),
+            notify=lambda text: print(f"omgsr degrade: {text}", file=sys.stderr),
+        )
     print(f"{args.out}: {summary.written} pairs in lr/ and hr/, their plans in pairs.jsonl")
     return [reason if path in reason else f"{path}: {reason}" for path, reason in summary.failed]

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..assets import SAMPLES
-from .progress import show_work
+from .progress import add_quiet, display
 from .values import location
 
 if TYPE_CHECKING:
@@ -25,13 +25,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sample", choices=SAMPLES, default=SAMPLES[0], help=f"default: {SAMPLES[0]}"
     )
+    add_quiet(parser)
 
 
 def run(args: Namespace) -> None:
-    from .. import demo
-
     print(f"restoring the sample {args.sample} with nano, in one step", flush=True)
-    _print(demo.run(args.out, args.sample, notify=show_work))
+    with display("loading nano", quiet=args.quiet) as shown:
+        from .. import demo
+
+        done = demo.run(args.out, args.sample, notify=shown.work, begin=shown.begin)
+    _print(done)
 
 
 def _print(shown: "Demonstration") -> None:

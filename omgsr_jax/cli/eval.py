@@ -7,12 +7,16 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..evaluation.options import require_metrics
 from ..evaluation.papers import require_benchmark
-from .progress import show_progress
+from .progress import Display, add_quiet, display
 from .values import location, not_negative, positive
+
+if TYPE_CHECKING:
+    from ..evaluation import Evaluation
 
 SUMMARY = "scores of outputs against references"
 
@@ -89,6 +93,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pickle", action="store_true", help="open a .pth (torch.load, weights only)"
     )
+    add_quiet(parser)
 
 
 def check(args: Namespace) -> None:
@@ -116,16 +121,28 @@ def run(args: Namespace) -> Sequence[str]:
         path = getattr(args, option)
         if path and not os.path.exists(path):
             raise InputError(f"--{option.replace('_', '-')} {path} does not exist")
-    from .. import evaluation
+    with display("loading the metrics", quiet=args.quiet) as shown:
+        result = _scored(args, shown)
     from ..evaluation.writing import markdown, summarise
+
+    print(markdown(summarise(result)), end="")
+    if args.out:
+        print(f"\n{args.out}: images.csv, summary.json, summary.md, report.html")
+    asked = {*(args.metrics or ()), *_given_in_vain(args, result.not_run)}
+    return [f"{key} was not run: {why}" for key, why in result.not_run.items() if key in asked]
+
+
+def _scored(args: Namespace, shown: Display) -> "Evaluation":
+    from .. import evaluation
 
     inception = None
     if args.inception:
         from ..converters import read_inception
 
         inception = read_inception(args.inception, allow_pickle=args.allow_pickle)
-    with _outputs(args) as folders:
-        result = evaluation.run(
+    with _outputs(args, shown) as folders:
+        shown.begin("scoring")
+        return evaluation.run(
             folders,
             args.hr,
             args.lr,
@@ -142,13 +159,8 @@ def run(args: Namespace) -> Sequence[str]:
             ),
             subset=args.subset,
             cross_check=args.cross_check,
-            progress=show_progress,
+            progress=lambda name, done, total: shown.count(f"scoring {name}", done, total),
         )
-    print(markdown(summarise(result)), end="")
-    if args.out:
-        print(f"\n{args.out}: images.csv, summary.json, summary.md, report.html")
-    asked = {*(args.metrics or ()), *_given_in_vain(args, result.not_run)}
-    return [f"{key} was not run: {why}" for key, why in result.not_run.items() if key in asked]
 
 
 def _given_in_vain(args: Namespace, not_run: Mapping[str, str]) -> Iterator[str]:
@@ -159,7 +171,7 @@ def _given_in_vain(args: Namespace, not_run: Mapping[str, str]) -> Iterator[str]
 
 
 @contextlib.contextmanager
-def _outputs(args: Namespace) -> Iterator[dict[str, Path]]:
+def _outputs(args: Namespace, shown: Display) -> Iterator[dict[str, Path]]:
     """The folders of outputs to score: those given, and those that the given models make."""
     from ..evaluation.benchmark import name_systems
     from ..evaluation.restoring import restore_inputs
@@ -170,7 +182,13 @@ def _outputs(args: Namespace) -> Iterator[dict[str, Path]]:
         folders = [Path(folder) for folder in args.sr]
         for model in args.model:  # a/x and b/x make sr/x and sr/x-2
             folders.append(planned.claim(planned.free(made / Path(model).resolve().name)))
+            shown.begin(f"loading {model}")
             restore_inputs(
-                model, args.lr, args.hr, folders[-1], reads=args.sr, progress=show_progress
+                model,
+                args.lr,
+                args.hr,
+                folders[-1],
+                reads=args.sr,
+                progress=lambda name, done, total: shown.count(f"{name} restored", done, total),
             )
         yield dict(zip(name_systems([*args.sr, *args.model]), folders, strict=True))

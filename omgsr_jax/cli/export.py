@@ -6,11 +6,16 @@ from .. import assets
 from ..errors import InputError
 from ..inference.options import INFERENCE_PRECISIONS, PLATFORMS
 from ..inference.sizes import DEFAULT_SCALE, Enlargement
+from .progress import add_quiet, display
 from .values import MODEL, location, width_height
 
 SUMMARY = "a converted model to diffusers and peft folders, or to StableHLO"
 
 _PYTORCH, _STABLEHLO = "pytorch", "stablehlo"
+_WRITTEN = {
+    _PYTORCH: "diffusers folders, adapters and the prompt's embeddings",
+    _STABLEHLO: "the function, its weights, and README.md, which says how to run it",
+}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -33,6 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--platforms", nargs="+", choices=PLATFORMS, help=f"{only} (default: all of them)"
     )
     parser.add_argument("--precision", choices=INFERENCE_PRECISIONS, help=f"{only} (default: fp32)")
+    add_quiet(parser)
 
 
 def check(args: Namespace) -> None:
@@ -50,11 +56,16 @@ def check(args: Namespace) -> None:
 
 def run(args: Namespace) -> None:
     directory = assets.model_directory(args.model)
+    with display(f"exporting {args.model}", quiet=args.quiet):
+        _export(args, directory)
+    print(f"{args.out}: {_WRITTEN[args.format]}")
+
+
+def _export(args: Namespace, directory: str) -> None:
     if args.format == _PYTORCH:
         from ..converters import export
 
         export(directory, args.out)
-        print(f"{args.out}: diffusers folders, adapters and the prompt's embeddings")
         return
     from ..inference.export import write
     from ..inference.loading import load
@@ -68,4 +79,3 @@ def run(args: Namespace) -> None:
         platforms=args.platforms or PLATFORMS,
         name=args.model,
     )
-    print(f"{args.out}: the function, its weights, and README.md, which says how to run it")

@@ -1,116 +1,116 @@
-"""How far a subcommand is: on stderr, so that stdout holds results alone."""
+"""What a subcommand is doing, while it does it: a line that moves, on a terminal, on stderr.
 
-import json
+Where stderr is no terminal, and with --quiet, nothing is shown. Results, notes and failures are
+printed all the same.
+"""
+
+import contextlib
+import os
 import sys
+import threading
 import time
-from collections import Counter
-from typing import TYPE_CHECKING
+from argparse import ArgumentParser
+from collections.abc import Iterator
 
-if TYPE_CHECKING:
-    from ..inference.reports import Report, Throughput
-
-
-def show_progress(what: str, done: int, total: int) -> None:
-    """A line that counts on a terminal; elsewhere one line at the end."""
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done} of {total}", end="", file=sys.stderr, flush=True)
-    if done == total:
-        start = "\n" if sys.stderr.isatty() else f"{what}: {total} of {total}\n"
-        print(start, end="", file=sys.stderr, flush=True)
+_REDRAWN = 5  # times in a second, by a thread
+_WIDTH = 24  # of the bar
+_FULL = 0.999  # at 1 rich takes the work for done, and nothing moves any more
 
 
-def show_work(what: str, seconds: float | None) -> None:
-    """What takes long, when it begins, and at its end the seconds that it took."""
-    text = f"{what} ..." if seconds is None else f"{what}: {seconds:.1f} s"
-    print(text, file=sys.stderr, flush=True)
+class Display:
+    """The line where nothing is shown."""
 
+    is_shown = False
 
-class Progress:
-    """Plain lines, JSON lines, or a bar on a terminal; failures again at the end."""
+    def begin(self, what: str) -> None:
+        """What is done from now on. How long it takes is not known."""
 
-    def __init__(self, total: int, throughput: "Throughput", *, as_json: bool):
-        self.total = total
-        self.throughput = throughput
-        self.as_json = as_json
-        self.bar = sys.stderr.isatty() and not as_json
-        self.counts: Counter[str] = Counter()
-        self.failures: list[str] = []
-        self.started = time.perf_counter()
+    def further(self, what: str, share: float, seconds_left: float | None = None) -> None:
+        """How far that is, with words on it."""
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """How far that is, where it is counted."""
 
     def work(self, what: str, seconds: float | None) -> None:
-        self._clear()
-        show_work(what, seconds)
-
-    def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def show(self, report: "Report") -> None:
-        self.counts[report.status] += 1
-        self._clear()
-        if report.error:
-            self.failures.append(report.error)
-            print(f"failed: {report.error}", file=sys.stderr, flush=True)
-        for note in report.notes:
-            print(f"note: {note}", file=sys.stderr, flush=True)
-        if self.as_json:
-            print(json.dumps(report.to_json()), flush=True)
-        elif report.status == "done" and not self.bar:
-            print(_line(report), flush=True)
-        self._draw()
+        """A `Notify`: something in between begins, or has ended."""
 
     def end(self) -> None:
-        self._clear()
-        missing = self.total - sum(self.counts.values())
-        parts = [f"{count} {status}" for status, count in self.counts.items()]
-        parts += [f"{missing} unfinished"] if missing else []
-        print(f"{', '.join(parts) or 'nothing done'}{self._rates()}", file=sys.stderr)
-        if self.as_json:
-            print(json.dumps({"summary": self._summary(missing)}), flush=True)
-        for failure in self.failures if self.total > 1 else []:
-            print(f"  failed: {failure}", file=sys.stderr)
+        """Before the block ends, so that stdout can be printed on."""
 
-    def _rates(self) -> str:
-        took = self.throughput
-        if not took.images:
-            return ""
-        return (
-            f" ({took.images_per_second:.2f} images/s, {took.megapixels_per_second:.2f} "
-            f"megapixels/s, the device waited {took.share_waited:.0%} of the time)"
+
+class _Line(Display):
+    """A thread of rich's redraws it, so it moves while a program runs or is compiled."""
+
+    is_shown = True
+
+    def __init__(self) -> None:
+        # Here, as it takes as long as all else that the command needs to start.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        self.bar = Progress(
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(_WIDTH),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
+            console=console,
+            refresh_per_second=_REDRAWN,
+            transient=True,
+            redirect_stdout=False,  # it may be a pipe
         )
+        self._changing = threading.Lock()  # work is told of by several threads
+        self._task = self.bar.add_task("", total=None, left="")
+        self._what = self._interrupted = ""
+        self._began = time.perf_counter()
 
-    def _summary(self, unfinished: int) -> dict[str, float]:
-        took = self.throughput
-        return {
-            **{status: self.counts[status] for status in ("done", "skipped", "failed")},
-            "unfinished": unfinished,
-            "seconds": round(took.seconds, 4),
-            "images_per_second": round(took.images_per_second, 4),
-            "megapixels_per_second": round(took.megapixels_per_second, 4),
-            "share_waited": round(took.share_waited, 4),
-        }
+    def begin(self, what: str) -> None:
+        with self._changing:
+            self.bar.remove_task(self._task)
+            self._task = self.bar.add_task(what, total=None, left="")
+            self._what, self._began = what, time.perf_counter()
 
-    def _draw(self) -> None:
-        if not self.bar:
-            return
-        done = sum(self.counts.values())
-        seconds = time.perf_counter() - self.started
-        rate = done / seconds
-        left = (self.total - done) / rate
-        filled = 24 * done // self.total
-        print(
-            f"\r[{'#' * filled}{'.' * (24 - filled)}] {done}/{self.total}  "
-            f"{rate:.2f} images/s  {left:.0f} s left ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+    def further(self, what: str, share: float, seconds_left: float | None = None) -> None:
+        with self._changing:
+            left = "" if seconds_left is None else f"{duration(seconds_left)} left"
+            completed = min(share, _FULL)
+            self.bar.update(self._task, description=what, total=1, completed=completed, left=left)
 
-    def _clear(self) -> None:
-        if self.bar:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    def count(self, what: str, done: int, total: int) -> None:
+        spent = time.perf_counter() - self._began
+        left = spent * (total - done) / done if done else None
+        self.further(f"{what}: {done} of {total}", done / total, left)
+
+    def work(self, what: str, seconds: float | None) -> None:
+        if seconds is None:
+            self._interrupted = self._what
+        self.begin(what if seconds is None else self._interrupted)
+
+    def end(self) -> None:
+        self.bar.stop()
 
 
-def _line(report: "Report") -> str:
-    (h, w), (height, width) = report.input_size or (0, 0), report.output_size or (0, 0)
-    seconds = sum(report.seconds.values())
-    return f"{report.job.source} -> {report.job.goal}  {w}x{h} -> {width}x{height}  {seconds:.2f} s"
+@contextlib.contextmanager
+def display(what: str, *, quiet: bool = False) -> Iterator[Display]:
+    """Shows what is done in the block, beginning with `what`. Meanwhile what is printed on stderr
+    appears above; stdout is printed on when it has ended."""
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield Display()
+        return
+    line = _Line()
+    line.begin(what)
+    with line.bar:
+        yield line
+
+
+def add_quiet(parser: ArgumentParser, what: str = "show no progress") -> None:
+    parser.add_argument("--quiet", action="store_true", help=what)
+
+
+def duration(seconds: float) -> str:
+    """For people: 12 s, 3 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -8,8 +8,7 @@ from pathlib import Path
 from .. import assets
 from ..errors import InputError
 from ..inference.options import INFERENCE_PRECISIONS, require_batch
-from .progress import show_work
-from .values import MODEL, location, positive, strips
+from .values import MODEL, device, location, positive, strips
 
 SUMMARY = "a page and a service that upscale images"
 
@@ -50,6 +49,9 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision", choices=INFERENCE_PRECISIONS, help="default: fp32 on CPUs, else bf16"
+    )
+    parser.add_argument(
+        "--device", type=device, metavar="NAME", help="cpu, gpu, cuda or tpu, or one: gpu:0"
     )
     parser.add_argument(
         "--shards",
@@ -100,8 +102,8 @@ def run(args: Namespace) -> None:
         host=args.host,
         port=args.port,
         limits=limits,
-        notify=show_work,
         token=token,
+        device=args.device,
         precision=args.precision,
         shards=args.shards,
         strips=args.strips,

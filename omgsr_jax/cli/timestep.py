@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import assets
 from ..errors import InputError
-from .progress import show_progress
+from .progress import add_quiet, display
 from .values import MODEL, location, not_negative, positive
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="processes that degrade",
     )
+    add_quiet(parser)
 
 
 def check(args: Namespace) -> None:
@@ -64,25 +65,26 @@ def check(args: Namespace) -> None:
 
 
 def run(args: Namespace) -> Sequence[str]:
-    from .. import converted, files, timestep
-    from ..data import DamagedImageWarning
+    with display(f"loading the VAE of {args.model}", quiet=args.quiet) as shown:
+        from .. import converted, files, timestep
+        from ..data import DamagedImageWarning
 
-    if args.out:
-        files.require_folder_name(args.out)
-    model = assets.model_directory(args.model)
-    card = converted.read_card(model)
-    if args.write:
-        converted.require_untrained(model)
-    total, pairs = _degraded_pairs(args, args.resolution or card.process_size)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DamagedImageWarning)
-        found = timestep.search(
-            timestep.encoder(converted.read_vae(model)),
-            card.generator.process,
-            pairs,
-            seed=args.seed,
-            progress=lambda done: show_progress("encoded", done, total),
-        )
+        if args.out:
+            files.require_folder_name(args.out)
+        model = assets.model_directory(args.model)
+        card = converted.read_card(model)
+        if args.write:
+            converted.require_untrained(model)
+        total, pairs = _degraded_pairs(args, args.resolution or card.process_size)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DamagedImageWarning)
+            found = timestep.search(
+                timestep.encoder(converted.read_vae(model)),
+                card.generator.process,
+                pairs,
+                seed=args.seed,
+                progress=lambda done: shown.count("encoded", done, total),
+            )
     _print_search(found)
     if args.out:
         timestep.write(found, args.out, chosen=args.criterion)

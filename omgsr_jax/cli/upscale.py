@@ -6,10 +6,11 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from .. import assets, launchers
+from .. import __version__, assets, launchers
 from ..errors import InputError
 from ..inference.formats import suffix_of_format
 from ..inference.options import (
@@ -22,8 +23,24 @@ from ..inference.options import (
 )
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
-from .progress import Progress
-from .values import MODEL, location, not_negative, positive, shard, strips, width_height
+from .progress import add_quiet, display
+from .reporting import Reporter
+from .values import (
+    MODEL,
+    device,
+    location,
+    not_negative,
+    positive,
+    shard,
+    strips,
+    suffix,
+    width_height,
+)
+
+if TYPE_CHECKING:
+    from ..inference.jobs import Job
+    from ..inference.progress import Progress
+    from ..inference.upscaler import Upscaler
 
 SUMMARY = "images to larger, restored ones"
 
@@ -32,7 +49,7 @@ _NO_MODEL_NAMED = "no --model given: taking nano, the small model that comes wit
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "inputs", nargs="+", type=location, metavar="IN", help="files, folders, globs"
+        "inputs", nargs="+", type=location, metavar="IN", help="files, folders, globs, .txt lists"
     )
     parser.add_argument(
         "-o",
@@ -59,6 +76,12 @@ def add_options(parser: ArgumentParser) -> None:
         help="default: fp32 on CPUs, else bf16; int8 halves the backbone's weights",
     )
     parser.add_argument(
+        "--device",
+        type=device,
+        metavar="NAME",
+        help="cpu, gpu, tpu, or one of them such as gpu:1 (default: all of the fastest kind)",
+    )
+    parser.add_argument(
         "--shards",
         type=positive,
         default=1,
@@ -83,6 +106,9 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--format", metavar="EXT", help="of the outputs: png, jpg, webp, tiff ...")
     parser.add_argument(
+        "--suffix", type=suffix, metavar="TEXT", help="added to outputs' names: photo_large.jpg"
+    )
+    parser.add_argument(
         "--shard",
         type=shard,
         metavar="I/N",
@@ -101,6 +127,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="a line of JSON per image, one at the end"
     )
+    add_quiet(parser, "say only what failed")
 
 
 def check(args: Namespace) -> None:
@@ -114,13 +141,50 @@ def check(args: Namespace) -> None:
 
 def run(args: Namespace) -> int:
     """Upscales; returns 1 if some inputs failed."""
+    with display("looking at the files", quiet=args.quiet or args.json) as shown:
+        jobs = _jobs(args)
+        name = args.model or assets.NANO
+        if args.model is None and not args.quiet:
+            print(_NO_MODEL_NAMED, file=sys.stderr, flush=True)
+        directory = assets.model_directory(name)
+        # Only now JAX, so that what is wrong with names has been said at once.
+        shown.begin("starting JAX")
+        devices, share = _devices(args.device), _share(args)
+        reporter = Reporter(shown, len(share.of(jobs)), _in_common(args), args.json, args.quiet)
+        if share.count > 1:
+            reporter.say(
+                f"share {share.index}/{share.count}: {reporter.total} of {len(jobs)} images"
+            )
+        shown.begin(f"loading {name}")
+        from ..inference.loading import load
+
+        model = load(
+            directory,
+            precision=args.precision,
+            strips=args.strips,
+            batch=args.batch,
+            devices=devices,
+            shards=args.shards,
+            quirks=args.quirks,
+            notify=shown.work,
+        )
+        shown.begin("reading")
+        try:
+            _upscale(args, model, jobs, share, reporter)
+        finally:
+            reporter.end()
+    return 1 if reporter.failures else 0
+
+
+def _jobs(args: Namespace) -> "list[Job]":
     from ..inference.jobs import plan
 
     jobs = plan(
         args.inputs,
         args.out,
         recursive=args.recursive,
-        suffix=args.format,
+        format=args.format,
+        suffix=args.suffix,
         overwrite_input=args.overwrite_input,
         compare=args.compare,
         notify=lambda text: print(text, file=sys.stderr, flush=True),
@@ -128,46 +192,54 @@ def run(args: Namespace) -> int:
     if not any(os.path.lexists(job.source) for job in jobs):  # no need to load a model for that
         more = f", nor do {len(jobs) - 1} others" if len(jobs) > 1 else ""
         raise InputError(f"{jobs[0].source} does not exist{more}")
-    if args.model is None:
-        print(_NO_MODEL_NAMED, file=sys.stderr, flush=True)
-    directory = assets.model_directory(args.model or assets.NANO)
-    # Only now JAX, so that what is wrong with names has been said at once.
-    share = _share(args)
-    from ..inference.reports import Throughput
+    return jobs
 
-    progress = Progress(len(share.of(jobs)), Throughput(), as_json=args.json)
-    if share.count > 1:
-        progress.say(f"share {share.index}/{share.count}: {progress.total} of {len(jobs)} images")
+
+def _upscale(
+    args: Namespace, model: "Upscaler", jobs: "Sequence[Job]", share: Share, reporter: Reporter
+) -> None:
     from ..inference.folder import upscale_files
-    from ..inference.loading import load
 
-    model = load(
-        directory,
-        precision=args.precision,
-        strips=args.strips,
-        batch=args.batch,
-        shards=args.shards,
-        quirks=args.quirks,
-        notify=progress.work,
-    )
-    reports = upscale_files(
-        model,
-        jobs,
-        _options(args),
-        share=share,
-        skip_existing=args.skip_existing,
-        throughput=progress.throughput,
-    )
-    try:
-        with _interruptions() as asked_to_stop:
+    with _interruptions() as asked_to_stop:
+
+        def further(batch: "Sequence[Job]", progress: "Progress") -> None:
+            if asked_to_stop.is_set():  # in the middle of an image
+                raise KeyboardInterrupt
+            reporter.further(batch, progress)
+
+        reports = upscale_files(
+            model,
+            jobs,
+            _options(args),
+            share=share,
+            skip_existing=args.skip_existing,
+            throughput=reporter.throughput,
+            on_progress=further if reporter.display.is_shown else None,
+        )
+        with contextlib.closing(reports):
             for report in reports:
-                progress.show(report)
+                reporter.show(report)
                 if asked_to_stop.is_set():
                     raise KeyboardInterrupt
-    finally:
-        reports.close()
-        progress.end()
-    return 1 if progress.failures else 0
+
+
+def _in_common(args: Namespace) -> dict[str, Any]:
+    """What a line of JSON says of the run."""
+    return {
+        "model": args.model or assets.NANO,
+        "version": __version__,
+        "scale": _options(args).enlargement.scale,
+        "seed": args.seed,
+    }
+
+
+def _devices(name: str | None) -> "Sequence[Any] | None":
+    """Those asked for; by default JAX's."""
+    if name is None:
+        return None
+    from ..inference.layout import devices_named
+
+    return devices_named(name)
 
 
 def _share(args: Namespace) -> Share:

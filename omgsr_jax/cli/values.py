@@ -39,6 +39,16 @@ def strips(text: str) -> str | int:
     return value
 
 
+def device(text: str) -> str:
+    _explained(options.require_device, text)
+    return text
+
+
+def suffix(text: str) -> str:
+    _explained(options.require_suffix, text)
+    return text
+
+
 def shard(text: str) -> options.Share:
     index, slash, count = text.partition("/")
     if not (slash and options.is_whole(index) and options.is_whole(count)):

@@ -41,8 +41,8 @@ def list_images(
     `notify` is told of the files of a folder that are passed over.
     """
     root = epath.Path(source)
-    if root.suffix.lower() == ".txt":
-        return _listed(root)
+    if root.suffix.lower() == files.LIST:
+        return files.images_listed(root)
     if root.suffix.lower() in files.suffixes() and root.is_file():
         return [str(root)]
     if not root.exists():
@@ -57,24 +57,6 @@ def list_images(
     if notify and (mention := found.mention()):
         notify(mention)
     return found.images
-
-
-def _listed(file: epath.Path) -> list[str]:
-    if not file.is_file():
-        raise InputError(f"the image list {file} does not exist")
-    lines = [line.strip() for line in os.fsdecode(file.read_bytes()).splitlines()]
-    # An absolute path or an address with a scheme on the right replaces what stands on the left.
-    paths = [str(file.parent / line) if "://" not in line else line for line in lines if line]
-    if not paths:
-        raise InputError(f"the image list {file} is empty; expected a path on each line")
-    missing = [path for path in paths if "://" not in path and not os.path.isfile(path)]
-    if missing:
-        shown = "".join(f"\n  {path}" for path in missing[:5])
-        more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise InputError(
-            f"{file} lists {len(missing)} of {len(paths)} files that do not exist:{shown}{more}"
-        )
-    return paths
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ listing.py    the images of a folder, and what was passed over
 planning.py   where outputs go: none over another, none over anything that is read
 """
 
-from .listing import LeftOutWarning, Listing, images_in, suffixes
+from .listing import LIST, LeftOutWarning, Listing, images_in, images_listed, suffixes
 from .metadata import Metadata, fitting, metadata_of, pillow_options
 from .opening import (
     DamagedImageError,
@@ -34,6 +34,7 @@ from .writing import (
 )
 
 __all__ = [
+    "LIST",
     "DamagedImageError",
     "Header",
     "LeftOutWarning",
@@ -46,6 +47,7 @@ __all__ = [
     "formats",
     "header",
     "images_in",
+    "images_listed",
     "metadata_of",
     "new_directory",
     "open_image",

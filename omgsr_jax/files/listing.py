@@ -3,7 +3,7 @@
 import functools
 import os
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,9 @@ _KINDS = {
     ".heif": "HEIF",
 }
 
+
+LIST = ".txt"  # a path a line
+_MOST_NAMED = 5  # files that a list names and that are not there
 
 HEIF_HINT = "for .heic and .heif install pillow-heif: pip install 'omgsr-jax[heif]'"
 
@@ -92,6 +95,38 @@ def images_in(
         _list_local(found, recursive, leave_out)
     found.images.sort()
     return found
+
+
+def images_listed(path: str | os.PathLike[str]) -> list[str]:
+    """The paths in a .txt list: one a line, from the list's folder on, or addresses with a scheme.
+
+    Empty lines, and lines that begin with #, name nothing. Of local files, all must be there.
+    """
+    file = epath.Path(path)
+    if not file.is_file():
+        raise InputError(f"the image list {path} does not exist")
+    found: dict[int, str] = {}  # by the number of its line
+    for number, line in enumerate(os.fsdecode(file.read_bytes()).splitlines(), start=1):
+        name = line.removeprefix("\ufeff").strip()
+        if name and not name.startswith("#"):
+            # An absolute path on the right replaces what stands on the left.
+            found[number] = name if "://" in name else str(file.parent / name)
+    if not found:
+        raise InputError(f"the image list {path} is empty; expected a path on each line")
+    _require_there(path, found)
+    return [*found.values()]
+
+
+def _require_there(path: str | os.PathLike[str], found: Mapping[int, str]) -> None:
+    missing = {n: one for n, one in found.items() if "://" not in one and not os.path.isfile(one)}
+    if not missing:
+        return
+    named = list(missing.items())[:_MOST_NAMED]
+    shown = "".join(f"\n  line {number}: {one}" for number, one in named)
+    more = f"\n  and {len(missing) - len(named)} more" if len(missing) > len(named) else ""
+    raise InputError(
+        f"{path} lists {len(missing)} of {len(found)} files that do not exist:{shown}{more}"
+    )
 
 
 def _list_local(found: Listing, recursive: bool, leave_out: str | os.PathLike[str] | None) -> None:

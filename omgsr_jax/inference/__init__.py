@@ -5,6 +5,7 @@ Begin with restore.py, which is what is computed, and upscaler.py, which compute
 loading.py, prepare.py           `load`: a converted model, adapters merged, weights cast
 layout.py                        where its weights lie, when one device is too small
 upscaler.py, results.py          pictures of any size, and what they took
+progress.py                      how far a call is, told between programs
 function.py, export.py           the same for arrays on the device, and as a file for JAX alone
 passes.py, canvases.py           in which passes, on which compiled shapes
 restore.py, programs.py          the function from pixels to pixels, and its compiled parts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import Listing, Outputs, images_in, refuse_other_kinds
+from ..files import LIST, Listing, Outputs, images_in, images_listed, refuse_other_kinds
 from . import formats
 
 
@@ -24,17 +24,20 @@ def plan(
     out: str | os.PathLike[str],
     *,
     recursive: bool = False,
-    suffix: str | None = None,
+    format: str | None = None,
+    suffix: str = "",
     overwrite_input: bool = False,
     compare: bool = False,
     notify: Callable[[str], None] | None = None,
 ) -> list[Job]:
-    """Files, folders and globs to pairs of input and output.
+    """Files, folders, globs and .txt lists to pairs of input and output.
 
     One file goes to `out` itself if that has an image's suffix, else into the folder `out`. A
     folder's tree is mirrored in `out`. Names are kept, and made different where two would meet.
 
     Args:
+        format: of the outputs; by default that of each input.
+        suffix: added to the names of outputs; inputs that are such outputs are left out.
         overwrite_input: let an output replace its own input.
         compare: plan a comparison beside each output, too.
         notify: told what a folder holds besides images.
@@ -46,16 +49,20 @@ def plan(
         raise InputError(
             f"no images in {' '.join(inputs)}; expected {' '.join(formats.suffixes())}"
         )
-    if suffix is not None:
-        suffix = formats.suffix_of_format(suffix)
-    outputs = Outputs(source for source, _ in found)
+    ending = formats.suffix_of_format(format) if format is not None else None
     named = out.suffix.lower() in formats.suffixes() and not given.endswith(os.sep)
     if named and not os.path.isdir(out):
-        goals = [_single(found, out, suffix)]
+        if suffix:
+            raise InputError(f"--suffix is for names in a folder, and {out} names one image")
+        goals = [_single(found, out, ending)]
     else:
         if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"{out} is a file; {len(found)} inputs need a folder")
-        goals = _in_folder(found, out, suffix)
+        if suffix:
+            results = {*_in_folder(found, out, ending, suffix)}
+            found = [(source, place) for source, place in found if source not in results]
+        goals = _in_folder(found, out, ending, suffix)
+    outputs = Outputs(source for source, _ in found)
     for (source, _), goal in zip(found, goals, strict=True):
         outputs.claim(
             goal,
@@ -78,16 +85,15 @@ def _find(
             listing = images_in(path, recursive=recursive, leave_out=out)
             for file in map(Path, listing.images):
                 found.setdefault(file, file.relative_to(path))
+        elif path.suffix.lower() == LIST:
+            for file in map(Path, images_listed(path)):
+                found.setdefault(file, _below(path.parent, file))
+            continue
         elif os.path.lexists(path) or not glob.has_magic(given):
             found.setdefault(path, Path(path.name))  # a missing file fails when its turn comes
             continue
         else:
-            listing = Listing(given, formats.suffixes())
-            for match in sorted(glob.glob(given, recursive=True)):
-                if not os.path.isdir(match):
-                    listing.add(match)
-            if not listing.images and not listing.passed_over:
-                raise InputError(f"nothing matches {given}")
+            listing = _matches(given)
             for file in map(Path, listing.images):
                 found.setdefault(file, Path(file.name))
         if notify and (mention := listing.mention()):
@@ -95,24 +101,43 @@ def _find(
     return list(found.items())
 
 
-def _single(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None) -> Path:
+def _matches(pattern: str) -> Listing:
+    listing = Listing(pattern, formats.suffixes())
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if not os.path.isdir(match):
+            listing.add(match)
+    if not listing.images and not listing.passed_over:
+        raise InputError(f"nothing matches {pattern}")
+    return listing
+
+
+def _below(folder: Path, file: Path) -> Path:
+    """Where the result of a listed file goes: as it lies below its list, or by its name alone."""
+    if file.is_relative_to(folder) and ".." not in (place := file.relative_to(folder)).parts:
+        return place
+    return Path(file.name)
+
+
+def _single(found: Sequence[tuple[Path, Path]], out: Path, ending: str | None) -> Path:
     if len(found) > 1:
         raise InputError(f"{out} names one image, and there are {len(found)} inputs; name a folder")
-    if suffix not in (None, out.suffix.lower()):
-        raise InputError(f"{out} contradicts --format {suffix.lstrip('.') if suffix else ''}")
+    if ending not in (None, out.suffix.lower()):
+        raise InputError(f"{out} contradicts --format {ending.lstrip('.') if ending else ''}")
     return out
 
 
-def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None) -> list[Path]:
+def _in_folder(
+    found: Sequence[tuple[Path, Path]], out: Path, ending: str | None, suffix: str
+) -> list[Path]:
     """Results named after their inputs.
 
-    Where two inputs would get one name, each keeps its own suffix in it (a.jpg.png), and if that is
+    Where two inputs would get one name, each keeps its own ending in it (a.jpg.png), and if that is
     not enough, a number is added.
     """
 
     def wanted(place: Path) -> Path:
         kept = place.suffix if place.suffix.lower() in formats.suffixes() else ".png"
-        return place.with_name(place.stem + (suffix or kept))
+        return place.with_name(place.stem + suffix + (ending or kept))
 
     def key(place: Path) -> str:
         return str(place).casefold()  # as file systems may see it
@@ -122,8 +147,8 @@ def _in_folder(found: Sequence[tuple[Path, Path]], out: Path, suffix: str | None
     names = Outputs()  # apart from those of all the command: what is read is no reason to rename
     goals = []
     for (_, place), goal in zip(found, first, strict=True):
-        if suffix and claims[key(goal)] > 1:
-            goal = place.with_name(place.name + suffix)
+        if ending and claims[key(goal)] > 1:
+            goal = place.with_name(place.name + suffix + ending)
         goals.append(names.claim(names.free(out / goal)))
     return goals
 

@@ -46,6 +46,28 @@ def device_groups(devices: Sequence[Any] | None, shards: int) -> Mesh:
     return _mesh(np.array(devices).reshape(-1, 1, shards))
 
 
+def devices_named(name: str) -> list[Any]:
+    """The local devices that "cpu", "gpu" or "tpu" names, or the one that "gpu:1" names.
+
+    What is not laid out on devices is then computed on the first of them. With "cpu", called
+    before JAX computes anything, no GPU's memory is taken.
+    """
+    kind, _, index = name.partition(":")
+    if kind == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        found = jax.local_devices(backend=kind)
+    except RuntimeError:  # of a kind that is not there
+        found = []
+    if index:
+        found = found[int(index) :][:1]
+    if not found:
+        there = ", ".join(f"{device.platform}:{i}" for i, device in enumerate(jax.local_devices()))
+        raise InputError(f"there is no device {name}; expected one of {there}, or cpu")
+    jax.config.update("jax_default_device", found[0])
+    return found
+
+
 def by_rows(groups: Mesh) -> Mesh:
     """The same devices, all groups for the rows of one image."""
     return _mesh(groups.devices.reshape(1, -1, groups.shape[_HEADS]))

@@ -48,13 +48,13 @@ def load(
             digests; see `Upscaler`.
     """
     directory = assets.model_directory(model)
-    if precision is None:
-        precision = "fp32" if jax.default_backend() == "cpu" else "bf16"
-    require_precision(precision)
     require_batch(batch)
     require_quirks(quirks)
     keep_compiled_programs()
     mesh = layout.device_groups(devices, shards)
+    if precision is None:
+        precision = "fp32" if mesh.devices.flat[0].platform == "cpu" else "bf16"
+    require_precision(precision)
     card = converted.read_card(directory)
     generator = for_inference(_read(directory, mesh, notify), precision)
     upscaler = Upscaler(
@@ -66,6 +66,7 @@ def load(
         batch=batch,
         mesh=mesh,
         notify=notify,
+        name=os.fspath(model),
     )
     return upscaler.published if quirks else upscaler
 

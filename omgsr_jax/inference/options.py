@@ -1,5 +1,7 @@
 """How to upscale, and what can be asked for. Imports no JAX: the command line checks with it."""
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +12,8 @@ from .sizes import Enlargement
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
 PLATFORMS = ("cpu", "cuda", "tpu")
+_DEVICES = ("cpu", "gpu", "cuda", "rocm", "tpu")
+_DEVICE = re.compile(rf"({'|'.join(_DEVICES)})(:[0-9]{{1,6}})?")
 LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
 _MOST_DIGITS = 18
@@ -113,6 +117,19 @@ def require_platforms(platforms: Sequence[str]) -> None:
     for platform in platforms:
         if platform not in PLATFORMS:
             raise InputError(f"platforms must be of {', '.join(PLATFORMS)}, not {platform!r}")
+
+
+def require_device(name: str) -> None:
+    if not _DEVICE.fullmatch(name):
+        raise InputError(
+            f"device must be one of {', '.join(_DEVICES)}, with or without a number such as gpu:0, "
+            f"not {name!r}"
+        )
+
+
+def require_suffix(suffix: str) -> None:
+    if not suffix or suffix != os.path.basename(suffix) or "\\" in suffix or "\0" in suffix:
+        raise InputError(f"suffix must be text for the end of a file's name, not {suffix!r}")
 
 
 def require_batch(batch: int) -> None:

@@ -7,7 +7,7 @@ from ..generator import AnyVAEConfig
 from .canvases import Canvas, Canvases, Stage
 from .memory import STRIP
 from .published import PublishedTiling, Script
-from .restore import Decoding, Encoding, Restoration
+from .restore import Decoding, Encoding, Program, Restoration
 from .sizes import Enlargement, Size, padded, process_size, stages
 from .tiling import Tiles, Tiling
 
@@ -32,6 +32,11 @@ class Chunk:
     stages: Mapping[int, Stage]  # the pass of each, by its number
     color: str
     seed: int | None
+
+    @property
+    def runs(self) -> dict[Program, int]:
+        """Its programs, and how often each runs."""
+        return self.how.runs(self.stages.values())
 
 
 class Passes:

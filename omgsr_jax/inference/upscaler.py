@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 from PIL import Image
 
@@ -54,6 +56,7 @@ class Upscaler:
         mesh: by default all local devices, each with all weights.
         notify: called with what takes long ("compiling 512x512") and None when it begins, and
             with the seconds that it took at the end.
+        name: of the model, to be shown.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Upscaler:
         batch: int = 1,
         mesh: Mesh | None = None,
         notify: Notify | None = None,
+        name: str = "a model",
     ):
         require_color(color)
         require_strips(strips)
@@ -87,6 +91,15 @@ class Upscaler:
         )
         self._published: Upscaler | None = None
         self._preparing = threading.Lock()
+        self._description = (
+            f"{name}: {_described(model.vae)}, {_described(model.backbone)}, "
+            f"t_m {model.t_m} of {model.process.timesteps}, "
+            f"process size {process_size} px, {precision} on {_counted(mesh.devices.flat)}"
+        )
+
+    def __repr__(self) -> str:
+        quirks = ", with the published quirks" if self._passes.script else ""
+        return f"<Upscaler {self._description}{quirks}>"
 
     def upscale(
         self,
@@ -241,9 +254,11 @@ class Upscaler:
         begun = [result.picture for result in results]
         chunks = self._chunks(begun, passes, [one for _, one in asked])
         watch = self._watch(chunks, on_progress)
-        compiling = self.programs.prepare((p for chunk in chunks for p in _runs(chunk)), watch)
+        compiling = self.programs.prepare(
+            (program for chunk in chunks for program in chunk.runs), watch
+        )
         for chunk in chunks:
-            seconds = {"compile": sum(compiling.pop(program, 0) for program in _runs(chunk))}
+            seconds = {"compile": sum(compiling.pop(program, 0) for program in chunk.runs)}
             given = [results[i].picture for i in chunk.stages]
             restored = self._computed(chunk, given, seconds, watch)
             for i, done in zip(chunk.stages, restored, strict=True):
@@ -310,7 +325,7 @@ class Upscaler:
             return Watch()
         planned: Counter[Program] = Counter()
         for chunk in chunks:
-            planned.update(_runs(chunk))
+            planned.update(chunk.runs)
         return Telling(on_progress, self.programs.seconds, planned)
 
     def _computed(
@@ -344,14 +359,19 @@ class Upscaler:
         return results
 
 
-def _runs(chunk: Chunk) -> dict[Program, int]:
-    return chunk.how.runs(chunk.stages.values())
-
-
 def _batched(items: Iterable[_Any], size: int) -> Iterator[list[_Any]]:
     items = iter(items)
     while batch := list(itertools.islice(items, size)):
         yield batch
+
+
+def _described(network: nnx.Module) -> str:
+    leaves = jax.tree.leaves(nnx.state(network))
+    return f"{type(network).__name__} of {sum(leaf.size for leaf in leaves) / 1e6:.2f} M parameters"
+
+
+def _counted(devices: Iterable[jax.Device]) -> str:
+    return ", ".join(f"{n} x {kind}" for kind, n in Counter(d.device_kind for d in devices).items())
 
 
 def picture_of(image: Any) -> Picture:

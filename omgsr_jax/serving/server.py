@@ -4,7 +4,6 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -12,6 +11,7 @@ import uvicorn
 
 from .. import assets
 from ..errors import InputError
+from ..inference.layout import devices_named
 from ..inference.loading import load
 from ..inference.upscaler import Upscaler
 from .app import create_app
@@ -27,7 +27,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
-    notify: Callable[[str, float | None], None] | None = None,
+    device: str | None = None,
     **more: Any,
 ) -> None:
     """Serves a model until SIGTERM or Ctrl-C, and finishes what is accepted. A second one ends at
@@ -36,14 +36,15 @@ def serve(
     Args:
         model: as for `load`.
         port: 0 takes one that is free.
-        notify: is told what is compiled, see `Upscaler`.
+        device: such as gpu:0; by default all local ones.
         more: of `create_app` (token, stream, embedded_by) and `load` (precision, batch, ...).
     """
     limits = limits or Limits()
     of_app = {key: more.pop(key) for key in ("token", "stream", "embedded_by") if key in more}
 
     def prepare() -> Upscaler:
-        loaded = load(model, notify=notify, **more)
+        devices = devices_named(device) if device else None
+        loaded = load(model, notify=_tell, devices=devices, **more)
         loaded.warm(limits.sizes(loaded.process_size))
         say("ready")
         return loaded
@@ -64,6 +65,11 @@ def serve(
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _tell(what: str, seconds: float | None) -> None:
+    if seconds is not None:
+        say(f"{what}: {seconds:.1f} s")
 
 
 def _listening(host: str, port: int) -> socket.socket:

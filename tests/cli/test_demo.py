@@ -52,7 +52,7 @@ def test_the_demo_writes_and_prints_what_it_says(tmp_path, capsys):
     np.testing.assert_array_equal(panels[1], restored)
     np.testing.assert_array_equal(panels[2], original)
 
-    assert "compiling " in printed.err
+    assert printed.err == ""  # no terminal
     assert "s of it compiling" in printed.out
     assert "omgsr upscale your.jpg -o out.png" in printed.out
     psnr = [10 * np.log10(255**2 / _luma_mse(image, original)) for image in (panels[0], restored)]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omgsr_jax import __version__
 from omgsr_jax.cli import main
 from omgsr_jax.inference import folder
 from tests.inference.conftest import photo
@@ -71,7 +72,7 @@ def test_an_output_folder_inside_the_input_is_not_read_again(run, tmp_path):
     assert names(tmp_path) == ["a.png", "out/a.png"]
 
 
-def test_existing_results_are_skipped(run, tmp_path):
+def test_existing_results_are_skipped(run, model_64, tmp_path):
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png")
     kept = save(tmp_path / "out" / "a.png", 3, 3).read_bytes()
@@ -84,7 +85,10 @@ def test_existing_results_are_skipped(run, tmp_path):
     skipped, done, last = map(json.loads, stdout.splitlines())
     assert skipped["status"] == "skipped"
     assert (done["input_size"], done["output_size"]) == ([16, 16], [64, 64])
-    assert set(done["seconds"]) == {"read", "compute", "write"}
+    assert set(done["seconds"]) == {"read", "compile", "compute", "write"}
+    about = {"model": str(model_64), "version": __version__, "scale": 4.0, "seed": None}
+    assert about.items() <= done.items()
+    assert about.items() <= last["summary"].items()
     assert done["peak_bytes"] > 0
     summary = last["summary"]
     assert (summary["done"], summary["skipped"], summary["unfinished"]) == (1, 1, 0)
@@ -106,6 +110,36 @@ def test_the_input_is_overwritten_only_when_told_to(run, tmp_path):
     status, *_ = run(path, "-o", tmp_path, "--overwrite-input")
     assert status == 0
     assert Image.open(path).size == (64, 64)
+
+
+def test_a_list_names_the_inputs_and_a_suffix_the_outputs(run, tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "deep" / "b.jpg")
+    (tmp_path / "some.txt").write_text("# chosen by hand\n\ndeep/b.jpg\n")
+    status, *_ = run(tmp_path / "some.txt", "-o", tmp_path / "out", "--suffix", "_large")
+    assert status == 0
+    assert names(tmp_path / "out") == ["deep/b_large.jpg"]
+
+
+def test_results_beside_their_inputs_are_no_inputs_of_the_next_run(run, tmp_path):
+    save(tmp_path / "a.png")
+    for status in ("done", "skipped"):
+        _, _, stderr = run(tmp_path, "-o", tmp_path, "--suffix", "-x4", "--skip-existing")
+        assert f"1 {status}" in stderr
+        assert names(tmp_path) == ["a-x4.png", "a.png"]
+
+
+def test_one_line_says_what_tiny_images_cost(run, tmp_path):
+    """The model works on 64 px at least: 9 px that become 18 take as much."""
+    for name in ("a", "b", "c"):
+        save(tmp_path / "in" / f"{name}.png", 9, 9)
+    status, _, stderr = run(tmp_path / "in", "-o", tmp_path / "out", "--scale", 2)
+    assert status == 0
+    cost = "18x18 px took the work of 64x64 px, the least that this model works on"
+    assert stderr.count(cost) == 1
+    assert f"a.png: {cost}; so do images like it" in stderr
+    status, _, stderr = run(save(tmp_path / "d.png"), "-o", tmp_path / "d4.png")
+    assert "took the work" not in stderr
 
 
 def test_globs_and_comparisons(run, tmp_path):

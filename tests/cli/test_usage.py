@@ -1,8 +1,10 @@
 """Wrong usage is said at once: before JAX is imported, and before a model is looked for."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,7 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as stop:
     status = stop.code
-print(status, sorted({"jax", "flax", "cv2", "numpy", "grain"} & set(sys.modules)))
+print(status, sorted({"jax", "flax", "cv2", "numpy", "grain", "rich"} & set(sys.modules)))
 """
 
 _UPSCALE = ["upscale", "a.png", "-o", "b.png", "--model", "nowhere"]
@@ -43,6 +45,10 @@ _UPSCALE = ["upscale", "a.png", "-o", "b.png", "--model", "nowhere"]
         (["--color", "red"], "invalid choice"),
         (["--quirks", "published", "--size", "3x3"], "knows a scale only"),
         (["--batch", "0"], "at least 1"),
+        (["--device", "npu"], "device must be one of cpu, gpu, cuda, rocm, tpu"),
+        (["--device", "gpu:x"], "device must be one of"),
+        (["--suffix", "a/b"], "suffix must be text for the end of a file's name"),
+        (["--suffix", ""], "suffix must be text"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )
@@ -62,6 +68,7 @@ def test_wrong_options_of_upscale_exit_with_2(capsys, wrong, message):
         ([*_UPSCALE, "--format", "docx"], 2),
         ([*_UPSCALE, "--strips", "4"], 2),
         ([*_UPSCALE, "--shard", "3/3"], 2),
+        ([*_UPSCALE, "--device", "gpu:x"], 2),
         (["eval", "--hr", "hr"], 2),
         (["timestep", "--model", "nano", "--data", "d", "--write"], 2),
         (["convert", "--perceptual", "a", "--out", "b", "--prompt", "c"], 2),
@@ -86,3 +93,50 @@ def test_inference_knows_the_precisions_of_weights_and_int8():
     from omgsr_jax.inference import options
 
     assert (*weights.PRECISIONS, "int8") == options.INFERENCE_PRECISIONS
+
+
+def test_argcomplete_is_asked_where_a_shell_asks(monkeypatch):
+    asked = []
+    stub = SimpleNamespace(autocomplete=asked.append)
+    monkeypatch.setitem(sys.modules, "argcomplete", stub)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert asked == []
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert [parser.prog for parser in asked] == ["omgsr"]
+
+
+def test_without_argcomplete_nothing_breaks(monkeypatch, capsys):
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    monkeypatch.setitem(sys.modules, "argcomplete", None)  # as if it were not installed
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("omgsr ups", "upscale"), ("omgsr upscale --sha", "--shards")]
+)
+def test_a_shell_gets_commands_and_options(tmp_path, line, expected):
+    """By argcomplete itself, which writes where it is told to, and ends the process."""
+    pytest.importorskip("argcomplete")
+    out = tmp_path / "completions"
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(out),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run(
+        [sys.executable, "-c", "from omgsr_jax.cli import main; main()"],
+        cwd=ROOT, env={**os.environ, **asked},
+    )  # fmt: skip
+    assert expected in [found.strip() for found in out.read_text().split("\n")]
+
+
+def test_shells_find_the_mark_in_the_module_of_the_command():
+    """argcomplete reads the first kilobyte of it."""
+    assert "PYTHON_ARGCOMPLETE_OK" in Path(cli.__file__).read_text()[:1024]

@@ -115,7 +115,7 @@ def test_a_folder_is_listed_with_its_subfolders_in_order(tmp_path):
 def test_a_list_names_its_images(tmp_path):
     for name in ("a.png", "sub/b.png"):
         write_bytes(tmp_path / name, b"")
-    (tmp_path / "list.txt").write_text(f"sub/b.png\n\n{tmp_path}/a.png\ngs://bucket/c.png\n")
+    (tmp_path / "list.txt").write_text(f"# two\nsub/b.png\n\n{tmp_path}/a.png\ngs://bucket/c.png\n")
     expected = [f"{tmp_path}/sub/b.png", f"{tmp_path}/a.png", "gs://bucket/c.png"]
     assert list_images(tmp_path / "list.txt") == expected
 
@@ -131,6 +131,7 @@ def test_what_cannot_be_listed_is_explained(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(InputError, match="is empty; expected a path on each line"):
         list_images(tmp_path / "empty.txt")
-    (tmp_path / "list.txt").write_text("".join(f"gone{i}.png\n" for i in range(7)))
-    with pytest.raises(InputError, match=r"lists 7 of 7 files that do not(.|\n)*and 2 more"):
+    (tmp_path / "list.txt").write_text("\n" + "".join(f"gone{i}.png\n" for i in range(7)))
+    message = r"lists 7 of 7 files that do not exist:\n  line 2: .*gone0\.png(.|\n)*and 2 more"
+    with pytest.raises(InputError, match=message):
         list_images(tmp_path / "list.txt")

@@ -1,7 +1,11 @@
 """Several devices, several images at once: the same results as one by one."""
 
+import jax
 import numpy as np
 import pytest
+
+from omgsr_jax.errors import InputError
+from omgsr_jax.inference.layout import devices_named
 
 from .conftest import photo, run_on_devices
 
@@ -16,6 +20,25 @@ model = omgsr_jax.load(sys.argv[1])
 results = model.upscale_batch(inputs(), scale=4)
 np.savez(sys.argv[2], *[np.asarray(image) for image in results])
 """
+
+
+@pytest.fixture
+def any_device():
+    before = jax.config.values["jax_default_device"]
+    yield
+    jax.config.update("jax_default_device", before)
+
+
+@pytest.mark.usefixtures("any_device")
+def test_devices_go_by_their_kind_and_number():
+    assert devices_named("cpu") == devices_named("cpu:0") == jax.local_devices()
+    assert jax.config.values["jax_default_device"] == jax.local_devices()[0]
+
+
+@pytest.mark.parametrize("name", ["tpu", "cpu:1", "gpu:0"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
+    with pytest.raises(InputError, match=rf"no device {name}; expected one of cpu:0, or cpu"):
+        devices_named(name)
 
 
 def inputs() -> list[np.ndarray]:

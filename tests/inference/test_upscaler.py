@@ -1,8 +1,10 @@
 """Sizes, agreement with PyTorch and with the published script, tiles, and what arrays may hold."""
 
 import json
+import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,18 @@ def test_a_card_with_unknown_colours_is_refused(model_64, tmp_path):
     (model / converted.CARD).write_text(json.dumps(card | {"color": "rgb"}))
     with pytest.raises(InputError, match="color must be one of"):
         omgsr_jax.load(model)
+
+
+def test_a_model_says_what_it_is(upscaler, model_64):
+    text = repr(upscaler)
+    assert text.startswith(f"<Upscaler {model_64}: VAE of ")
+    assert "UNet of " in text
+    assert "t_m 273 of 1000, process size 64 px, fp32 on 1 x cpu>" in text
+    sizes = [float(size) for size in re.findall(r"([\d.]+) M parameters", text)]
+    leaves = jax.tree.leaves(upscaler.programs.weights)
+    assert sum(sizes) == pytest.approx(sum(leaf.size for leaf in leaves) / 1e6, rel=0.02)
+    assert "published" in repr(upscaler.published)
+    assert "published" not in text
 
 
 def test_an_unknown_model_is_refused():
