@@ -7,8 +7,9 @@ from pathlib import Path
 
 from .. import assets
 from ..errors import InputError
-from ..inference.options import INFERENCE_PRECISIONS, require_batch
-from .values import MODEL, device, location, positive, strips
+from ..inference.options import require_batch
+from . import loading
+from .values import MODEL, location, positive
 
 SUMMARY = "a page and a service that upscale images"
 
@@ -47,29 +48,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=positive, default=300, metavar="S", help="seconds a result may take (300)"
     )
-    parser.add_argument(
-        "--precision", choices=INFERENCE_PRECISIONS, help="default: fp32 on CPUs, else bf16"
-    )
-    parser.add_argument(
-        "--device", type=device, metavar="NAME", help="cpu, gpu, cuda or tpu, or one: gpu:0"
-    )
-    parser.add_argument(
-        "--shards",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="devices over which the backbone's weights are divided (default: 1)",
-    )
-    parser.add_argument(
-        "--strips",
-        type=strips,
-        default="auto",
-        metavar="auto|off|ROWS",
-        help="when the VAE works in strips of rows (default: when memory is short)",
-    )
-    parser.add_argument(
-        "--batch", type=positive, default=1, help="images at once per device (default: 1)"
-    )
+    loading.add_options(parser)
 
 
 def check(args: Namespace) -> None:
