@@ -53,7 +53,7 @@ class Enlarging:
 
 def _enlarged(picture, options):
     height, width = options.enlargement.of(picture.size)
-    image = Image.fromarray(picture.pixels(8)[..., :3].squeeze())
+    image = Image.fromarray(np.round(picture.rgb * 255).astype(np.uint8))
     larger = from_array(np.asarray(image.resize((width, height), Image.Resampling.NEAREST)))
     return replace(picture, values=larger.values, alpha=None)
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 import omgsr_jax
 from omgsr_jax.errors import InputError
-from omgsr_jax.inference import images
+from omgsr_jax.inference import colour, images
+from omgsr_jax.inference.canvases import Canvas, Canvases, Stage
 from omgsr_jax.inference.options import COLORS, Options
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.inference.sizes import Enlargement
@@ -26,6 +27,36 @@ def test_sides_double_up_to_the_largest():
     assert max(Limits().sizes(64)) == (256, 256)
     with pytest.raises(InputError, match="--largest must be at least 64"):
         Limits(largest=63).sizes(64)
+
+
+def _make(stage: Stage, shared: bool) -> Canvas:
+    return Canvas(stage, (8, 8), 8, 8, shared)
+
+
+def _stage(height: int, width: int) -> Stage:
+    return Stage((height // 4, width // 4), (height, width), (height, width))
+
+
+def test_settled_canvases_take_what_fits_and_no_others_are_made():
+    canvases = Canvases(_make)
+    settled = canvases.settle(Stage(size, size, size) for size in ((64, 64), (64, 128), (128, 128)))
+    found = {}
+    for height, width in ((64, 64), (60, 50), (64, 65), (70, 20), (128, 100)):
+        found[height, width] = canvases.place(_stage(height, width)).extent.process
+    assert list(found.values()) == [(64, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
+    canvases.plan([_stage(16, 16), _stage(200, 200)])
+    assert all(canvases.place(_stage(side, 40)) in settled for side in range(8, 129, 8))
+    with pytest.raises(InputError, match="at most 128 x 128 px are taken here; ask for less"):
+        canvases.place(_stage(129, 64))
+
+
+@pytest.mark.parametrize("name", COLORS)
+def test_colours_by_their_number_are_those_by_their_name(name):
+    rng = np.random.default_rng(0)
+    image, source = rng.uniform(0, 1, (2, 1, 9, 7, 3)).astype(np.float32)
+    sizes = np.array([[7, 6]])
+    by_number = colour.align(image, source, np.int32(COLORS.index(name)), sizes)
+    np.testing.assert_allclose(by_number, colour.align(image, source, name, sizes), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +83,7 @@ def depths() -> list[np.ndarray]:
     return [*eight, *[(one.astype(np.uint16) << 8) + 7 for one in eight]]
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_for_what_is_taken(warm):
     counted = compilations()
     before = counted.count
@@ -69,6 +101,7 @@ def test_nothing_is_compiled_for_what_is_taken(warm):
     assert counted.count == before
 
 
+@pytest.mark.slow
 def test_what_fits_no_canvas_is_refused(warm):
     for picture, scale in ((photo(17, 16), 4), (photo(16, 40), 4), (photo(65, 8), 1)):
         with pytest.raises(InputError, match="at most 96 x 64 px are taken here; ask for less"):
@@ -89,6 +122,7 @@ def test_results_are_those_of_a_model_that_compiles_what_it_needs(warm, small):
         assert np.abs(found - expected).max() <= (1 if picture.bits == 8 else 64)
 
 
+@pytest.mark.slow
 def test_images_with_options_of_their_own_are_restored_as_if_alone(warm):
     pictures = [from_array(photo(*size)) for size in ((16, 16), (14, 20), (16, 24), (9, 9))]
     asked = [
@@ -115,6 +149,7 @@ def test_batches_and_one_image_have_programs_of_their_own(small, compile_cache):
     assert counted.count == before
 
 
+@pytest.mark.slow
 def test_a_service_around_a_real_model_gives_its_results(warm, serving):
     buffer = io.BytesIO()
     Image.fromarray(photo()).save(buffer, "PNG")
