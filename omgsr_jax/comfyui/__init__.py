@@ -59,7 +59,9 @@ class OMGSRUpscale:
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 (ComfyUI's name)
         scale = {"default": DEFAULT_SCALE, "min": 1.0, "max": LARGEST_SCALE, "step": 0.05}
         seed = {
-            **{"default": _MODE, "min": _MODE, "max": _LARGEST_SEED},
+            "default": _MODE,
+            "min": _MODE,
+            "max": _LARGEST_SEED,
             "control_after_generate": False,
             "tooltip": "-1: none, and results repeat. Else the VAE's posterior is sampled with it.",
         }

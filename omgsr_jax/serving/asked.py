@@ -13,6 +13,7 @@ from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, LONGEST_SIDE, Enlarg
 NAMES = ("scale", "longest_side", "size", "color", "seed", "format")
 _LARGEST_SEED = 10**18 - 1
 _MOST_SHOWN = 40
+_SIZE = "^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"
 
 
 @dataclass(frozen=True)
@@ -55,32 +56,22 @@ def formats() -> list[str]:
 
 def schema() -> dict[str, dict[str, Any]]:
     """The parameters, for OpenAPI."""
+    usual = f"How many times as large ({DEFAULT_SCALE:g} where no size is given)."
+    side = "Of the result, in pixels, in place of a scale."
+    colors = "Which colours of the image the result gets; by default the model's."
+    sampling = "Sample the VAE's posterior with it; by default its mode is taken."
     return {
-        "scale": {
-            **{"type": "number", "minimum": 1, "maximum": LARGEST_SCALE},
-            "description": f"How many times as large ({DEFAULT_SCALE:g} where no size is given).",
-        },
-        "longest_side": {
-            **{"type": "integer", "minimum": 1, "maximum": LONGEST_SIDE},
-            "description": "Of the result, in pixels, in place of a scale.",
-        },
-        "size": {
-            **{"type": "string", "pattern": r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"},
-            "description": "Width and height of the result, such as 1920x1080.",
-        },
-        "color": {
-            **{"type": "string", "enum": list(COLORS)},
-            "description": "Which colours of the image the result gets; by default the model's.",
-        },
-        "seed": {
-            **{"type": "integer", "minimum": 0, "maximum": _LARGEST_SEED},
-            "description": "Sample the VAE's posterior with it; by default its mode is taken.",
-        },
-        "format": {
-            **{"type": "string", "enum": formats(), "default": "png"},
-            "description": "Of the result.",
-        },
+        "scale": _described("number", usual, minimum=1, maximum=LARGEST_SCALE),
+        "longest_side": _described("integer", side, minimum=1, maximum=LONGEST_SIDE),
+        "size": _described("string", "Width and height of the result.", pattern=_SIZE),
+        "color": _described("string", colors, enum=list(COLORS)),
+        "seed": _described("integer", sampling, minimum=0, maximum=_LARGEST_SEED),
+        "format": _described("string", "Of the result.", enum=formats(), default="png"),
     }
+
+
+def _described(kind: str, description: str, **more: object) -> dict[str, Any]:
+    return {"type": kind, "description": description, **more}
 
 
 def _number(name: str, text: str) -> float:

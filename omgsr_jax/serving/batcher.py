@@ -26,9 +26,14 @@ _SMOOTHED = 0.2  # the share of the last batch in the mean time of an image
 class Model(Protocol):
     """What is used of an `Upscaler`."""
 
-    process_size: int
-    color: str
-    batch: int
+    @property
+    def process_size(self) -> int: ...
+
+    @property
+    def color(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
 
     def canvas(self, size: Size, options: Options) -> Hashable: ...
 

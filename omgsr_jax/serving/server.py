@@ -15,7 +15,9 @@ from ..inference.layout import devices_named
 from ..inference.loading import load
 from ..inference.upscaler import Upscaler
 from .app import create_app
+from .jobs import Jobs
 from .limits import Limits
+from .service import Service
 
 _LOOK_SECONDS = 0.1
 _CLOSE_SECONDS = 30  # for results that are being sent
@@ -57,7 +59,7 @@ def serve(
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSE_SECONDS
         )
-        server = _Server(config)
+        server = _Server(config, app.state.service, app.state.jobs)
         asyncio.run(server.run_on(listening))
     if failure := app.state.service.batcher.failure:
         raise failure
@@ -83,11 +85,14 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Stops when all that was accepted is answered, and finished jobs are fetched or too old."""
 
+    def __init__(self, config: uvicorn.Config, service: Service, jobs: Jobs):
+        super().__init__(config)
+        self._service, self._jobs = service, jobs
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        service = self.config.app.state.service  # type: ignore[union-attr]
-        if service.is_stopping:
+        if self._service.is_stopping:
             self.should_exit = self.force_exit = True
-        service.is_stopping = True
+        self._service.is_stopping = True
 
     async def run_on(self, listening: socket.socket) -> None:
         watching = asyncio.create_task(self._watch())
@@ -95,14 +100,12 @@ class _Server(uvicorn.Server):
         await watching
 
     async def _watch(self) -> None:
-        state = self.config.app.state  # type: ignore[union-attr]
-        grace = state.service.limits.grace_seconds
         idle_since = time.monotonic()
         while not self.should_exit:
             await asyncio.sleep(_LOOK_SECONDS)
-            if state.service.accepted or not state.service.is_stopping:
+            if self._service.accepted or not self._service.is_stopping:
                 idle_since = time.monotonic()
-            elif not state.jobs.unfetched or time.monotonic() - idle_since > grace:
-                self.should_exit = True
-            if state.service.batcher.failure:
+            waited = time.monotonic() - idle_since > self._service.limits.grace_seconds
+            is_done = self._service.is_stopping and not self._service.accepted
+            if self._service.batcher.failure or (is_done and (waited or not self._jobs.unfetched)):
                 self.should_exit = True
