@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from .progress import OnProgress, Telling, Watch
 from .restore import Program, Restoration
 from .results import NotFiniteError, Upscaled, Work
 from .sizes import Enlargement, Size
+from .tiling import tiles_of
 
 _Any = TypeVar("_Any")
 
@@ -233,6 +234,15 @@ class Upscaler:
         """The compiled shapes that an image of this size goes through: images of equal ones can
         share a batch."""
         return tuple(map(self._passes.place, self._passes.of(size, options.enlargement)))
+
+    def alike(self, size: Size, options: Options) -> Hashable:
+        """Equal for images that share a batch without waste: their canvases, and the tiles there."""
+        stages = self._passes.of(size, options.enlargement)
+        canvases = map(self._passes.place, stages)
+        return tuple(
+            (canvas, tiles_of(canvas.latents_of(stage), canvas.tile))
+            for canvas, stage in zip(canvases, stages, strict=True)
+        )
 
     def warm(self, sizes: Iterable[Size]) -> None:
         """Compiles all that images take which fit canvases of these sizes (height, width), whatever

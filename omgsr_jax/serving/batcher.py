@@ -1,7 +1,7 @@
 """One thread owns the model: it prepares it, and restores what waits in batches.
 
-Images of one canvas, with the same colours and seed, share a batch. The oldest image decides whose
-turn it is, so nobody waits for ever.
+Images of one canvas with as many tiles, the same colours and seed share a batch. The oldest image
+decides whose turn it is, so nobody waits for ever.
 """
 
 import threading
@@ -35,7 +35,7 @@ class Model(Protocol):
     @property
     def batch(self) -> int: ...
 
-    def canvas(self, size: Size, options: Options) -> Hashable: ...
+    def alike(self, size: Size, options: Options) -> Hashable: ...
 
     def restore(
         self,

@@ -132,10 +132,10 @@ class Service:
         most_pixels = max(map(math.prod, self.limits.sizes(model.process_size)))
         size = uploads.size_of(data, most_pixels)
         try:
-            canvas = model.canvas(size, options)
+            alike = model.alike(size, options)
         except InputError as error:
             raise unusable(error) from error
-        return size, (canvas, options.color or model.color, options.seed)
+        return size, (alike, options.color or model.color, options.seed)
 
     async def _computed(self, entry: Entry) -> Restored:
         self.batcher.submit(entry)

@@ -32,7 +32,7 @@ class Enlarging:
         self.batches: list[list[tuple[int, int]]] = []
         self.fails: set[tuple[int, int]] = set()  # sizes
 
-    def canvas(self, size, options):
+    def alike(self, size, options):
         target = options.enlargement.of(size)
         if max(*size, *target) > LARGEST:
             raise InputError(f"{size} to {target} is too large")
