@@ -236,7 +236,7 @@ class Upscaler:
         return tuple(map(self._passes.place, self._passes.of(size, options.enlargement)))
 
     def alike(self, size: Size, options: Options) -> Hashable:
-        """Equal for images that share a batch without waste: their canvases, and the tiles there."""
+        """Equal for images that share a batch without waste: their canvases, and tiles on them."""
         stages = self._passes.of(size, options.enlargement)
         canvases = map(self._passes.place, stages)
         return tuple(
