@@ -98,18 +98,29 @@ class Passes:
         return [self.of_any(canvas, of) for canvas in canvases for of in self._batches(canvas)]
 
     def _batches(self, canvas: Canvas) -> list[int]:
-        """One image for each group of devices, and as many as they can take at once."""
-        groups = 1 if canvas.by_rows else self.machine.groups
-        return sorted({groups, groups * self.machine.per_group})
+        """How many images there are programs for: one for each group of devices, and twice as many
+        each time, up to those that they can take."""
+        groups, most = 1 if canvas.by_rows else self.machine.groups, self.machine.per_group
+        doubled = {min(2**power, most) for power in range(most.bit_length() + 1)}
+        return sorted(groups * each for each in doubled)
 
-    def of_any(self, canvas: Canvas, count: int | None = None) -> Restoration:
-        """The programs for images of any dtype, with any colours and seed: for so many of them, or
-        as many as can be computed at once."""
-        batches = self._batches(canvas)
-        batch = next((batch for batch in batches if count and batch >= count), batches[-1])
+    def of_any(self, canvas: Canvas, batch: int | None = None) -> Restoration:
+        """The programs for images of any dtype, with any colours and seed."""
         return self.how(
             canvas, color=None, given="float32", stored="float32", sampled=None, batch=batch
         )
+
+    def divided(self, how: Restoration, count: int) -> list[Restoration]:
+        """What restores so many images: where batches of several sizes are compiled, in such that
+        are full."""
+        if not self.is_settled:
+            return [how] * -(-count // how.batch)
+        batches, found = self._batches(how.canvas), []
+        while count > 0:
+            batch = max((one for one in batches if one <= count), default=batches[0])
+            found.append(self.of_any(how.canvas, batch))
+            count -= batch
+        return found
 
     def place(self, stage: Stage) -> Canvas:
         return self._canvases.place(stage)

@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,8 +37,6 @@ from .restore import Program, Restoration
 from .results import NotFiniteError, Upscaled, Work
 from .sizes import Enlargement, Size
 from .tiling import tiles_of
-
-_Any = TypeVar("_Any")
 
 _STAGES = ("encode", "predict", "decode")
 
@@ -307,10 +305,10 @@ class Upscaler:
                     key = how, each[i].color or self.color, each[i].seed
                     members.setdefault(key, {})[i] = stages[number]
             for (how, color, seed), alike in members.items():
-                for some in _batched(alike.items(), how.batch):
-                    if self._passes.is_settled:
-                        how = self._passes.of_any(how.canvas, len(some))
-                    chunks.append(Chunk(how, dict(some), color, seed))
+                left = iter(alike.items())
+                for part in self._passes.divided(how, len(alike)):
+                    some = dict(itertools.islice(left, part.batch))
+                    chunks.append(Chunk(part, some, color, seed))
         return chunks
 
     def _how(
@@ -367,12 +365,6 @@ class Upscaler:
             work = Work(dict(each), how.tiles_of([stage]), canvas.strips, canvas.padded)
             results.append(Upscaled(result, stage.process, work))
         return results
-
-
-def _batched(items: Iterable[_Any], size: int) -> Iterator[list[_Any]]:
-    items = iter(items)
-    while batch := list(itertools.islice(items, size)):
-        yield batch
 
 
 def _described(network: nnx.Module) -> str:

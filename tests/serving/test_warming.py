@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.inference import colour, images
 from omgsr_jax.inference.canvases import Canvas, Canvases, Stage
 from omgsr_jax.inference.options import COLORS, Options
+from omgsr_jax.inference.passes import Machine, Passes
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.inference.sizes import Enlargement
 from omgsr_jax.serving.limits import Limits
@@ -48,6 +50,24 @@ def test_settled_canvases_take_what_fits_and_no_others_are_made():
     assert all(canvases.place(_stage(side, 40)) in settled for side in range(8, 129, 8))
     with pytest.raises(InputError, match="at most 128 x 128 px are taken here; ask for less"):
         canvases.place(_stage(129, 64))
+
+
+@pytest.mark.parametrize(
+    ("groups", "most", "sizes", "of_nine"),
+    [
+        (1, 1, [1], [1] * 9),
+        (1, 4, [1, 2, 4], [4, 4, 1]),
+        (1, 6, [1, 2, 4, 6], [6, 2, 1]),
+        (2, 2, [2, 4], [4, 4, 2]),
+    ],
+)
+def test_batches_are_full_as_far_as_possible(groups, most, sizes, of_nine):
+    vae, machine = SimpleNamespace(downsampling=8), Machine(groups, most, is_cpu=True)
+    passes = Passes(64, 8, vae, machine, strips="off", holds=lambda size: True)
+    settled = passes.settle([(64, 64)])
+    assert [how.batch for how in settled] == sizes
+    assert [how.batch for how in passes.divided(settled[-1], 9)] == of_nine
+    assert set(passes.divided(settled[-1], 9)) <= set(settled)
 
 
 @pytest.mark.parametrize("name", COLORS)
