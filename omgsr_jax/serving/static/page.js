@@ -58,7 +58,7 @@ async function meet() {
     }
   }
   $("about").textContent = `model ${about.model}`;
-  $("largest").textContent = `${about.largest} px`;
+  $("largest").textContent = `to ${about.largest} px`;
   const names = { adain: "Tone of the picture", wavelet: "Large shades of the picture", lab: "Tone, in Lab", none: "The model's own" };
   for (const color of about.colors) {
     const text = `${names[color] || color} (${color})`;
@@ -363,7 +363,7 @@ function place() {
     image.style.width = `${view.width}px`;
     image.style.height = `${view.height}px`;
     image.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.zoom})`;
-    image.style.imageRendering = scaleNow() > 3 ? "pixelated" : "auto";
+    image.style.imageRendering = view.zoom > 1 && scaleNow() > 6 ? "pixelated" : "auto";
   }
   const at = $("divider").hidden ? 0 : view.split * w;
   $("cut").style.clipPath = `inset(0 0 0 ${at}px)`;
