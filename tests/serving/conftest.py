@@ -74,7 +74,7 @@ def model() -> Enlarging:
 @pytest.fixture
 def serving(model) -> Callable[..., Any]:
     """A client of the service, which is ready; limits and options of `create_app` by name."""
-    for needed in ("fastapi", "httpx", "python_multipart", "prometheus_client"):
+    for needed in ("fastapi", "python_multipart", "prometheus_client"):
         pytest.importorskip(needed, reason="the extra [serve] is not installed")
     from starlette.testclient import TestClient
 
