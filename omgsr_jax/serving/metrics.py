@@ -72,7 +72,7 @@ class _Compilations:
         self.count = 0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event: str, seconds: float, **more: object) -> None:
+    def _hear(self, event: str, duration_secs: float, **more: str | int) -> None:
         self.count += event == _COMPILED
 
 
