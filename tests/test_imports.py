@@ -51,7 +51,8 @@ FLOORS = {
     "training": _CORE | {"training", "losses", "perceptual", "data"},
     "cost": _CORE | {"cost", "training", "losses", "perceptual"},
     "evaluation": _CORE | {"evaluation", "inference", "losses", "perceptual"},
-    "serving": _CORE | {"serving", "inference"},  # planned
+    "serving": _CORE | {"assets", "serving", "inference"},
+    "comfyui": _CORE | {"assets", "inference"},
     "demo": _GROUND | {"assets", "evaluation", "inference"},
     "converters": {"conversion"},  # where the wheel has it
 }

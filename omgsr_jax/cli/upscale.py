@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..inference.formats import suffix_of_format
 from ..inference.options import (
     COLORS,
-    INFERENCE_PRECISIONS,
     Options,
     Share,
     require_batch,
@@ -23,16 +22,15 @@ from ..inference.options import (
 )
 from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
+from . import loading
 from .progress import add_quiet, display
 from .reporting import Reporter
 from .values import (
     MODEL,
-    device,
     location,
     not_negative,
     positive,
     shard,
-    strips,
     suffix,
     width_height,
 )
@@ -70,34 +68,7 @@ def add_options(parser: ArgumentParser) -> None:
         choices=COLORS,
         help="which colours of the input the output gets (default: what `omgsr info` says)",
     )
-    parser.add_argument(
-        "--precision",
-        choices=INFERENCE_PRECISIONS,
-        help="default: fp32 on CPUs, else bf16; int8 halves the backbone's weights",
-    )
-    parser.add_argument(
-        "--device",
-        type=device,
-        metavar="NAME",
-        help="cpu, gpu, tpu, or one of them such as gpu:1 (default: all of the fastest kind)",
-    )
-    parser.add_argument(
-        "--shards",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="devices over which the backbone's weights are divided (default: 1)",
-    )
-    parser.add_argument(
-        "--strips",
-        type=strips,
-        default="auto",
-        metavar="auto|off|ROWS",
-        help="when the VAE works in strips of rows (default: when memory is short)",
-    )
-    parser.add_argument(
-        "--batch", type=positive, default=1, help="images at once per device (default: 1)"
-    )
+    loading.add_options(parser)
     parser.add_argument(
         "--seed", type=not_negative, help="sample the VAE's posterior (default: its mode)"
     )

@@ -2,20 +2,19 @@
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import InputError
-from ..inference.options import Share, require_device, require_strips, require_suffix
-
-_Any = TypeVar("_Any")
+from ..inference import options
 
 MODEL = (
     "a converted model: its directory, local or in a bucket, its name on the hub "
     "(user/name[@revision]), or nano, which comes with omgsr-jax"
 )
 
-_MOST_DIGITS = 18
 _MOST_SHOWN = 40
+
+_Any = TypeVar("_Any")
 
 
 def location(text: str) -> str:
@@ -26,65 +25,44 @@ def location(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    return _whole(text, at_least=1)
+    return _explained(options.whole_number, text, at_least=1)
 
 
 def not_negative(text: str) -> int:
-    return _whole(text, at_least=0)
+    return _explained(options.whole_number, text, at_least=0)
 
 
 def width_height(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (_is_whole(width) and _is_whole(height)):
-        raise ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not {_shown(text)}")
-    return int(width), int(height)
+    return _explained(options.width_height, text)
 
 
 def strips(text: str) -> str | int:
-    return _checked(require_strips, int(text) if _is_whole(text) else text[:_MOST_SHOWN])
-
-
-def device(text: str) -> str:
-    return _checked(require_device, text)
-
-
-def suffix(text: str) -> str:
-    return _checked(require_suffix, text)
-
-
-def shard(text: str) -> Share:
-    index, slash, count = text.partition("/")
-    if not (slash and _is_whole(index) and _is_whole(count)):
-        raise ArgumentTypeError(
-            f"expected I/N with I from 0 to N - 1, such as 0/3, not {_shown(text)}"
-        )
-    try:
-        return Share(int(index), int(count))
-    except InputError as error:
-        raise ArgumentTypeError(str(error)) from None
-
-
-def _checked(check: Callable[[_Any], None], value: _Any) -> _Any:
-    """`value`, where `check` finds nothing wrong with it."""
-    try:
-        check(value)
-    except InputError as error:
-        raise ArgumentTypeError(str(error)) from None
+    value = int(text) if options.is_whole(text) else text[:_MOST_SHOWN]
+    _explained(options.require_strips, value)
     return value
 
 
-def _whole(text: str, *, at_least: int) -> int:
-    if not _is_whole(text) or int(text) < at_least:
+def device(text: str) -> str:
+    _explained(options.require_device, text)
+    return text
+
+
+def suffix(text: str) -> str:
+    _explained(options.require_suffix, text)
+    return text
+
+
+def shard(text: str) -> options.Share:
+    index, slash, count = text.partition("/")
+    if not (slash and options.is_whole(index) and options.is_whole(count)):
         raise ArgumentTypeError(
-            f"expected a whole number of at least {at_least}, not {_shown(text)}"
+            f"expected I/N with I from 0 to N - 1, such as 0/3, not {options.shown(text)}"
         )
-    return int(text)
+    return _explained(options.Share, int(index), int(count))
 
 
-def _is_whole(text: str) -> bool:
-    """`isdigit` alone would take ², and `int` alone 1_0; no size or seed needs more digits."""
-    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+def _explained(function: Callable[..., _Any], *given: Any, **named: Any) -> _Any:
+    try:
+        return function(*given, **named)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None

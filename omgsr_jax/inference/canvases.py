@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from ..errors import InputError
 from .sizes import Size, padded
 
 MOST_CANVASES = 4
@@ -78,10 +79,20 @@ class Canvases:
         self._choosing = threading.Lock()
         self._canvases: list[Canvas] = []
         self._placed: dict[Stage, Canvas] = {}
+        self._settled = False
+
+    def settle(self, extents: Iterable[Stage]) -> list[Canvas]:
+        """From now on there are these, and no others. What fits none of them is refused."""
+        with self._choosing:
+            self._canvases = [self._make(extent, True) for extent in extents]
+            self._settled = True
+            return self._canvases
 
     def plan(self, stages: Iterable[Stage]) -> None:
         """Chooses canvases for images of these sizes, beside those that there are already."""
         with self._choosing:
+            if self._settled:
+                return
             wanted = Counter(stage for stage in stages if self._close(stage) is None)
             if room := max(0, MOST_CANVASES - len(self._canvases)):
                 self._canvases += merged(wanted, room, self._make)
@@ -92,6 +103,8 @@ class Canvases:
         Once chosen it stays, so that an image's result never depends on what came in between.
         """
         with self._choosing:
+            if self._settled:  # and nothing is remembered of sizes that come and go
+                return self._fitting(stage) or self._refuse(stage)
             if stage not in self._placed:
                 self._placed[stage] = self._close(stage) or self._choose(stage)
             return self._placed[stage]
@@ -113,6 +126,14 @@ class Canvases:
             canvas = replace(self._make(larger, True), tile=self._make(stage, True).tile)
         self._canvases.append(canvas)
         return canvas
+
+    def _refuse(self, stage: Stage) -> NoReturn:
+        largest = max(self._canvases, key=_area).extent.process
+        sizes = [f"{width} x {height} px" for height, width in (*stage, largest)]
+        raise InputError(
+            f"{sizes[0]} to {sizes[2]} is computed at {sizes[1]}, and at most {sizes[3]} are taken "
+            "here; ask for less"
+        )
 
     def _close(self, stage: Stage) -> Canvas | None:
         """A canvas that wastes little."""

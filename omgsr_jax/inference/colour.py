@@ -11,6 +11,7 @@
 are: then their heights and widths are given.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .options import require_color
+from .options import COLORS, require_color
 
 _EPSILON = 1e-5
 _WAVELET_LEVELS = 5
@@ -26,10 +27,14 @@ _WAVELET_LEVELS = 5
 Sizes = Array | None  # b 2: height and width; None where images fill their canvas
 
 
-def align(image: Array, source: Array, method: str, sizes: Sizes = None) -> Array:
-    """`image` with the colours of `source`; within [0, 1]."""
-    require_color(method)
-    return jnp.clip(METHODS[method](image, source, sizes), 0, 1)
+def align(image: Array, source: Array, method: str | Array, sizes: Sizes = None) -> Array:
+    """`image` with the colours of `source`; within [0, 1]. A method has a name, or its number in
+    `COLORS`, which may be known only when a program runs."""
+    if isinstance(method, str):
+        require_color(method)
+        return jnp.clip(METHODS[method](image, source, sizes), 0, 1)
+    methods = [functools.partial(METHODS[name], sizes=sizes) for name in COLORS]
+    return jnp.clip(lax.switch(method, methods, image, source), 0, 1)
 
 
 def adain(image: Array, source: Array, sizes: Sizes) -> Array:

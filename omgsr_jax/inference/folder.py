@@ -34,6 +34,9 @@ _PIXELS_BEHIND = 2**25  # of results that are not written yet: 400 MB as they ar
 # Told how far the files of a batch are, by the thread that computes.
 OnBatch = Callable[[Sequence[Job], Progress], None]
 
+# What may go wrong with one image, while others can still be computed.
+FAILURES = (InputError, MemoryError, jax.errors.JaxRuntimeError)
+
 _Outcome = Upscaled | InputError
 
 
@@ -177,13 +180,14 @@ def _restore(
     tell: OnProgress | None = on_progress and partial(on_progress, [job for job, _ in sources])
     try:
         return list(model.restore([picture for _, picture in sources], options, tell))
-    except (InputError, MemoryError, jax.errors.JaxRuntimeError) as error:
+    except FAILURES as error:
         if len(sources) > 1:
             return [_restore(model, [one], options, on_progress)[0] for one in sources]
-        return [_reason(error)]
+        return [reason(error)]
 
 
-def _reason(error: Exception) -> InputError:
+def reason(error: Exception) -> InputError:
+    """One of FAILURES as a sentence."""
     if isinstance(error, InputError):
         return error
     first = (str(error) or "out of memory").splitlines()[0]

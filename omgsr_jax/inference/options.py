@@ -16,6 +16,8 @@ _DEVICES = ("cpu", "gpu", "cuda", "rocm", "tpu")
 _DEVICE = re.compile(rf"({'|'.join(_DEVICES)})(:[0-9]{{1,6}})?")
 LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
+_MOST_DIGITS = 18
+_MOST_SHOWN = 40
 
 _Any = TypeVar("_Any")
 
@@ -41,6 +43,11 @@ class Options:
             raise InputError(f"seed must be 0 or more, not {self.seed}")
 
 
+def for_each(options: Options | Sequence[Options], count: int) -> Sequence[Options]:
+    """Those of each image, where one may stand for all."""
+    return [options] * count if isinstance(options, Options) else options
+
+
 @dataclass(frozen=True)
 class Share:
     """Every `count`-th of a list, from its `index`-th on: what one of several runs does."""
@@ -59,6 +66,29 @@ class Share:
 
 
 ALL = Share(0, 1)
+
+
+def whole_number(text: str, *, at_least: int) -> int:
+    """From a text that users give."""
+    if not is_whole(text) or int(text) < at_least:
+        raise InputError(f"expected a whole number of at least {at_least}, not {shown(text)}")
+    return int(text)
+
+
+def width_height(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (is_whole(width) and is_whole(height)):
+        raise InputError(f"expected WIDTHxHEIGHT such as 1920x1080, not {shown(text)}")
+    return int(width), int(height)
+
+
+def is_whole(text: str) -> bool:
+    """`isdigit` alone would take ², and `int` alone 1_0; no size or seed needs more digits."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def shown(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
 def require_color(color: str) -> None:

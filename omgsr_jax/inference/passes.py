@@ -30,6 +30,8 @@ class Chunk:
 
     how: Restoration
     stages: Mapping[int, Stage]  # the pass of each, by its number
+    color: str
+    seed: int | None
 
     @property
     def runs(self) -> dict[Program, int]:
@@ -62,6 +64,7 @@ class Passes:
         self._vae, self._strips, self._holds = vae, strips, holds
         self._tiling = PublishedTiling() if script else Tiling()
         self._canvases = Canvases(self._canvas)
+        self.is_settled = False  # whether canvases and programs are those of `settle` alone
 
     def as_published(self) -> "Passes":
         return Passes(
@@ -88,6 +91,37 @@ class Passes:
     def plan(self, passes: Iterable[Stage]) -> None:
         self._canvases.plan(passes)
 
+    def settle(self, sizes: Iterable[Size]) -> list[Restoration]:
+        """How all images are restored from now on: on canvases of these sizes, and no others."""
+        canvases = self._canvases.settle(Stage(size, size, size) for size in sizes)
+        self.is_settled = True
+        return [self.of_any(canvas, of) for canvas in canvases for of in self._batches(canvas)]
+
+    def _batches(self, canvas: Canvas) -> list[int]:
+        """How many images there are programs for: one for each group of devices, and twice as many
+        each time, up to those that they can take."""
+        groups, most = 1 if canvas.by_rows else self.machine.groups, self.machine.per_group
+        doubled = {min(2**power, most) for power in range(most.bit_length() + 1)}
+        return sorted(groups * each for each in doubled)
+
+    def of_any(self, canvas: Canvas, batch: int | None = None) -> Restoration:
+        """The programs for images of any dtype, with any colours and seed."""
+        return self.how(
+            canvas, color=None, given="float32", stored="float32", sampled=None, batch=batch
+        )
+
+    def divided(self, how: Restoration, count: int) -> list[Restoration]:
+        """What restores so many images: where batches of several sizes are compiled, in such that
+        are full."""
+        if not self.is_settled:
+            return [how] * -(-count // how.batch)
+        batches, found = self._batches(how.canvas), []
+        while count > 0:
+            batch = max((one for one in batches if one <= count), default=batches[0])
+            found.append(self.of_any(how.canvas, batch))
+            count -= batch
+        return found
+
     def place(self, stage: Stage) -> Canvas:
         return self._canvases.place(stage)
 
@@ -113,10 +147,10 @@ class Passes:
         self,
         canvas: Canvas,
         *,
-        color: str,
+        color: str | None,
         given: str,
         stored: str,
-        sampled: bool,
+        sampled: bool | None,
         batch: int | None = None,
     ) -> Restoration:
         """The programs for a canvas."""

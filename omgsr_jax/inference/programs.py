@@ -19,9 +19,12 @@ from ..digests import Notify
 from ..generator import OMGSR
 from . import layout, restore
 from .canvases import Stage
+from .options import COLORS
 from .progress import Watch
 from .restore import Decoding, Encoding, Prediction, Program, Restoration
 from .tiling import Sums, Tiles
+
+_OF_ALL = ("seed", "samples", "color")  # operands without an axis for the batch
 
 
 @dataclass(frozen=True)
@@ -77,24 +80,36 @@ class Programs:
             took[program] = time.perf_counter() - started
         return took
 
+    def warm(self, how: Restoration) -> None:
+        """Compiles all that running it takes, without running a network."""
+        for program in how.runs([how.canvas.extent]):
+            self.program(program)
+        if how.canvas.latents != how.canvas.tile:
+            z_l = np.zeros((how.batch, *how.canvas.latents, self.channels), np.float32)
+            sizes = np.array([how.canvas.latents] * how.batch, np.int32)
+            z_l, sizes = jax.device_put((z_l, sizes), self.image_sharding(how))
+            # Two turns: the second begins with what the first has left.
+            turns = 2 * how.tiles_at_once
+            self._in_tiles(how, z_l, sizes, turns, Watch(), predict=lambda tiles: tiles)
+
     def run(
         self,
         how: Restoration,
         items: Sequence[Item],
         seed: int | None = None,
         watch: Watch | None = None,
+        color: str | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Restores at most as many images as `how` has in a batch: b h w 3.
 
         Also tells of each whether what encode, predict and decode gave is finite: b 3. A batch
-        moves to the devices once, and back once.
+        moves to the devices once, and back once. `color` is for programs that have none.
         """
         filled = [*items, *[items[0]] * (how.batch - len(items))]
         operands = {"images": _together(filled, how), "latents": _latents(filled, how)}
         if how.canvas.shared:
             operands["sizes"] = np.array([item.stage for item in filled], np.int32)
-        if seed is not None:
-            operands["seed"] = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+        operands |= _said(how, seed, color)
         shardings = {name: self._sharding(how.encoding, name) for name in operands}
         on_device = jax.device_put(operands, shardings)
         tiles = how.tiles_of(item.stage for item in items)
@@ -119,21 +134,28 @@ class Programs:
         if how.canvas.latents == how.canvas.tile:
             z_p = watch.ran(how.prediction, lambda: self._call(how.prediction, z_l))
         else:
-            z_p = self._in_tiles(how, z_l, latents, tiles, watch)
-        sizes = [more["sizes"]] if "sizes" in more else []
+            predict = functools.partial(self._call, how.prediction)
+            z_p = self._in_tiles(how, z_l, latents, tiles, watch, predict)
+        behind = [more[name] for name in self._operands(how.decoding) if name in more]
         restored, decoded = watch.ran(
-            how.decoding, lambda: self._call(how.decoding, z_p, source, *sizes)
+            how.decoding, lambda: self._call(how.decoding, z_p, source, *behind)
         )
         return restored, encoded, decoded
 
     def _in_tiles(
-        self, how: Restoration, z_l: Array, sizes: Array, tiles: int, watch: Watch
+        self,
+        how: Restoration,
+        z_l: Array,
+        sizes: Array,
+        tiles: int,
+        watch: Watch,
+        predict: Callable[[Array], Array],
     ) -> Array:
         begun, cut, added, mean = _steps(how.tiles)
 
         def turn(sums: Sums) -> Sums:
             next_tiles = jax.device_put(cut(z_l, sizes, sums), self._by_batch)
-            found = self._call(how.prediction, next_tiles)
+            found = predict(next_tiles)
             return added(sums, jax.device_put(found, z_l.sharding), sizes)
 
         sums, by = begun(z_l), how.tiles_at_once
@@ -202,10 +224,12 @@ class Programs:
         sizes = {"sizes": array(b, 3, 2, dtype="int32")} if canvas.shared else {}
         if isinstance(program, Decoding):
             source = array(b, *canvas.padded, 3)
-            return {"z_p": array(b, *canvas.latents, c), "source": source, **sizes}
-        seed = {"seed": array(2, dtype="uint32")} if program.sampled else {}
-        images = array(b, *canvas.extent.source, 3, dtype=program.given)
-        return {"images": images, **sizes, **seed}
+            color = {"color": array(dtype="int32")} if program.color is None else {}
+            return {"z_p": array(b, *canvas.latents, c), "source": source, **sizes, **color}
+        images = {"images": array(b, *canvas.extent.source, 3, dtype=program.given)}
+        seed = {} if program.sampled is False else {"seed": array(2, dtype="uint32")}
+        samples = {"samples": array(dtype="bool")} if program.sampled is None else {}
+        return images | sizes | seed | samples
 
     def image_sharding(self, how: Restoration) -> NamedSharding:
         """Of the images that `restored` is given."""
@@ -217,7 +241,7 @@ class Programs:
 
     def _sharding(self, program: Program, operand: str) -> NamedSharding:
         """Images by batch, or everywhere where all devices work on one."""
-        everywhere = operand == "seed" or _is_by_rows(program)
+        everywhere = operand in _OF_ALL or _is_by_rows(program)
         spec = PartitionSpec() if everywhere else PartitionSpec("data")
         return NamedSharding(self._mesh(program), spec)
 
@@ -245,6 +269,19 @@ def _together(items: Sequence[Item], how: Restoration) -> np.ndarray:
         height, width = item.stage.source
         image[:height, :width] = item.pixels
     return images
+
+
+def _said(how: Restoration, seed: int | None, color: str | None) -> dict[str, np.ndarray]:
+    """What is the same for all images of a batch, and known only now."""
+    said: dict[str, np.ndarray] = {}
+    if how.encoding.sampled is not False:
+        number = seed or 0
+        said["seed"] = np.array([number >> 32 & 0xFFFFFFFF, number & 0xFFFFFFFF], np.uint32)
+    if how.encoding.sampled is None:
+        said["samples"] = np.array(seed is not None)
+    if how.decoding.color is None:
+        said["color"] = np.array(COLORS.index(color or "none"), np.int32)
+    return said
 
 
 def _latents(items: Sequence[Item], how: Restoration) -> np.ndarray:

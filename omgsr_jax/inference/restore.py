@@ -28,7 +28,7 @@ class Encoding:
     canvas: Canvas
     batch: int
     given: str = "uint8"  # the images' dtype: uint8, uint16, or float32 in [0, 1]
-    sampled: bool = False  # from the VAE's posterior, in place of its mode
+    sampled: bool | None = False  # from the posterior, not its mode; None: said when it runs
 
     def __str__(self) -> str:
         return f"encode {self.canvas}"
@@ -47,7 +47,7 @@ class Prediction:
 class Decoding:
     canvas: Canvas
     batch: int
-    color: str
+    color: str | None  # None: said when it runs
     stored: str = "uint8"  # the result's dtype, as for what is given
     truncates: bool = False  # to 8 bits behind every step, as the published script does
 
@@ -123,6 +123,7 @@ def encode(
     how: Encoding,
     sizes: Array | None = None,
     seed: Array | None = None,
+    samples: Array | None = None,
 ) -> Encoded:
     """Images to z_L.
 
@@ -130,20 +131,31 @@ def encode(
         images: b h w 3 in the canvas's source extent.
         sizes: b 3 2: the heights and widths of each image's `Stage`, where they share a canvas.
         seed: 2 numbers (uint32), where the posterior is sampled.
+        samples: whether it is, where that is said when the program runs.
     """
     canvas, stage = how.canvas, Stage.of(how.canvas, sizes)
     source = resized(_levels(images), stage.source, stage.process, canvas.padded)
     source = _by_rows(jnp.clip(source, 0, 1), canvas)
     posterior = _vae(model, canvas, stage).encode(source * 2 - 1)
     latents = posterior.mean if seed is None else _sampled(posterior, seed)
+    if samples is not None:
+        latents = jnp.where(samples, latents, posterior.mean)
     z_l = model.vae.scale(latents)
     return Encoded(source, z_l, _finite(z_l)[:, None])
 
 
 def decode(
-    model: OMGSR, z_p: Array, source: Array, how: Decoding, sizes: Array | None = None
+    model: OMGSR,
+    z_p: Array,
+    source: Array,
+    how: Decoding,
+    sizes: Array | None = None,
+    color: Array | None = None,
 ) -> Restored:
-    """z_P to images in the colours of `source`, in the size asked for, rounded once."""
+    """z_P to images in the colours of `source`, in the size asked for, rounded once.
+
+    `color` is a number of `COLORS`, where that is said when the program runs.
+    """
     canvas, stage = how.canvas, Stage.of(how.canvas, sizes)
     image = _vae(model, canvas, stage).decode(model.vae.unscale(z_p)).astype(jnp.float32)
     finite = jnp.stack([_finite(z_p), _finite(image)], axis=-1)
@@ -153,7 +165,8 @@ def decode(
     if how.truncates:
         image = _truncated(image)
     if how.color != "none":
-        image = colour.align(image, source, how.color, stage.process if canvas.shared else None)
+        method = color if how.color is None else how.color
+        image = colour.align(image, source, method, stage.process if canvas.shared else None)
         image = _truncated(image) if how.truncates else image
     if canvas.shared or tuple(stage.process) != tuple(stage.target):
         image = jnp.clip(resized(image, stage.process, stage.target, canvas.extent.target), 0, 1)

@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from . import images, layout, pictures
 from .canvases import Canvas, Stage
 from .function import Function
 from .memory import Budget
-from .options import Options, require_batch, require_color, require_strips
+from .options import Options, for_each, require_batch, require_color, require_strips
 from .passes import Chunk, Machine, Passes
 from .pictures import Picture, resize
 from .programs import Item, Programs
@@ -36,8 +36,7 @@ from .progress import OnProgress, Telling, Watch
 from .restore import Program, Restoration
 from .results import NotFiniteError, Upscaled, Work
 from .sizes import Enlargement, Size
-
-_Any = TypeVar("_Any")
+from .tiling import tiles_of
 
 _STAGES = ("encode", "predict", "decode")
 
@@ -234,16 +233,34 @@ class Upscaler:
         share a batch."""
         return tuple(map(self._passes.place, self._passes.of(size, options.enlargement)))
 
+    def alike(self, size: Size, options: Options) -> Hashable:
+        """Equal for images that share a batch without waste: their canvases, and tiles on them."""
+        stages = self._passes.of(size, options.enlargement)
+        canvases = map(self._passes.place, stages)
+        return tuple(
+            (canvas, tiles_of(canvas.latents_of(stage), canvas.tile))
+            for canvas, stage in zip(canvases, stages, strict=True)
+        )
+
+    def warm(self, sizes: Iterable[Size]) -> None:
+        """Compiles all that images take which fit canvases of these sizes (height, width), whatever
+        is asked for. From now on such images alone are taken, and nothing is compiled."""
+        for how in self._passes.settle(sizes):
+            self.programs.warm(how)
+
     def restore(
         self,
         batch: Sequence[Picture],
-        options: Options,
+        options: Options | Sequence[Options],
         on_progress: OnProgress | None = None,
     ) -> list[Upscaled]:
-        """Upscales pictures with all that belongs to them; see `upscale` for `on_progress`."""
-        passes = [self._passes.of(picture.size, options.enlargement) for picture in batch]
-        results = [Upscaled(self._begun(picture, options), picture.size) for picture in batch]
-        chunks = self._chunks([result.picture for result in results], passes, options)
+        """Upscales pictures with all that belongs to them, with the same options or each with its
+        own; see `upscale` for `on_progress`."""
+        asked = list(zip(batch, for_each(options, len(batch)), strict=True))
+        passes = [self._passes.of(picture.size, one.enlargement) for picture, one in asked]
+        results = [Upscaled(self._begun(picture, one), picture.size) for picture, one in asked]
+        begun = [result.picture for result in results]
+        chunks = self._chunks(begun, passes, [one for _, one in asked])
         watch = self._watch(chunks, on_progress)
         compiling = self.programs.prepare(
             (program for chunk in chunks for program in chunk.runs), watch
@@ -251,12 +268,12 @@ class Upscaler:
         for chunk in chunks:
             seconds = {"compile": sum(compiling.pop(program, 0) for program in chunk.runs)}
             given = [results[i].picture for i in chunk.stages]
-            restored = self._computed(chunk, given, seconds, options.seed, watch)
+            restored = self._computed(chunk, given, seconds, watch)
             for i, done in zip(chunk.stages, restored, strict=True):
                 results[i] = replace(done, work=results[i].work.with_more(done.work))
         return [
-            replace(result, picture=self._ended(source, result.picture, options))
-            for source, result in zip(batch, results, strict=True)
+            replace(result, picture=self._ended(source, result.picture, one))
+            for (source, one), result in zip(asked, results, strict=True)
         ]
 
     def _begun(self, picture: Picture, options: Options) -> Picture:
@@ -273,28 +290,38 @@ class Upscaler:
         return replace(result, alpha=np.clip(resize(source.alpha, result.size), 0, 1))
 
     def _chunks(
-        self, pictures: Sequence[Picture], passes: Sequence[Sequence[Stage]], options: Options
+        self,
+        pictures: Sequence[Picture],
+        passes: Sequence[Sequence[Stage]],
+        each: Sequence[Options],
     ) -> list[Chunk]:
         """What is computed, in its order: each pass enlarges at most four times."""
         chunks = []
         for number in range(max(map(len, passes), default=0)):
-            members: dict[Restoration, dict[int, Stage]] = {}
+            members: dict[tuple[Restoration, str, int | None], dict[int, Stage]] = {}
             for i, (picture, stages) in enumerate(zip(pictures, passes, strict=True)):
                 if number < len(stages):
-                    how = self._how(picture, stages, number, options)
-                    members.setdefault(how, {})[i] = stages[number]
-            for how, alike in members.items():
-                chunks += [Chunk(how, dict(c)) for c in _batched(alike.items(), how.batch)]
+                    how = self._how(picture, stages, number, each[i])
+                    key = how, each[i].color or self.color, each[i].seed
+                    members.setdefault(key, {})[i] = stages[number]
+            for (how, color, seed), alike in members.items():
+                left = iter(alike.items())
+                for part in self._passes.divided(how, len(alike)):
+                    some = dict(itertools.islice(left, part.batch))
+                    chunks.append(Chunk(part, some, color, seed))
         return chunks
 
     def _how(
         self, picture: Picture, stages: Sequence[Stage], number: int, options: Options
     ) -> Restoration:
         """One pass of a picture; the last one rounds."""
+        canvas = self._passes.place(stages[number])
+        if self._passes.is_settled:
+            return self._passes.of_any(canvas)
         is_last = number + 1 == len(stages)
         rounds = is_last and (not picture.grey or self._passes.script is not None)
         return self._passes.how(
-            self._passes.place(stages[number]),
+            canvas,
             color=options.color or self.color,
             given="float32" if number else str(picture.values.dtype),
             stored=f"uint{picture.bits}" if rounds else "float32",  # grey is rounded as grey
@@ -314,7 +341,6 @@ class Upscaler:
         chunk: Chunk,
         pictures: Sequence[Picture],
         seconds: dict[str, float],
-        seed: int | None,
         watch: Watch,
     ) -> list[Upscaled]:
         """Args:
@@ -322,8 +348,10 @@ class Upscaler:
         """
         started, how = time.perf_counter(), chunk.how
         stages = list(chunk.stages.values())
-        items = [Item(p.values, stage) for p, stage in zip(pictures, stages, strict=True)]
-        restored, finite = self.programs.run(how, items, seed, watch)
+        as_levels = how.encoding.given == "float32"
+        pixels = [picture.rgb if as_levels else picture.values for picture in pictures]
+        items = [Item(*of_one) for of_one in zip(pixels, stages, strict=True)]
+        restored, finite = self.programs.run(how, items, chunk.seed, watch, chunk.color)
         for i, of_stages in zip(chunk.stages, finite, strict=False):
             if not of_stages.all():
                 raise NotFiniteError(_STAGES[int(np.argmin(of_stages))], i)
@@ -337,12 +365,6 @@ class Upscaler:
             work = Work(dict(each), how.tiles_of([stage]), canvas.strips, canvas.padded)
             results.append(Upscaled(result, stage.process, work))
         return results
-
-
-def _batched(items: Iterable[_Any], size: int) -> Iterator[list[_Any]]:
-    items = iter(items)
-    while batch := list(itertools.islice(items, size)):
-        yield batch
 
 
 def _described(network: nnx.Module) -> str:

@@ -1,0 +1,37 @@
+"""How a model is loaded: options that several subcommands share."""
+
+from argparse import ArgumentParser
+
+from ..inference.options import INFERENCE_PRECISIONS
+from .values import device, positive, strips
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=INFERENCE_PRECISIONS,
+        help="default: fp32 on CPUs, else bf16; int8 halves the backbone's weights",
+    )
+    parser.add_argument(
+        "--device",
+        type=device,
+        metavar="NAME",
+        help="cpu, gpu, tpu, or one of them such as gpu:1 (default: all of the fastest kind)",
+    )
+    parser.add_argument(
+        "--shards",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="devices over which the backbone's weights are divided (default: 1)",
+    )
+    parser.add_argument(
+        "--strips",
+        type=strips,
+        default="auto",
+        metavar="auto|off|ROWS",
+        help="when the VAE works in strips of rows (default: when memory is short)",
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=1, help="images at once per device (default: 1)"
+    )
