@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,7 @@ def test_readme_and_docs_link_to_it_and_it_names_the_repository_as_they_do():
     assert address in NOTEBOOK.read_text()
 
 
+@pytest.mark.slow
 def test_it_runs(tiny_base, tiny_adapter, compile_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}

@@ -155,7 +155,7 @@ def _jobs(args: Namespace) -> "list[Job]":
         args.out,
         recursive=args.recursive,
         format=args.format,
-        suffix=args.suffix,
+        suffix=args.suffix or "",
         overwrite_input=args.overwrite_input,
         compare=args.compare,
         notify=lambda text: print(text, file=sys.stderr, flush=True),

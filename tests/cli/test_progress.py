@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,14 +28,15 @@ _SIZE = {"TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
 
 
 class Terminal:
-    """A pseudo-terminal; what comes out of it, and when."""
+    """A pseudo-terminal; what comes out of it, and when. In its block it is stderr, and stdout is
+    a file."""
 
     def __init__(self) -> None:
         self._master, self.slave = pty.openpty()
         self.began = time.perf_counter()
         self.times: list[float] = []
+        self.stdout = io.StringIO()
         self._parts: list[bytes] = []
-        self.stdout = io.StringIO()  # which is a file
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -45,43 +46,35 @@ class Terminal:
                 self.times.append(time.perf_counter())
                 self._parts.append(part)
 
-    def close(self) -> None:
-        if self.slave >= 0:
-            os.close(self.slave)
-            self._reader.join(10)
-            os.close(self._master)
-            self.slave = -1
+    def __enter__(self) -> "Terminal":
+        self._before = sys.stderr, sys.stdout
+        sys.stderr, sys.stdout = os.fdopen(os.dup(self.slave), "w", encoding="utf-8"), self.stdout
+        self.began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = time.perf_counter()
+        sys.stderr.close()
+        sys.stderr, sys.stdout = self._before
+        os.close(self.slave)
+        self._reader.join(10)
+        os.close(self._master)
 
     @property
     def text(self) -> str:
         return b"".join(self._parts).decode()
 
     def gaps(self) -> list[float]:
-        """The seconds before each output, and behind the last one until now."""
-        moments = [self.began, *self.times, time.perf_counter()]
+        """The seconds before each output, and behind the last one."""
+        moments = [self.began, *self.times, self.ended]
         return [after - before for before, after in itertools.pairwise(moments)]
 
 
 @pytest.fixture
-def terminal(monkeypatch) -> Iterator[Terminal]:
-    """In the place of stderr. `capsys` would take its place."""
+def terminal(monkeypatch) -> Terminal:
     for name, value in _SIZE.items():
         monkeypatch.setenv(name, value)
-    found = Terminal()
-    found.stderr = open(os.dup(found.slave), "w", encoding="utf-8")  # noqa: SIM115
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", found.stderr)
-        patch.setattr(sys, "stdout", found.stdout)
-        yield found
-    found.stderr.close()
-    found.close()
-
-
-def shown(terminal: Terminal) -> str:
-    """All that came out, when no more can."""
-    terminal.stderr.close()
-    terminal.close()
-    return terminal.text
+    return Terminal()
 
 
 @pytest.fixture
@@ -114,8 +107,9 @@ def test_a_terminal_sees_the_stages_the_tiles_and_the_time_that_is_left(
     terminal, upscale, monkeypatch
 ):
     slow(monkeypatch, 0.25)
-    assert upscale() == 0
-    text = shown(terminal)
+    with terminal:
+        assert upscale() == 0
+    text = terminal.text
     assert re.search(r"photo\.png: predict [1-8] of 9 .* s left", text)
     assert text.rstrip().splitlines()[-1].endswith("of the time)")  # the summary is behind it
     assert "32x32 -> 128x128" in terminal.stdout.getvalue()
@@ -124,7 +118,8 @@ def test_a_terminal_sees_the_stages_the_tiles_and_the_time_that_is_left(
 def test_the_line_moves_while_a_program_runs(terminal, upscale, monkeypatch):
     slow(monkeypatch, 1.2)
     monkeypatch.setattr(Programs, "_in_tiles", lambda self, how, z_l, *_: z_l)
-    assert upscale() == 0
+    with terminal:
+        assert upscale() == 0
     assert max(terminal.gaps()) < 1
 
 
@@ -138,8 +133,9 @@ def test_elsewhere_only_results_and_the_summary_are_printed(upscale, capsys):
 
 @pytest.mark.parametrize("option", ["--quiet", "--json"])
 def test_nothing_moves_where_nobody_wants_it(terminal, upscale, option):
-    assert upscale(option) == 0
-    text = shown(terminal)
+    with terminal:
+        assert upscale(option) == 0
+    text = terminal.text
     assert "\x1b" not in text
     assert (text == "") == (option == "--quiet")
     assert (terminal.stdout.getvalue() == "") == (option == "--quiet")
@@ -156,8 +152,9 @@ def test_ctrl_c_stops_a_long_image_between_its_programs(terminal, upscale, tmp_p
         return call(self, program, *operands)
 
     monkeypatch.setattr(Programs, "_call", interrupted)
-    assert upscale() == 1
-    text = shown(terminal)
+    with terminal:
+        assert upscale() == 1
+    text = terminal.text
     assert len(predicted) == 1
     assert "1 unfinished" in text
     assert text.rstrip().endswith("omgsr upscale: stopped")
@@ -165,18 +162,17 @@ def test_ctrl_c_stops_a_long_image_between_its_programs(terminal, upscale, tmp_p
 
 
 def test_counted_work_says_how_far_it_is_and_what_is_printed_stays(terminal):
-    with display("beginning") as line:
+    with terminal, display("beginning") as line:
         for done in range(1, 4):
             line.count("degraded", done, 3)
             print(f"a warning: {done}", file=sys.stderr)
             time.sleep(0.3)
-    text = shown(terminal)
-    assert "degraded: 2 of 3" in text
-    assert all(f"a warning: {done}\r\n" in text for done in range(1, 4))
+    assert "degraded: 2 of 3" in terminal.text
+    assert all(f"a warning: {done}\r\n" in terminal.text for done in range(1, 4))
 
 
 def test_after_an_interruption_the_line_says_what_it_said_before(terminal):
-    with display("") as line:
+    with terminal, display("") as line:
         line.begin("reading")
         line.work("compiling", None)
         assert line.bar.tasks[0].description == "compiling"
@@ -186,9 +182,9 @@ def test_after_an_interruption_the_line_says_what_it_said_before(terminal):
 
 def test_a_terminal_that_cannot_move_lines_gets_none(terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
-    with display("beginning") as line:
+    with terminal, display("beginning") as line:
         assert not line.is_shown
-    assert shown(terminal) == ""
+    assert terminal.text == ""
 
 
 @pytest.mark.parametrize(
@@ -202,28 +198,25 @@ def test_durations_are_for_people(seconds, text):
 def test_a_cold_start_shows_life_within_a_second_and_every_three(tmp_path):
     """nano, with nothing compiled."""
     Image.fromarray(photo(192, 256)).save(tmp_path / "photo.jpg")
-    terminal = Terminal()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "omgsr_jax.cli", "upscale", "photo.jpg", "-o", "out.png"],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            **_SIZE,
-            "PYTHONPATH": str(ROOT),
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        },
-        stdout=terminal.slave,
-        stderr=terminal.slave,
-    )
-    status = process.wait()
-    gaps = terminal.gaps()
-    terminal.close()
-    first, took = gaps[0], time.perf_counter() - terminal.began
-    print(
-        f"first sign after {first:.2f} s, then at most {max(gaps[1:]):.2f} s apart, of {took:.1f} s"
-    )
+    environment = {
+        **os.environ,
+        **_SIZE,
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    with Terminal() as terminal:
+        status = subprocess.run(
+            [sys.executable, "-m", "omgsr_jax.cli", "upscale", "photo.jpg", "-o", "out.png"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=terminal.slave,
+            stderr=terminal.slave,
+        ).returncode
+    first, *later = terminal.gaps()
+    took = terminal.ended - terminal.began
+    print(f"first sign after {first:.2f} s, then at most {max(later):.2f} s apart, of {took:.1f} s")
     assert status == 0, terminal.text
     assert (tmp_path / "out.png").exists()
     assert took > 3  # so that a silent command would be found
     assert first <= 1
-    assert max(gaps) <= 3
+    assert max(later) <= 3

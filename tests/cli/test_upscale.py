@@ -124,9 +124,9 @@ def test_a_list_names_the_inputs_and_a_suffix_the_outputs(run, tmp_path):
 def test_results_beside_their_inputs_are_no_inputs_of_the_next_run(run, tmp_path):
     save(tmp_path / "a.png")
     for status in ("done", "skipped"):
-        _, _, stderr = run(tmp_path, "-o", tmp_path, "--suffix", "-x4", "--skip-existing")
+        _, _, stderr = run(tmp_path, "-o", tmp_path, "--suffix", "_x4", "--skip-existing")
         assert f"1 {status}" in stderr
-        assert names(tmp_path) == ["a-x4.png", "a.png"]
+        assert names(tmp_path) == ["a.png", "a_x4.png"]
 
 
 def test_one_line_says_what_tiny_images_cost(run, tmp_path):
