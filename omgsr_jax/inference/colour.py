@@ -11,7 +11,6 @@
 are: then their heights and widths are given.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -33,7 +32,7 @@ def align(image: Array, source: Array, method: str | Array, sizes: Sizes = None)
     if isinstance(method, str):
         require_color(method)
         return jnp.clip(METHODS[method](image, source, sizes), 0, 1)
-    methods = [functools.partial(METHODS[name], sizes=sizes) for name in COLORS]
+    methods = [lambda x, y, one=METHODS[name]: one(x, y, sizes) for name in COLORS]
     return jnp.clip(lax.switch(method, methods, image, source), 0, 1)
 
 

@@ -166,6 +166,7 @@ def decode(
         image = _truncated(image)
     if how.color != "none":
         method = color if how.color is None else how.color
+        assert method is not None, "which colours was not said"
         image = colour.align(image, source, method, stage.process if canvas.shared else None)
         image = _truncated(image) if how.truncates else image
     if canvas.shared or tuple(stage.process) != tuple(stage.target):

@@ -114,6 +114,7 @@ def test_upload_wait_drag_and_download_on_a_desktop(browser, service, tmp_path):
     with Watched(browser, service.address, **_DESKTOP) as watched:
         page = watched.page
         restore(watched, files, "4")
+        page.locator("#list .thumb").first.click()  # what is done first is shown
         box = page.locator("#stage").bounding_box()
         middle = box["y"] + box["height"] / 2
         page.mouse.move(box["x"] + box["width"] / 2, middle)
