@@ -8,6 +8,11 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Most of the time goes into compiling tiny networks. XLA_FLAGS= pytest tests them as users run them.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Programs are compiled once for all processes of a run: pytest's, and those that tests start.
     _cache = tempfile.mkdtemp(prefix="omgsr-tests-")

@@ -151,7 +151,11 @@ def test_divided_weights_give_the_same_image(flux_model, tmp_path):
     outcome = subprocess.run(
         [sys.executable, "-c", _SHARDED, str(flux_model), str(tmp_path / "in.npy"), str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "XDG_CACHE_HOME": str(tmp_path)},
+        env={
+            **os.environ,
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+            "XDG_CACHE_HOME": str(tmp_path),
+        },
         check=True,
         capture_output=True,
         text=True,

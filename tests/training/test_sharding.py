@@ -153,7 +153,12 @@ _SD, _FLUX = {}, {"architecture": "smallest-flux", "remat": True}
 def test_eight_devices_train_as_one(model, meshes):
     """Losses and weight updates over 5 steps, fp32, within 1e-4."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": ".",
+    }
     run = subprocess.run(
         [sys.executable, "-c", _PROGRAM, json.dumps({"one": {}} | meshes), json.dumps(model)],
         cwd=_ROOT, env=environment, capture_output=True, text=True, check=False,
