@@ -8,7 +8,7 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Most of the time goes into compiling tiny networks. XLA_FLAGS= pytest tests them as users run them.
+# Most of the time goes into compiling tiny networks. `XLA_FLAGS= pytest` tests what users run.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",

@@ -29,6 +29,7 @@ def test_nano_is_whole_and_at_most_20_mb():
     assert {str(leaf.dtype) for leaf in converted.stored_shapes(NANO).values()} == {"bfloat16"}
 
 
+@pytest.mark.slow
 def test_a_second_process_gives_every_bit_again(tmp_path):
     """Compiled in the first one, and taken from the cache in the second."""
     with Image.open(assets.sample("chelsea").lr) as image:

@@ -1,5 +1,7 @@
 // The page of `omgsr serve`: pictures go to the service's own jobs, and come back as results.
 
+import { zipped } from "./zip.js";
+
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 3;            // jobs of this page
 const ASK_EVERY = 700;        // milliseconds
@@ -252,46 +254,7 @@ function refresh() {
   $("start").textContent = !open.length && busy ? "Restoring …" : open.length > 1 ? `Restore ${open.length} pictures` : "Restore";
 }
 
-// ---- All results in one file: a ZIP without compression, as pictures are compressed already ----
-
-const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
-  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
-  return n >>> 0;
-});
-
-function crc32(bytes) {
-  let crc = 0xffffffff;
-  for (const byte of bytes) crc = CRC[(crc ^ byte) & 255] ^ (crc >>> 8);
-  return (crc ^ 0xffffffff) >>> 0;
-}
-
-function fields(...values) {  // [bytes, value] pairs, little-endian
-  const view = new DataView(new ArrayBuffer(values.reduce((sum, [size]) => sum + size, 0)));
-  let at = 0;
-  for (const [size, value] of values) {
-    if (size === 2) view.setUint16(at, value, true);
-    else view.setUint32(at, value, true);
-    at += size;
-  }
-  return view.buffer;
-}
-
-async function zipped(files) {
-  const parts = [], directory = [];
-  let offset = 0;
-  for (const { name, blob } of files) {
-    const data = new Uint8Array(await blob.arrayBuffer());
-    const title = new TextEncoder().encode(name);
-    const common = [[2, 20], [2, 0x0800], [2, 0], [2, 0], [2, 0x21], [4, crc32(data)], [4, data.length], [4, data.length], [2, title.length], [2, 0]];
-    const head = fields([4, 0x04034b50], ...common);
-    parts.push(head, title, data);
-    directory.push(fields([4, 0x02014b50], [2, 20], ...common, [2, 0], [2, 0], [2, 0], [4, 0], [4, offset]), title);
-    offset += head.byteLength + title.length + data.length;
-  }
-  const length = directory.reduce((sum, part) => sum + part.byteLength, 0);
-  const end = fields([4, 0x06054b50], [2, 0], [2, 0], [2, files.length], [2, files.length], [4, length], [4, offset], [2, 0]);
-  return new Blob([...parts, ...directory, end], { type: "application/zip" });
-}
+// ---- All results in one file ----
 
 async function saveAll() {
   const taken = new Set(), files = [];
