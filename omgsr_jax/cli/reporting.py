@@ -41,8 +41,6 @@ class Reporter:
         self._said_cost = False
         self._share, self._began = 0.0, time.perf_counter()
 
-    display: Display
-
     def say(self, text: str) -> None:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)

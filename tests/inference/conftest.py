@@ -10,7 +10,18 @@ import numpy as np
 from PIL import Image
 
 from omgsr_jax import Upscaler
+from omgsr_jax.inference.canvases import Canvas, Stage
 from omgsr_jax.inference.programs import Item
+
+
+def canvas_of(stage: Stage, shared: bool) -> Canvas:
+    """8 x 8 tiles of latents, 8 pixels each."""
+    return Canvas(stage, (8, 8), 8, 8, shared)
+
+
+def stage_of(height: int, width: int) -> Stage:
+    """Of images that are enlarged four times."""
+    return Stage((height // 4, width // 4), (height, width), (height, width))
 
 
 def photo(height: int = 16, width: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:

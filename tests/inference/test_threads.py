@@ -10,10 +10,10 @@ import pytest
 
 import omgsr_jax
 from omgsr_jax.errors import InputError
-from omgsr_jax.inference.canvases import MOST_CANVASES, Canvas, Canvases, Stage
+from omgsr_jax.inference.canvases import MOST_CANVASES, Canvases
 from omgsr_jax.inference.programs import Program, Programs
 
-from .conftest import photo
+from .conftest import canvas_of, photo, stage_of
 
 _SIZES = ((16, 16), (15, 15), (16, 24), (16, 24))
 _THREADS = 8
@@ -81,29 +81,23 @@ def test_eight_threads_get_the_bits_that_each_call_gets_alone(
     assert later.count(None) == 7
 
 
-def _make(stage: Stage, shared: bool) -> Canvas:
-    return Canvas(stage, (8, 8), 8, 8, shared)
-
-
-def _stage(height: int, width: int) -> Stage:
-    return Stage((height // 4, width // 4), (height, width), (height, width))
-
-
 def test_a_canvas_that_is_chosen_later_changes_no_result():
-    canvases = Canvases(_make)
-    first, second = _stage(64, 64), _stage(56, 80)
-    assert canvases.place(first) == _make(first, False)
-    canvases.plan([second, _stage(60, 90), _stage(120, 72), _stage(96, 96), _stage(500, 500)])
+    canvases = Canvases(canvas_of)
+    first, second = stage_of(64, 64), stage_of(56, 80)
+    assert canvases.place(first) == canvas_of(first, False)
+    canvases.plan(
+        [second, stage_of(60, 90), stage_of(120, 72), stage_of(96, 96), stage_of(500, 500)]
+    )
     chosen = canvases.place(second)
-    canvases.plan([second, _stage(64, 72)])
+    canvases.plan([second, stage_of(64, 72)])
     assert canvases.place(second) == chosen
-    assert canvases.place(first) == _make(first, False)
+    assert canvases.place(first) == canvas_of(first, False)
 
 
 def test_batches_of_ever_other_sizes_do_not_add_canvases_for_ever():
-    canvases, found = Canvases(_make), set()
+    canvases, found = Canvases(canvas_of), set()
     for first, second in itertools.product(range(64, 257, 8), repeat=2):
-        stages = _stage(first, 64), _stage(second, first)
+        stages = stage_of(first, 64), stage_of(second, first)
         canvases.plan(stages)
         found |= {canvases.place(stage) for stage in stages}
     # Four, and powers of two.

@@ -12,14 +12,14 @@ from PIL import Image
 import omgsr_jax
 from omgsr_jax.errors import InputError
 from omgsr_jax.inference import colour, images
-from omgsr_jax.inference.canvases import Canvas, Canvases, Stage
+from omgsr_jax.inference.canvases import Canvases, Stage
 from omgsr_jax.inference.options import COLORS, Options
 from omgsr_jax.inference.passes import Machine, Passes
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.inference.sizes import Enlargement
 from omgsr_jax.serving.limits import Limits
 from omgsr_jax.serving.metrics import compilations
-from tests.inference.conftest import photo
+from tests.inference.conftest import canvas_of, photo, stage_of
 from tests.stand_in import write_stand_in
 
 
@@ -32,25 +32,17 @@ def test_sides_double_up_to_the_largest():
         Limits(largest=63).sizes(64)
 
 
-def _make(stage: Stage, shared: bool) -> Canvas:
-    return Canvas(stage, (8, 8), 8, 8, shared)
-
-
-def _stage(height: int, width: int) -> Stage:
-    return Stage((height // 4, width // 4), (height, width), (height, width))
-
-
 def test_settled_canvases_take_what_fits_and_no_others_are_made():
-    canvases = Canvases(_make)
+    canvases = Canvases(canvas_of)
     settled = canvases.settle(Stage(size, size, size) for size in ((64, 64), (64, 128), (128, 128)))
     found = {}
     for height, width in ((64, 64), (60, 50), (64, 65), (70, 20), (128, 100)):
-        found[height, width] = canvases.place(_stage(height, width)).extent.process
+        found[height, width] = canvases.place(stage_of(height, width)).extent.process
     assert list(found.values()) == [(64, 64), (64, 64), (64, 128), (128, 128), (128, 128)]
-    canvases.plan([_stage(16, 16), _stage(200, 200)])
-    assert all(canvases.place(_stage(side, 40)) in settled for side in range(8, 129, 8))
+    canvases.plan([stage_of(16, 16), stage_of(200, 200)])
+    assert all(canvases.place(stage_of(side, 40)) in settled for side in range(8, 129, 8))
     with pytest.raises(InputError, match="at most 128 x 128 px are taken here; ask for less"):
-        canvases.place(_stage(129, 64))
+        canvases.place(stage_of(129, 64))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 // The page of `omgsr serve`: pictures go to the service's own jobs, and come back as results.
 
+import { Refused, call, send, wait } from "./service.js";
 import { zipped } from "./zip.js";
 
 const $ = (id) => document.getElementById(id);
@@ -11,43 +12,6 @@ let chosen = null;
 let about = null;
 
 // ---- The service ----
-
-class Refused extends Error {
-  constructor(status, sentence, retryAfter) {
-    super(sentence);
-    this.status = status;
-    this.retryAfter = retryAfter;
-  }
-}
-
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function call(path, options) {
-  const response = await fetch(path, options);
-  if (response.ok) return response;
-  const answer = await response.json().catch(() => ({}));
-  const later = Number(response.headers.get("Retry-After")) || 0;
-  throw new Refused(response.status, answer.error || `the service answered ${response.status}`, later);
-}
-
-// fetch does not tell how much of an upload is sent; this does.
-function send(path, file, onShare) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", path);
-    request.responseType = "json";
-    request.setRequestHeader("Content-Type", "application/octet-stream");
-    request.upload.onprogress = (event) => event.lengthComputable && onShare(event.loaded / event.total);
-    request.onerror = () => reject(new Refused(0, "the service cannot be reached", 5));
-    request.onload = () => {
-      const answer = request.response || {};
-      if (request.status === 202) return resolve(answer);
-      const later = Number(request.getResponseHeader("Retry-After")) || 0;
-      reject(new Refused(request.status, answer.error || `the service answered ${request.status}`, later));
-    };
-    request.send(file);
-  });
-}
 
 async function meet() {
   for (;;) {
@@ -153,7 +117,7 @@ async function restore(picture) {
     try {
       state = await (await call(`v1/jobs/${picture.job}`)).json();
     } catch (error) {
-      if (error instanceof Refused) throw error;  // else the network: it may come back
+      if (error instanceof Refused) throw error;  // else no connection: it is asked again
     }
   }
   if (state.status === "failed") throw new Refused(state.error_status, state.error, 0);
