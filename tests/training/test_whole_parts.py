@@ -48,21 +48,17 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(base):
-    path, _ = base
-    model = {**_CHANGES["model"], "path": str(path), "architecture": ""}
+def begun(base):
+    """A run before its first step: its frozen weights, its state."""
+    model = {**_CHANGES["model"], "path": str(base[0]), "architecture": ""}
     run = Run.of(smallest(**{**_CHANGES, "model": model}), jax.devices()[:1])
-    frozen, start = run.frozen(), run.start()
-    first = jax.device_get(start)
-    compiled = run.lower().compile({"xla_backend_optimization_level": 0})
-    (batch,) = batches(1)
-    end, metrics = compiled(start, frozen, jax.device_put(batch))
-    return run, frozen, first, jax.device_get(end), jax.device_get(metrics)
+    start = run.start()
+    return run, run.frozen(), start, jax.device_get(start)
 
 
-def test_what_is_trained_whole_begins_as_the_base_has_it(base, trained):
+def test_what_is_trained_whole_begins_as_the_base_has_it(base, begun):
     _, params = base
-    _, frozen, start, _, _ = trained
+    _, frozen, _, start = begun
     assert set(start.generator) == {name for name in params if name.startswith(_WHOLE)}
     for name, array in start.generator.items():
         np.testing.assert_array_equal(array, params[name])
@@ -71,20 +67,23 @@ def test_what_is_trained_whole_begins_as_the_base_has_it(base, trained):
     assert not any(name.startswith("backbone.") for name in frozen)
 
 
-def test_a_step_changes_all_of_it_and_the_discriminator(trained):
-    _, _, start, end, metrics = trained
-    assert all(np.abs(end.generator[n] - a).max() > 0 for n, a in start.generator.items()
-               if not n.endswith("to_k.kernel") and "attn2" not in n)  # fmt: skip
-    assert any(np.abs(end.discriminator[n] - a).max() > 0 for n, a in start.discriminator.items())
-    assert {"ldr", "l1", "spectrum", "gan", "discriminator"} <= set(metrics)
-    assert all(np.isfinite(value).all() for value in metrics.values())
-
-
-def test_the_written_model_is_like_any_other(trained, base, tmp_path):
-    run, _, _, end, _ = trained
-    run.write_model(str(tmp_path / "model"), end.generator, precision="bf16")
+def test_the_written_model_is_like_any_other(base, begun, tmp_path):
+    run, _, _, start = begun
+    run.write_model(str(tmp_path / "model"), start.generator, precision="bf16")
     card = converted.read_card(tmp_path / "model")
     assert card.generator.process == ScaledDDPM()
     assert card.generator.vae == ARCHITECTURES["nano"].vae
     assert card.generator.encoder_lora is card.generator.backbone_lora is None
     assert set(converted.stored_shapes(tmp_path / "model")) == set(base[1])
+
+
+def test_a_step_changes_all_of_it_and_the_discriminator(begun):
+    run, frozen, state, start = begun
+    compiled = run.lower().compile({"xla_backend_optimization_level": 0})
+    (batch,) = batches(1)
+    end, metrics = jax.device_get(compiled(state, frozen, jax.device_put(batch)))  # takes `state`
+    assert all(np.abs(end.generator[n] - a).max() > 0 for n, a in start.generator.items()
+               if not n.endswith("to_k.kernel") and "attn2" not in n)  # fmt: skip
+    assert any(np.abs(end.discriminator[n] - a).max() > 0 for n, a in start.discriminator.items())
+    assert {"ldr", "l1", "spectrum", "gan", "discriminator"} <= set(metrics)
+    assert all(np.isfinite(value).all() for value in metrics.values())
