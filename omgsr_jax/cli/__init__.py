@@ -17,14 +17,14 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError
-from . import convert, degrade, demo, eval, export, info, serve, timestep, upscale
+from . import compare, convert, degrade, demo, eval, export, info, serve, timestep, upscale
 
 # In the order of --help. Each has SUMMARY, add_options(parser) and run(args), which may return the
 # inputs that failed, each with the reason, or 1 if it has named them already. `check(args)`, where
 # there is one, raises InputError for what argparse cannot say.
 _SUBCOMMANDS: Mapping[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (demo, upscale, serve, convert, export, info, timestep, degrade, eval)
+    for module in (demo, upscale, compare, serve, convert, export, info, timestep, degrade, eval)
 }
 
 

@@ -1,9 +1,12 @@
 """How a model is loaded: options that several subcommands share."""
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import Any
 
 from ..inference.options import INFERENCE_PRECISIONS
-from .values import device, positive, strips
+from .values import device as device_name
+from .values import positive, strips
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -14,7 +17,7 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--device",
-        type=device,
+        type=device_name,
         metavar="NAME",
         help="cpu, gpu, tpu, or one of them such as gpu:1 (default: all of the fastest kind)",
     )
@@ -35,3 +38,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive, default=1, help="images at once per device (default: 1)"
     )
+
+
+def devices(name: str | None) -> Sequence[Any] | None:
+    """Those asked for; by default JAX's."""
+    if name is None:
+        return None
+    from ..inference.layout import devices_named
+
+    return devices_named(name)

@@ -14,26 +14,15 @@ from .. import __version__, assets, launchers
 from ..errors import InputError
 from ..inference.formats import suffix_of_format
 from ..inference.options import (
-    COLORS,
-    Options,
     Share,
     require_batch,
     require_whole_scale,
 )
-from ..inference.sizes import DEFAULT_SCALE, LARGEST_SCALE, Enlargement
 from ..quirks import QUIRKS
-from . import loading
+from . import enlarging, loading
 from .progress import add_quiet, display
 from .reporting import Reporter
-from .values import (
-    MODEL,
-    location,
-    not_negative,
-    positive,
-    shard,
-    suffix,
-    width_height,
-)
+from .values import MODEL, location, shard, suffix
 
 if TYPE_CHECKING:
     from ..inference.jobs import Job
@@ -57,21 +46,8 @@ def add_options(parser: ArgumentParser) -> None:
         help="a file for one input, else a folder that mirrors them",
     )
     parser.add_argument("--model", type=location, metavar="MODEL", help=f"{MODEL} (default: nano)")
-    larger = parser.add_mutually_exclusive_group()
-    larger.add_argument(
-        "--scale", type=float, help=f"1 .. {LARGEST_SCALE:g} (default: {DEFAULT_SCALE:g})"
-    )
-    larger.add_argument("--longest-side", type=positive, metavar="PX", help="of the output")
-    larger.add_argument("--size", type=width_height, metavar="WxH", help="of the output")
-    parser.add_argument(
-        "--color",
-        choices=COLORS,
-        help="which colours of the input the output gets (default: what `omgsr info` says)",
-    )
+    enlarging.add_options(parser)
     loading.add_options(parser)
-    parser.add_argument(
-        "--seed", type=not_negative, help="sample the VAE's posterior (default: its mode)"
-    )
     parser.add_argument(
         "--quirks", choices=QUIRKS, help="round and truncate as the published script does"
     )
@@ -102,7 +78,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check(args: Namespace) -> None:
-    options = _options(args)
+    options = enlarging.asked(args)
     require_batch(args.batch)
     if args.quirks:
         require_whole_scale(options.enlargement)
@@ -120,7 +96,7 @@ def run(args: Namespace) -> int:
         directory = assets.model_directory(name)
         # Only now JAX, so that what is wrong with names has been said at once.
         shown.begin("starting JAX")
-        devices, share = _devices(args.device), _share(args)
+        devices, share = loading.devices(args.device), _share(args)
         reporter = Reporter(shown, len(share.of(jobs)), _in_common(args), args.json, args.quiet)
         if share.count > 1:
             reporter.say(
@@ -181,7 +157,7 @@ def _upscale(
         reports = upscale_files(
             model,
             jobs,
-            _options(args),
+            enlarging.asked(args),
             share=share,
             skip_existing=args.skip_existing,
             throughput=reporter.throughput,
@@ -199,18 +175,9 @@ def _in_common(args: Namespace) -> dict[str, Any]:
     return {
         "model": args.model or assets.NANO,
         "version": __version__,
-        "scale": _options(args).enlargement.scale,
+        "scale": enlarging.asked(args).enlargement.scale,
         "seed": args.seed,
     }
-
-
-def _devices(name: str | None) -> "Sequence[Any] | None":
-    """Those asked for; by default JAX's."""
-    if name is None:
-        return None
-    from ..inference.layout import devices_named
-
-    return devices_named(name)
 
 
 def _share(args: Namespace) -> Share:
@@ -225,11 +192,6 @@ def _share(args: Namespace) -> Share:
     if process := launchers.launched(os.environ):
         return Share(process.index, process.count)
     return Share(jax.process_index(), jax.process_count())
-
-
-def _options(args: Namespace) -> Options:
-    enlargement = Enlargement.asked(args.scale, args.longest_side, args.size)
-    return Options(enlargement, args.color, args.seed)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,14 @@
-"""The HTML report: one file, no request to anywhere; `report_template.html` holds its looks."""
+"""The HTML report of an evaluation; `report_template.html` holds its looks."""
 
-import base64
-import io
-import json
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .metrics import BY_KEY, Metric
+from .pages import data_uri, embedded, filled
 from .pairs import PairedFiles, read_opaque
 from .plots import distribution
 from .results import Evaluation
@@ -57,12 +53,9 @@ def render(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         "NOTES": f"<section><h2>Mind</h2><ul>{notes}</ul></section>" if notes else "",
         "NOT_RUN": f"<section><h2>Not run</h2><ul>{not_run}</ul></section>" if not_run else "",
         "PLOTS": plots,
-        # "<" would let a file's name end the script element.
-        "DATA": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        "DATA": embedded(data),
     }
-    page = files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
-    # In one pass: a folder may be called {{DATA}}.
-    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda blank: blanks[blank[1]], page)
+    return filled("report_template.html", blanks)
 
 
 def _title(evaluation: Evaluation) -> str:
@@ -150,11 +143,11 @@ def _crops(evaluation: Evaluation, name: str) -> dict[str, Any] | None:
         scale = small.height / hr.shape[0]
         # A box of fractional pixels, enlarged by repetition: what the model was given.
         part = tuple(edge * scale for edge in box)
-        lr = _uri(small.resize((width, height), Image.Resampling.NEAREST, box=part))
+        lr = data_uri(small.resize((width, height), Image.Resampling.NEAREST, box=part))
     return {
         "lr": lr,
-        "sr": [_uri(Image.fromarray(read_opaque(pair.sr)).crop(box)) for pair in pairs],
-        "hr": _uri(Image.fromarray(hr).crop(box)),
+        "sr": [data_uri(Image.fromarray(read_opaque(pair.sr)).crop(box)) for pair in pairs],
+        "hr": data_uri(Image.fromarray(hr).crop(box)),
         "window": f"{width}x{height} at x {left}, y {top}",
     }
 
@@ -175,9 +168,3 @@ def _detailed_window(image: np.ndarray) -> tuple[int, int, int, int]:
     )
     top, left = np.unravel_index(np.argmax(total[::8, ::8]), total[::8, ::8].shape)
     return int(top) * 8, int(left) * 8, height, width
-
-
-def _uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=92, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

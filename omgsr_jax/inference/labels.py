@@ -36,8 +36,7 @@ def row(panels: Mapping[str, Picture]) -> Picture:
     draw = ImageDraw.Draw(sheet)
     for i, (text, picture) in enumerate(panels.items()):
         left = i * (width + _GAP)
-        pixels = np.round(picture.opaque().rgb * 255).astype(np.uint8)
-        sheet.paste(Image.fromarray(pixels), (left, strip))
+        sheet.paste(Image.fromarray(picture.on_screen()), (left, strip))
         draw.text((left + 4, strip // 5), text, fill="black", font=font)
     return from_array(np.asarray(sheet))
 

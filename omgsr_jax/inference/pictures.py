@@ -67,6 +67,11 @@ class Picture:
         alpha = self.alpha[..., None]
         return replace(self, values=self.rgb * alpha + (1 - alpha), alpha=None)
 
+    def on_screen(self) -> np.ndarray:
+        """Over white, in 8 bits: h w 3."""
+        pixels = self.opaque().pixels(8)
+        return np.repeat(pixels, 3, axis=-1) if self.grey else pixels
+
 
 def from_array(array: Any) -> Picture:
     """uint8, uint16, or float in [0, 1]; h w, or h w c with c of 1, 2, 3 or 4."""

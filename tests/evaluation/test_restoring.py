@@ -56,13 +56,13 @@ def test_models_of_one_name_get_a_folder_each(benchmark, tmp_path, monkeypatch):
 
 
 def test_an_input_that_cannot_be_restored_ends_the_evaluation(
-    tiny_model, compile_cache, benchmark, tmp_path, capsys
+    model_64, compile_cache, benchmark, tmp_path, capsys
 ):
     lr, hr = benchmark
     data = (lr / "1.png").read_bytes()
     (lr / "1.png").write_bytes(data[: len(data) // 2])
     out = tmp_path / "report"
-    argv = ["eval", "--model", tiny_model, "--lr", lr, "--hr", hr, "--out", out]
+    argv = ["eval", "--model", model_64, "--lr", lr, "--hr", hr, "--out", out]
     assert cli.main([*map(str, argv), "--metrics", "psnr"]) == 1
     assert f"{lr}/1.png is damaged: image file is truncated" in capsys.readouterr().err
     assert not (out / "summary.json").exists()
