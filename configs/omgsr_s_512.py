@@ -18,7 +18,7 @@ Ablations (Tables 3 and 4) are arguments: configs/omgsr_s_512.py:t=999, :no_ldr,
 
 What differs from the paper: warm-up is honoured (the published schedule ignores it), OC-LPIPS sees
 images in [-1, 1], DINOv2's input is normalised with ImageNet's mean, and the discriminator sees its
-own loss only. `--config.quirks=published` trains as the published code does. The published config
+own loss only. `--config.quirks=v1` trains as the published code does. The published config
 has rank 32 for the UNet where the paper has 64: --config.model.backbone_rank=32.
 """
 

@@ -14,7 +14,7 @@ What to expect: nobody has trained this configuration with this code yet.
 Arguments: t=N, no_ldr (the revised paper's LRR is the same function), no_l1, no_dv3cd, no_gan.
 
 What differs from the published code: warm-up is honoured, the discriminator sees its own loss only
-(`--config.quirks=published` undoes both), and the size of DINOv3 is that of the converted weights.
+(`--config.quirks=v2` undoes both), and the size of DINOv3 is that of the converted weights.
 """
 
 from ml_collections import ConfigDict

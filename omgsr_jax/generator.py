@@ -129,7 +129,11 @@ class OMGSR(nnx.Module):
 
     def decode(self, z_p: Array) -> Array:
         """Latents to images in [-1, 1], fp32."""
-        return jnp.clip(self.vae.decode(self.vae.unscale(z_p)).astype(jnp.float32), -1, 1)
+        return jnp.clip(self.decode_unclipped(self.vae.unscale(z_p)), -1, 1)
+
+    def decode_unclipped(self, z: Array) -> Array:
+        """Unscaled latents to images around [-1, 1], fp32."""
+        return self.vae.decode(z).astype(jnp.float32)
 
     def __call__(self, x_l: Array, key: Array | None = None) -> Array:
         return self.decode(self.one_step(self.encode(x_l, key)))

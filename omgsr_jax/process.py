@@ -10,7 +10,7 @@ from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 
@@ -34,8 +34,9 @@ class Process(Protocol):
     def conditioning(self, t: ArrayLike) -> Array:
         """The time that the network is told."""
 
-    def as_published(self) -> "Process":
-        """This process, telling the network what the published code tells it."""
+    def as_published(self, *, training: bool = False) -> "Process":
+        """This process, telling the network what the published code tells it; in training, with
+        latents in its precision."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class DDPM:
     def conditioning(self, t: ArrayLike) -> Array:
         return jnp.asarray(t, jnp.float32)
 
-    def as_published(self) -> "DDPM":
+    def as_published(self, *, training: bool = False) -> "DDPM":
         return self
 
 
@@ -101,8 +102,10 @@ class FlowMatching:
     base_shift: float = 0.5
     max_shift: float = 1.15
     # The published code rounds the network's time to bf16, and again in thousandths: it tells
-    # .50511 as .504. Chosen by who builds a network, so it is not in a model's description.
+    # .50511 as .504. In training its latents and its noise are bf16 too. Chosen by who builds a
+    # network, so neither is in a model's description.
     rounded_time: bool = field(default=False, metadata={"stored": False})
+    rounded_latents: bool = field(default=False, metadata={"stored": False})
 
     def __post_init__(self) -> None:
         if self.max_tokens <= self.base_tokens:
@@ -119,14 +122,19 @@ class FlowMatching:
         return jnp.asarray(shifted, jnp.float32)[t]
 
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
-        sigma = _per_example(self.sigma(t), z0)
-        return (1 - sigma) * z0 + sigma * eps
+        sigma, stored = _per_example(self.sigma(t), z0), self.stored
+        return stored(stored((1 - sigma) * stored(z0)) + stored(sigma * stored(eps)))
 
     def injected(self, z_l: Array, t: ArrayLike) -> Array:
-        return z_l
+        return self.stored(z_l)
 
     def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
-        return z_t - _per_example(self.sigma(t), z_t) * prediction.astype(jnp.float32)
+        sigma, stored = _per_example(self.sigma(t), z_t), self.stored
+        return stored(z_t - stored(sigma * stored(prediction.astype(jnp.float32))))
+
+    def stored(self, z: Array) -> Array:
+        """A latent as it is kept between two operations."""
+        return lax.reduce_precision(z, 8, 7) if self.rounded_latents else z
 
     def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
         sigma = self.sigma(t)
@@ -139,8 +147,8 @@ class FlowMatching:
         thousandths = sigma.astype(jnp.bfloat16) * jnp.bfloat16(1000)
         return thousandths.astype(jnp.float32) / 1000
 
-    def as_published(self) -> "FlowMatching":
-        return replace(self, rounded_time=True)
+    def as_published(self, *, training: bool = False) -> "FlowMatching":
+        return replace(self, rounded_time=True, rounded_latents=training)
 
 
 def _per_example(value: Array, z: Array) -> Array:

@@ -3,6 +3,7 @@
     python scripts/parity.py --preset tiny
     python scripts/parity.py --base stabilityai/sd-turbo --adapter path/to/adapter --image photo.png
     python scripts/parity.py --preset tiny --train
+    python scripts/parity.py --published path/to/OMGSR
 
 Runs the published pipeline in PyTorch (fp64, fp32, bf16) and this one in JAX (fp32, bf16), stage by
 stage: encode, backbone, z_P, decode; and block by block with --blocks. Prints a table, and writes
@@ -10,9 +11,15 @@ parity.json and parity.html (the images side by side, and where they differ) to 
 Exits with 1 if JAX in fp32 is off PyTorch in fp64 by more than --tolerance at any stage.
 
 With --train both sides train for 20 steps from the same weights, data and random numbers, with
-losses through the VAE's own encoder and with the paper's, without and with the published quirks.
+losses through the VAE's own encoder and with the paper's, without and with quirks.
 Exits with 1 if a loss differs by more than 1e-3 at any step, or the final adapters or heads have a
 cosine below 0.9999.
+
+With --published the other side is the published code itself: the scripts of a checkout of
+github.com/wuer5/OMGSR, at 86297b2 or 8996613, on small random checkpoints, against ours with the
+quirks of that version. Writes published_v1.json or published_v2.json, which names what stands in
+for CUDA and the hub. Exits with 1 if a pixel differs by more than 1 of 255, a loss by more than
+1e-4, or what training added by more than 1e-3.
 """
 
 import argparse
@@ -41,6 +48,7 @@ from conversion.parity.arrays import to_nchw
 from conversion.parity.blocks import BlockError, block_outputs, compare_blocks, first_divergent
 from conversion.parity.inference import STAGES, StageResults, TorchPipeline, compare_stages
 from conversion.parity.processes import in_own_process
+from conversion.parity.published import report as published
 from conversion.parity.training import compare_training, small_training_config
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import converted, files
@@ -59,6 +67,8 @@ ROWS = {
 
 def main() -> int:
     args = _parser().parse_args()
+    if args.published:
+        return _published(args)
     if args.train:
         return _train(args)
     started = time.time()
@@ -86,11 +96,22 @@ def main() -> int:
     return 0 if max(found.errors("fp32", "torch_fp64").values()) <= args.tolerance else 1
 
 
+def _published(args: argparse.Namespace) -> int:
+    found = published.compare(args.published, args.part or published.PARTS, steps=args.steps or 6,
+                              seed=args.seed)  # fmt: skip
+    path = args.out / f"published_{found['version']}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, json.dumps(found | {"versions": _versions()}, indent=2) + "\n")
+    print(f"wrote {path}")
+    return 0 if found["agree"] else 1
+
+
 def _train(args: argparse.Namespace) -> int:
-    """Training on both sides, with and without the published quirks."""
+    """Training on both sides, with and without quirks."""
     if args.preset != "tiny":
         raise SystemExit("--train compares on --preset tiny: PyTorch and JAX both train it here")
-    report: dict[str, Any] = {"steps": args.steps, "versions": _versions()}
+    steps = args.steps or 20
+    report: dict[str, Any] = {"steps": steps, "versions": _versions()}
     agreed = True
     with tempfile.TemporaryDirectory(prefix="omgsr-parity-") as scratch:
         base, model_folder, source, perceptual = (
@@ -101,10 +122,10 @@ def _train(args: argparse.Namespace) -> int:
         convert(str(base), model_folder)
         random_checkpoints.write_perceptual(source, preset, seed=args.seed)
         convert_perceptual(source, perceptual)
-        for losses, quirks in itertools.product(("own", "paper"), (None, "published")):
+        for losses, quirks in itertools.product(("own", "paper"), (None, "v1", "v2")):
             networks = (source, str(perceptual)) if losses == "paper" else (None, "")
             config = small_training_config(
-                str(model_folder), quirks=quirks, perceptual=networks[1], steps=args.steps
+                str(model_folder), quirks=quirks, perceptual=networks[1], steps=steps
             )
             found = compare_training(base, config, networks[0])
             report[f"{losses}, {quirks}"] = {
@@ -113,7 +134,7 @@ def _train(args: argparse.Namespace) -> int:
                 "cosine_of_updates": found.update_cosines,
                 "losses": {"jax": found.ours, "pytorch": found.theirs},
             }
-            print(f"losses={losses}, quirks={quirks}, {args.steps} steps")
+            print(f"losses={losses}, quirks={quirks}, {steps} steps")
             for term, error in found.worst.items():
                 print(f"  {term:<14} worst relative error {error:.2e}")
             for part, cosine in found.cosines.items():
@@ -316,6 +337,15 @@ def _parser() -> argparse.ArgumentParser:
         "--preset", choices=random_checkpoints.PRESETS, help="random weights of an architecture"
     )
     source.add_argument("--base", help="a diffusers folder, or a hub id")
+    source.add_argument(
+        "--published", type=Path, metavar="CHECKOUT", help="of the published code, to run it itself"
+    )
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=published.PARTS,
+        help="of --published, may be repeated (default: all)",
+    )
     parser.add_argument(
         "--adapter", type=Path, help="folder with the published adapter sub-folders"
     )
@@ -328,7 +358,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, help="pixels per side (default: 512, tiny: 64)")
     parser.add_argument("--blocks", action="store_true", help="compare every block in fp32 too")
     parser.add_argument("--train", action="store_true", help="compare training, not inference")
-    parser.add_argument("--steps", type=int, default=20, help="of --train (default: 20)")
+    parser.add_argument(
+        "--steps", type=int, help="of training (default: 20 of --train, 6 of --published)"
+    )
     parser.add_argument("--tolerance", type=float, default=2e-5, help="of fp32 (default: 2e-5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("outputs/parity"))

@@ -3,6 +3,7 @@
 inference.py           whole pipelines, stage by stage
 blocks.py              networks, block by block
 training.py            optimiser steps with injected random numbers
+published/             the published scripts themselves as the other side
 benchmark.py           both training steps, timed beside each other
 inference_*.py         inference, timed: what, who takes part, and in which order
 layer_kinds.py         time by kind of layer

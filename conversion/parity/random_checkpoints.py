@@ -6,7 +6,7 @@ their key names, so that every step from file to image can be compared without t
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Preset:
     backbone_rank: int
     # FLUX's second text encoder, a T5. With it, the backbone is a transformer, else a UNet.
     text_2: dict[str, Any] | None = None
+    # How many tokens its tokenizer gives.
+    text_2_tokens: int = 24
     # How large a file of the backbone may be.
     shard: str = "10GB"
     # The networks that losses and discriminators look through: VGG16's widths, and DINOv2-B but for
@@ -205,6 +207,19 @@ PRESETS = {
     "sd-turbo": Preset(_SD2_UNET, _SD_VAE, _OPENCLIP_H, _TURBO, 16, 32),
     "sd21-base": Preset(_SD2_UNET, _SD_VAE, _OPENCLIP_H, _SD21, 16, 32),
 }
+# The published code counts on a VAE of 8 pixels a latent, and on 512 tokens of T5.
+_VAE_OF_8 = {
+    "block_out_channels": [8, 16, 16, 16],
+    "norm_num_groups": 4,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+PRESETS |= {
+    "s-published": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8),
+    "f-published": replace(
+        PRESETS["flux-tiny"], vae=_TINY_VAE | _FLUX_VAE | _VAE_OF_8, text_2_tokens=512
+    ),
+}
 
 
 def write_base(folder: Path, preset: Preset, *, seed: int = 0, dtype: str = "float32") -> None:
@@ -224,7 +239,7 @@ def write_base(folder: Path, preset: Preset, *, seed: int = 0, dtype: str = "flo
     _write_json(folder / "scheduler" / "scheduler_config.json", preset.scheduler)
     _write_tokenizer(folder / "tokenizer")
     if preset.text_2:
-        _write_t5_tokenizer(folder / "tokenizer_2")
+        _write_t5_tokenizer(folder / "tokenizer_2", preset.text_2_tokens)
 
 
 def _networks(preset: Preset) -> dict[str, Callable[[], Any]]:
@@ -338,7 +353,7 @@ def _write_tokenizer(folder: Path) -> None:
     )
 
 
-def _write_t5_tokenizer(folder: Path) -> None:
+def _write_t5_tokenizer(folder: Path, tokens: int) -> None:
     """A T5 tokenizer whose vocabulary is a few special tokens and the printable characters."""
     from transformers import T5TokenizerFast  # type: ignore[attr-defined]
 
@@ -349,7 +364,7 @@ def _write_t5_tokenizer(folder: Path) -> None:
         ("<unk>", 0.0),
         *((letter, -2.0) for letter in letters),
     ]
-    T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=24).save_pretrained(folder)
+    T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=tokens).save_pretrained(folder)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from omgsr_jax.losses.chunks import starts
 from omgsr_jax.losses.lpips import WINDOW
 from omgsr_jax.models.features import CLIP_MEAN, IMAGENET_MEAN, IMAGENET_STD
@@ -86,10 +88,10 @@ class PaperNetworks:
         from torch import nn
         from transformers import Dinov2Model
 
-        self.published = config.published
+        self.quirks = config.quirks
         self.levels = config.discriminator.levels
         self.image_size = config.discriminator.image_size or config.data.resolution
-        self.vgg = _vgg16(load_file(folder / "vgg16.safetensors"))
+        self.vgg = vgg16(load_file(folder / "vgg16.safetensors"))
         lin = load_file(folder / "lpips" / "vgg.safetensors")
         self.lin = nn.ParameterList(lin[f"lin{i}.model.1.weight"] for i in range(len(lin)))
         self.dinov2 = Dinov2Model.from_pretrained(folder / "dinov2-base").eval()
@@ -102,7 +104,7 @@ class PaperNetworks:
         return [self.vgg, self.lin, self.dinov2]
 
     def distance(self, x: Any, y: Any) -> Any:
-        if self.published:
+        if self.quirks:
             x, y = x * 0.5 + 0.5, y * 0.5 + 0.5
         total: Any = 0
         maps = zip(self.lin, self._vgg_maps(_windows(x)), self._vgg_maps(_windows(y)), strict=True)
@@ -114,7 +116,7 @@ class PaperNetworks:
         from torch.nn.functional import interpolate
 
         x = interpolate(x * 0.5 + 0.5, (self.image_size, self.image_size), mode="area")
-        x = _normalized(x, CLIP_MEAN if self.published else IMAGENET_MEAN)
+        x = normalized(x, CLIP_MEAN if self.quirks else IMAGENET_MEAN)
         hidden = self.dinov2(x, output_hidden_states=True).hidden_states[1:]
         b, side = len(x), self.image_size // self.dinov2.config.patch_size
         *spatial, last = (self.dinov2.layernorm(hidden[level])[:, 1:] for level in self.levels)
@@ -129,7 +131,7 @@ class PaperNetworks:
         """Before every pooling, and at the end."""
         from torch import nn
 
-        x = _normalized(x * 0.5 + 0.5, IMAGENET_MEAN)
+        x = normalized(x * 0.5 + 0.5, IMAGENET_MEAN)
         maps = []
         for layer in self.vgg:
             if isinstance(layer, nn.MaxPool2d):
@@ -138,7 +140,7 @@ class PaperNetworks:
         return [*maps, x]
 
 
-def _vgg16(tensors: dict[str, Any]) -> Any:
+def vgg16(tensors: dict[str, Any]) -> Any:
     """torchvision's vgg16().features up to the last pooling, as wide as its weights are."""
     from torch import nn
 
@@ -172,6 +174,25 @@ def _token_heads(c: int, width: int) -> Any:
     return nn.ModuleDict({"decoder": nn.ModuleList([*levels, token]), "out": out})
 
 
+def heads_of(heads: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The heads' weights and their power iterations' vectors, under our names."""
+    weights, vectors = {}, {}
+    for name, layer in heads.named_modules():
+        if hasattr(layer, "weight_u"):
+            key = f"heads.{name}"
+            kernel, v = layer.weight_orig.detach(), layer.weight_v
+            if kernel.ndim == 4:  # O I H W
+                v = v.reshape(kernel.shape[1:]).permute(1, 2, 0).reshape(-1)
+                kernel = kernel.permute(2, 3, 1, 0)
+            else:
+                kernel = kernel.T
+            vectors[f"{key}.u"] = layer.weight_u.numpy().copy()
+            vectors[f"{key}.v"] = v.numpy().copy()
+            weights[f"{key}.kernel"] = kernel.numpy().copy()
+            weights[f"{key}.bias"] = layer.bias.detach().numpy().copy()
+    return weights, vectors
+
+
 def _blur(stride: int = 2, padding: int = 1) -> Any:
     import torch
     from torch import nn
@@ -199,7 +220,7 @@ def _windows(x: Any) -> Any:
     return torch.cat([x[:, :, top : top + WINDOW, left : left + WINDOW] for top, left in corners])
 
 
-def _normalized(x: Any, mean: tuple[float, float, float]) -> Any:
+def normalized(x: Any, mean: tuple[float, float, float]) -> Any:
     """Images in [0, 1] as networks trained on ImageNet expect them."""
     import torch
 

@@ -10,7 +10,7 @@ from omgsr_jax.losses.augment import Augmentation
 from omgsr_jax.training.config import TrainConfig
 
 from .arrays import to_nchw
-from .torch_judges import make_judges
+from .torch_judges import heads_of, make_judges
 
 _REAL, _FAKE = 0.8, 0.0
 
@@ -80,7 +80,7 @@ class TorchTraining:
             )
             for name, weights in self.trained.items()
         }
-        warmup = 0 if config.published else o.warmup
+        warmup = 0 if config.quirks else o.warmup
         self.schedules = [
             torch.optim.lr_scheduler.LambdaLR(
                 optimizer, lambda n: min(1.0, n / warmup) if warmup else 1.0
@@ -117,38 +117,24 @@ class TorchTraining:
         total = sum(getattr(weights, name) * loss for name, loss in terms.items())
         torch.as_tensor(total).backward()
         self._update("generator")
-        if not self.config.published:
+        if not self.config.quirks:
             self.optimizers["discriminator"].zero_grad()
-        fake = x_p.detach()
-        terms["discriminator"] = self._judged(x_h, augmentations[1], _REAL) + self._judged(
-            fake, augmentations[2], _FAKE
-        )
+        looks = [(x_h, augmentations[1], _REAL), (x_p.detach(), augmentations[2], _FAKE)]
+        if self.config.quirks == "v2":  # each look advances the spectral norms
+            looks.reverse()
+        terms["discriminator"] = sum(self._judged(*look) for look in looks)
         (weights.gan * terms["discriminator"]).backward()
         self._update("discriminator")
         for schedule in self.schedules:
             schedule.step()
         found = {name: float(loss.detach()) for name, loss in terms.items()}
-        if self.config.published:  # ours is the loss whose gradient is applied
+        if self.config.quirks:  # ours is the loss whose gradient is applied
             found["discriminator"] += found["gan"]
         return found
 
     def heads(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The heads' weights and their power iterations' vectors, under our names."""
-        weights, vectors = {}, {}
-        for name, layer in self.judges.heads.named_modules():
-            if hasattr(layer, "weight_u"):
-                key = f"heads.{name}"
-                kernel, v = layer.weight_orig.detach(), layer.weight_v
-                if kernel.ndim == 4:  # O I H W
-                    v = v.reshape(kernel.shape[1:]).permute(1, 2, 0).reshape(-1)
-                    kernel = kernel.permute(2, 3, 1, 0)
-                else:
-                    kernel = kernel.T
-                vectors[f"{key}.u"] = layer.weight_u.numpy().copy()
-                vectors[f"{key}.v"] = v.numpy().copy()
-                weights[f"{key}.kernel"] = kernel.numpy().copy()
-                weights[f"{key}.bias"] = layer.bias.detach().numpy().copy()
-        return weights, vectors
+        return heads_of(self.judges.heads)
 
     def save_adapters(self, folder: Path) -> tuple[Path, Path]:
         self.lora_vae.encoder.save_pretrained(str(folder / "encoder"))

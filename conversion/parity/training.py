@@ -2,7 +2,8 @@
 
 The PyTorch loop follows the published one: the generator's step, then the discriminator's, AdamW on
 clipped gradients. It gets its noise and augmentation from JAX, so that nothing but arithmetic can
-differ. With `quirks` it leaves the generator's gradients in the discriminator, and ignores warm-up.
+differ. With `quirks` it leaves the generator's gradients in the discriminator, ignores warm-up,
+and v2 judges the fake before the real.
 """
 
 import copy
@@ -137,9 +138,9 @@ def compare_training(
     }
     return TrainingComparison(
         **losses,
-        cosines={name: _cosine(a, b) for name, (a, b, _) in pairs.items()},
+        cosines={name: cosine(a, b) for name, (a, b, _) in pairs.items()},
         update_cosines={
-            name: _cosine(_difference(a, before), _difference(b, before))
+            name: cosine(difference(a, before), difference(b, before))
             for name, (a, b, before) in pairs.items()
         },
     )
@@ -204,11 +205,11 @@ def _on_device(arrays: Mapping[str, np.ndarray]) -> Weights:
     return {name: jnp.array(array) for name, array in arrays.items()}
 
 
-def _difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def difference(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: a[name] - b[name] for name in a}
 
 
-def _cosine(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+def cosine(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
     """Of all weights together, in float64."""
     if set(a) != set(b):
         raise ValueError(f"different weights: {sorted(set(a) ^ set(b))}")

@@ -49,7 +49,9 @@ def add_options(parser: ArgumentParser) -> None:
     enlarging.add_options(parser)
     loading.add_options(parser)
     parser.add_argument(
-        "--quirks", choices=QUIRKS, help="round and truncate as the published script does"
+        "--quirks",
+        choices=QUIRKS,
+        help="what this version of the published script does that is not correct",
     )
     parser.add_argument("--format", metavar="EXT", help="of the outputs: png, jpg, webp, tiff ...")
     parser.add_argument(

@@ -42,8 +42,8 @@ def load(
         devices: by default all local ones.
         shards: over how many devices the backbone's weights are divided, when it is too large for
             one; each reads its own part.
-        quirks: "published" for what the published script does where that is not correct, see
-            inference/published.py.
+        quirks: "v1" or "v2" for what that version of the published script does where it is not
+            correct, see inference/published.py.
         notify: is told of compilations, and of comparing the weights of a large model with their
             digests; see `Upscaler`.
     """
@@ -68,7 +68,7 @@ def load(
         notify=notify,
         name=os.fspath(model),
     )
-    return upscaler.published if quirks else upscaler
+    return upscaler.with_quirks(quirks)
 
 
 def _read(directory: str, mesh: Mesh, notify: Notify | None) -> OMGSR:

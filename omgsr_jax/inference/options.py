@@ -104,12 +104,12 @@ def require_precision(precision: str) -> None:
 
 
 def require_whole_scale(enlargement: Enlargement) -> float:
-    """What the published script can be asked for."""
+    """What the published scripts can be asked for."""
     scale = enlargement.scale
     if scale is None:
-        raise InputError('quirks="published" knows a scale only, no longest_side or size')
+        raise InputError("with quirks there is a scale only, no longest_side or size")
     if scale != int(scale):
-        raise InputError(f'quirks="published" knows whole-number scales only, not {scale:g}')
+        raise InputError(f"with quirks there are whole-number scales only, not {scale:g}")
     return scale
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..generator import AnyVAEConfig
 from .canvases import Canvas, Canvases, Stage
 from .memory import STRIP
-from .published import PublishedTiling, Script
+from .published import SCRIPTS, Script
 from .restore import Decoding, Encoding, Program, Restoration
 from .sizes import Enlargement, Size, padded, process_size, stages
 from .tiling import Tiles, Tiling
@@ -62,19 +62,21 @@ class Passes:
         self.machine = machine
         self.script = script
         self._vae, self._strips, self._holds = vae, strips, holds
-        self._tiling = PublishedTiling() if script else Tiling()
+        self._tiling = script.tiling if script else Tiling()
         self._canvases = Canvases(self._canvas)
         self.is_settled = False  # whether canvases and programs are those of `settle` alone
 
-    def as_published(self) -> "Passes":
+    def as_published(self, quirks: str, patch: int) -> "Passes":
+        """Those of a published script, for a backbone that takes so many latents together."""
+        down = self._vae.downsampling
         return Passes(
             self.process_size,
-            self.multiple,
+            down,  # odd maps too: what the backbone cannot take, the script refuses
             self._vae,
             self.machine,
             strips=self._strips,
             holds=self._holds,
-            script=Script(self.process_size, self.multiple),
+            script=SCRIPTS[quirks](self.process_size, down, patch),
         )
 
     def of(self, size: Size, enlargement: Enlargement) -> list[Stage]:
@@ -162,6 +164,10 @@ class Passes:
             self._tiling,
         )
         return replace(how, tiles_at_once=self._tiles_at_once(canvas, how.tiles))
+
+    def tiles_on(self, canvas: Canvas, stage: Stage) -> int:
+        """How many tiles an image on this canvas has."""
+        return Tiles(canvas.tile, self._tiling).on(canvas.latents_of(stage))
 
     def _tiles_at_once(self, canvas: Canvas, tiles: Tiles) -> int:
         at_once = 1 if self.machine.is_cpu else max(1, _TILES_AT_ONCE // self.machine.per_group)

@@ -20,7 +20,7 @@ from .canvases import Canvas, Stage
 from .layout import SPATIAL
 from .resizing import resized
 from .sizes import Size
-from .tiling import Tiles, Tiling, in_tiles, tiles_of
+from .tiling import Tiles, Tiling, in_tiles
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Restoration:
 
     def tiles_of(self, stages: Iterable[Stage]) -> int:
         """How many tiles lie on the largest of some images."""
-        return max(tiles_of(self.canvas.latents_of(stage), self.canvas.tile) for stage in stages)
+        return max(self.tiles.on(self.canvas.latents_of(stage)) for stage in stages)
 
     def runs(self, stages: Iterable[Stage]) -> dict[Program, int]:
         """Its programs, and how often each of them runs for some images."""

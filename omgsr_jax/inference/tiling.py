@@ -40,18 +40,17 @@ class Tiling:
         side = min(side, *latents)
         return side, side
 
+    def stride(self, length: int) -> int:
+        """From one tile of so many rows or columns to the next."""
+        return length - length // 2
+
     def weights(self, tile: Size) -> np.ndarray:
         return blend_weights(tile)
 
 
-def count(length: Any, tile: Any) -> Any:
+def count(length: Any, tile: Any, stride: Any) -> Any:
     """How many tiles lie along an axis."""
-    return 1 + -(-(length - tile) // (tile - tile // 2))
-
-
-def tiles_of(size: Size, tile: Size) -> int:
-    """How many tiles lie on latents."""
-    return count(size[0], tile[0]) * count(size[1], tile[1])
+    return 1 + -(-(length - tile) // stride)
 
 
 class Sums(NamedTuple):
@@ -70,9 +69,19 @@ class Tiles:
     tiling: Tiling = field(default_factory=Tiling)  # weighs them where they overlap
     at_once: int = 1
 
+    @property
+    def stride(self) -> Size:
+        height, width = self.size
+        return self.tiling.stride(height), self.tiling.stride(width)
+
+    def on(self, size: Size) -> int:
+        """How many tiles lie on latents of this height and width."""
+        rows, columns = (count(*axis) for axis in zip(size, self.size, self.stride, strict=True))
+        return rows * columns
+
     def turns(self, size: Size) -> int:
         """For latents of this height and width."""
-        return -(-tiles_of(size, self.size) // self.at_once)
+        return -(-self.on(size) // self.at_once)
 
     def begun(self, z: Array) -> Sums:
         zeros = jnp.zeros(z.shape, jnp.float32)
@@ -110,12 +119,12 @@ class Tiles:
         They go down the columns; the last of a row or column ends with it.
         """
         number = sums.number + jnp.arange(self.at_once)
-        tile = jnp.array(self.size)
-        counts = count(sizes, tile)  # b 2
+        tile, stride = jnp.array(self.size), jnp.array(self.stride)
+        counts = count(sizes, tile, stride)  # b 2
         along = jnp.stack([number % counts[:, :1], number // counts[:, :1]], axis=-1)
         last = (sizes - tile)[:, None]
         exist = number < counts.prod(1, keepdims=True)
-        return jnp.minimum(along * (tile - tile // 2), last), exist.astype(jnp.float32)
+        return jnp.minimum(along * stride, last), exist.astype(jnp.float32)
 
 
 def in_tiles(function: Callable[[Array], Array], z: Array, tiles: Tiles) -> Array:

@@ -36,7 +36,6 @@ from .progress import OnProgress, Telling, Watch
 from .restore import Program, Restoration
 from .results import NotFiniteError, Upscaled, Work
 from .sizes import Enlargement, Size
-from .tiling import tiles_of
 
 _STAGES = ("encode", "predict", "decode")
 
@@ -88,7 +87,8 @@ class Upscaler:
             strips=strips,
             holds=lambda size: memory().holds(size, batch),
         )
-        self._published: Upscaler | None = None
+        self._patch = model.multiple // vae.downsampling
+        self._published: dict[str, Upscaler] = {}
         self._preparing = threading.Lock()
         self._description = (
             f"{name}: {_described(model.vae)}, {_described(model.backbone)}, "
@@ -97,7 +97,8 @@ class Upscaler:
         )
 
     def __repr__(self) -> str:
-        quirks = ", with the published quirks" if self._passes.script else ""
+        script = self._passes.script
+        quirks = f", with the quirks of {script.name}" if script else ""
         return f"<Upscaler {self._description}{quirks}>"
 
     def upscale(
@@ -122,8 +123,9 @@ class Upscaler:
             longest_side: of the output, in pixels, in place of a scale.
             size: width and height of the output, in place of a scale.
             color: "adain", "wavelet", "lab" or "none"; by default what the model's card says.
-            quirks: "published" reproduces the published script's roundings and truncations; by
-                default what the model was loaded with.
+            quirks: "v1" or "v2" reproduces what that version of the published script does where
+                it is not correct (inference/published.py); by default what the model was loaded
+                with.
             seed: sample the VAE's posterior with it; by default its mode is taken.
             on_progress: called with a `Progress` between programs, in this thread. What it raises
                 ends the work, and reaches the caller.
@@ -160,7 +162,7 @@ class Upscaler:
         options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
         batch = list(batch)
         loaded = [picture_of(image) for image in batch]
-        upscaler = self._with(quirks)
+        upscaler = self.with_quirks(quirks)
         if len(loaded) > 1:
             upscaler.plan([picture.size for picture in loaded], options)
         try:
@@ -178,7 +180,7 @@ class Upscaler:
         The result is that of `upscale`, bit for bit where `batch` is that of the model.
         """
         if self._passes.script:
-            raise InputError('there is no function with quirks="published", whose steps need PIL')
+            raise InputError("there is no function with quirks, whose steps need PIL")
         require_batch(batch)
         steps, groups = (
             self.steps(size, scale=scale, color=color, batch=batch),
@@ -203,21 +205,18 @@ class Upscaler:
     def _machine(self) -> Machine:
         return self._passes.machine
 
-    @property
-    def published(self) -> "Upscaler":
-        """This model on the same weights, restoring as the published script does."""
-        if self._passes.script:
+    def with_quirks(self, quirks: Quirks) -> "Upscaler":
+        """This model on the same weights, restoring as that version of the published script does;
+        None leaves it as it was loaded."""
+        require_quirks(quirks)
+        if quirks is None or (self._passes.script and self._passes.script.name == quirks):
             return self
         with self._preparing:  # once, though several threads may ask
-            if self._published is None:
-                self._published = copy.copy(self)
-                self._published.programs = self.programs.as_published()
-                self._published._passes = self._passes.as_published()
-        return self._published
-
-    def _with(self, quirks: Quirks) -> "Upscaler":
-        require_quirks(quirks)
-        return self.published if quirks else self
+            if quirks not in self._published:
+                other = self._published[quirks] = copy.copy(self)
+                other.programs = self.programs.as_published()
+                other._passes = self._passes.as_published(quirks, self._patch)
+        return self._published[quirks]
 
     def plan(self, sizes: Iterable[Size], options: Options) -> None:
         """Says which sizes (height, width) will come, so that few programs serve all of them."""
@@ -238,7 +237,7 @@ class Upscaler:
         stages = self._passes.of(size, options.enlargement)
         canvases = map(self._passes.place, stages)
         return tuple(
-            (canvas, tiles_of(canvas.latents_of(stage), canvas.tile))
+            (canvas, self._passes.tiles_on(canvas, stage))
             for canvas, stage in zip(canvases, stages, strict=True)
         )
 
@@ -284,7 +283,8 @@ class Upscaler:
 
     def _ended(self, source: Picture, result: Picture, options: Options) -> Picture:
         if (script := self._passes.script) is not None:
-            result = script.reduced(result, script.sizes(source.size, options.enlargement))
+            sizes = script.sizes(source.size, options.enlargement)
+            result = script.reduced(result, source, sizes, options.color or self.color)
         if source.alpha is None:
             return result
         return replace(result, alpha=np.clip(resize(source.alpha, result.size), 0, 1))
@@ -302,7 +302,7 @@ class Upscaler:
             for i, (picture, stages) in enumerate(zip(pictures, passes, strict=True)):
                 if number < len(stages):
                     how = self._how(picture, stages, number, each[i])
-                    key = how, each[i].color or self.color, each[i].seed
+                    key = how, self._color(each[i]), each[i].seed
                     members.setdefault(key, {})[i] = stages[number]
             for (how, color, seed), alike in members.items():
                 left = iter(alike.items())
@@ -322,11 +322,16 @@ class Upscaler:
         rounds = is_last and (not picture.grey or self._passes.script is not None)
         return self._passes.how(
             canvas,
-            color=options.color or self.color,
+            color=self._color(options),
             given="float32" if number else str(picture.values.dtype),
             stored=f"uint{picture.bits}" if rounds else "float32",  # grey is rounded as grey
             sampled=options.seed is not None,
         )
+
+    def _color(self, options: Options) -> str:
+        """On the device."""
+        color, script = options.color or self.color, self._passes.script
+        return script.color_on_device(color) if script else color
 
     def _watch(self, chunks: Sequence[Chunk], on_progress: OnProgress | None) -> Watch:
         if on_progress is None:

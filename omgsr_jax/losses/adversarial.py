@@ -11,6 +11,8 @@ generator's step with respect to x_P (and on to the generator's weights), the di
 respect to `parts.heads`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -52,27 +54,18 @@ def generator_loss(
 
 
 def discriminator_loss(
-    parts: DiscriminatorParts,
-    x_h: Array,
-    x_p: Array,
-    key: Array,
-    *,
-    chunk: int | None = None,
+    parts: DiscriminatorParts, x_h: Array, x_p: Array, key: Array, *, chunk: int | None = None
 ) -> tuple[Array, nnx.State]:
     """The discriminator's side of Eq. 15: x_H is real, x_P is not. No gradient goes into either.
 
     Returns:
         The loss, and the next state of the spectral norms.
     """
-    x_h, x_p = lax.stop_gradient((x_h, x_p))
-    _, for_real, for_fake = look_keys(key)
-    logits, spectral = _judge(parts, x_h, for_real, chunk)
-    loss = bce(logits, _REAL)
-    logits, spectral = _judge(parts._replace(spectral=spectral), x_p, for_fake, chunk)
-    return loss + bce(logits, _FAKE), spectral
+    real, fake = _looks(x_h, x_p, key)
+    return _in_turn(parts, (real, fake), chunk)
 
 
-def published_discriminator_loss(
+def v1_discriminator_loss(
     parts: DiscriminatorParts, x_h: Array, x_p: Array, key: Array, *, chunk: int | None = None
 ) -> tuple[Array, nnx.State]:
     """`discriminator_loss`, with the gradient that the published code applies.
@@ -81,9 +74,49 @@ def published_discriminator_loss(
     applies it along with this step's. So this loss contains the generator's as a function of the
     heads; `parts` must hold the spectral norms' state that `generator_loss` returned.
     """
-    logits, _ = _judge(parts, lax.stop_gradient(x_p), look_keys(key)[0], chunk, train=False)
     loss, spectral = discriminator_loss(parts, x_h, x_p, key, chunk=chunk)
-    return bce(logits, _REAL) + loss, spectral
+    return _left_by_generator(parts, x_p, key, chunk) + loss, spectral
+
+
+def v2_discriminator_loss(
+    parts: DiscriminatorParts, x_h: Array, x_p: Array, key: Array, *, chunk: int | None = None
+) -> tuple[Array, nnx.State]:
+    """`v1_discriminator_loss` that sees the fake before the real, as the published v2 does: the
+    spectral norms advance with every look."""
+    real, fake = _looks(x_h, x_p, key)
+    loss, spectral = _in_turn(parts, (fake, real), chunk)
+    return _left_by_generator(parts, x_p, key, chunk) + loss, spectral
+
+
+class _Look(NamedTuple):
+    images: Array
+    key: Array  # of the augmentation
+    label: float
+
+
+def _looks(x_h: Array, x_p: Array, key: Array) -> tuple[_Look, _Look]:
+    """At real images and at fake ones."""
+    x_h, x_p = lax.stop_gradient((x_h, x_p))
+    _, for_real, for_fake = look_keys(key)
+    return _Look(x_h, for_real, _REAL), _Look(x_p, for_fake, _FAKE)
+
+
+def _in_turn(
+    parts: DiscriminatorParts, looks: tuple[_Look, _Look], chunk: int | None
+) -> tuple[Array, nnx.State]:
+    """The looks' losses together, each with the spectral norms that the one before it has left."""
+    loss, spectral = jnp.zeros(()), parts.spectral
+    for images, key, label in looks:
+        logits, spectral = _judge(parts._replace(spectral=spectral), images, key, chunk)
+        loss = loss + bce(logits, label)
+    return loss, spectral
+
+
+def _left_by_generator(
+    parts: DiscriminatorParts, x_p: Array, key: Array, chunk: int | None
+) -> Array:
+    logits, _ = _judge(parts, lax.stop_gradient(x_p), look_keys(key)[0], chunk, train=False)
+    return bce(logits, _REAL)
 
 
 def relativistic_generator_loss(

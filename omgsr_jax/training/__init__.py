@@ -2,7 +2,7 @@
 
 run.py          begin here: a run put together from its config
 config.py       what a run is; config_dict.py reads it from files and the command line
-blueprint.py    its networks, with shapes in place of arrays
+blueprint.py    its networks, with shapes in place of arrays; published.py: quirks in them
 layout.py       where its arrays lie on its devices
 state.py        what it trains and remembers, and the weights that it does not
 step.py         one optimiser step, a pure function

@@ -18,7 +18,11 @@ from jax import Array
 from .. import architectures, converted, perceptual
 from ..errors import InputError
 from ..generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
-from ..losses.adversarial import discriminator_loss, published_discriminator_loss
+from ..losses.adversarial import (
+    discriminator_loss,
+    v1_discriminator_loss,
+    v2_discriminator_loss,
+)
 from ..losses.total import Networks
 from ..models.discriminator import (
     Discriminator,
@@ -33,13 +37,19 @@ from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import ModelConfig, TrainConfig
+from .published import as_published
 
 Weights = dict[str, Array]
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 NETWORKS = "networks."
-_HEADS = "heads."
+HEADS = "heads."
 _OWN_ENCODER = "vae_encoder"
+_DISCRIMINATOR_LOSSES: dict[str | None, Callable[..., tuple[Array, nnx.State]]] = {
+    None: discriminator_loss,
+    "v1": v1_discriminator_loss,
+    "v2": v2_discriminator_loss,
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +67,14 @@ class Blueprint:
 
         What `config.quirks` asks for is chosen here, and in `discriminator_loss`.
         """
-        generator_config = _generator_config(config.model)
-        if config.published:
-            process = generator_config.process.as_published()
-            generator_config = dataclasses.replace(generator_config, process=process)
+        generator_config, kind = _generator_config(config.model), OMGSR
+        if config.quirks:
+            generator_config, kind = as_published(generator_config)
             # The published schedule ignores its warm-up.
             unwarmed = dataclasses.replace(config.optimizer, warmup=0)
             config = dataclasses.replace(config, optimizer=unwarmed)
         remat = config.model.remat
-        generator = OMGSR(generator_config, remat=remat, rngs=None)
+        generator = kind(generator_config, remat=remat, rngs=None)
         parts = set(config.losses.networks)
         if config.losses.gan:
             parts.add(config.discriminator.backbone)
@@ -82,7 +91,7 @@ class Blueprint:
 
     @property
     def discriminator_loss(self) -> Callable[..., tuple[Array, nnx.State]]:
-        return published_discriminator_loss if self.config.published else discriminator_loss
+        return _DISCRIMINATOR_LOSSES[self.config.quirks]
 
     @property
     def adapters(self) -> Shapes:
@@ -106,7 +115,7 @@ class Blueprint:
         if self.discriminator is None:
             return {}
         found = variables(self.discriminator)
-        return {name: leaf for name, leaf in found.items() if name.startswith(_HEADS)}
+        return {name: leaf for name, leaf in found.items() if name.startswith(HEADS)}
 
     @property
     def frozen(self) -> Shapes:
@@ -213,7 +222,7 @@ def _networks(config: TrainConfig, parts: set[str]) -> dict[str, nnx.Module]:
             f"the losses need {', '.join(sorted(parts))}: set config.model.perceptual to a "
             "directory that `omgsr convert --perceptual` wrote"
         )
-    if config.published:
+    if config.quirks:
         configs = perceptual.as_published(configs)
     return {part: perceptual.abstract(part, configs[part], remat=remat) for part in sorted(parts)}
 

@@ -112,7 +112,7 @@ class RunConfig:
 class TrainConfig:
     name: str = "unnamed"
     seed: int = 0
-    # "published": what is built differs (blueprint.py), and nothing else asks for it.
+    # "v1" or "v2": what is built differs (blueprint.py), and nothing else asks for it.
     quirks: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     losses: LossWeights = field(default_factory=LossWeights)
@@ -132,10 +132,6 @@ class TrainConfig:
         _positive(self.data, "data", "batch_size", "accumulation")
         if self.losses.gan:
             _check_discriminator(self.discriminator, self.data.resolution)
-
-    @property
-    def published(self) -> bool:
-        return self.quirks == "published"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

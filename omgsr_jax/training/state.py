@@ -16,7 +16,7 @@ from .. import converted, perceptual
 from ..errors import InputError
 from ..models import stack
 from ..weights import variables
-from .blueprint import NETWORKS, Blueprint, Shapes, Weights
+from .blueprint import HEADS, NETWORKS, Blueprint, Shapes, Weights
 from .config import OptimizerConfig, RunConfig, TrainConfig
 from .layout import Layout
 
@@ -161,7 +161,8 @@ def random_weights(shapes: Shapes, shardings: Mapping[str, Any], seed: int) -> W
     """Initial values, made on the host from (seed, name): the same on every mesh."""
 
     def make(name: str, shape: jax.ShapeDtypeStruct) -> Array:
-        values = _initial(name, shape.shape, seed).astype(shape.dtype)
+        kernel = shapes.get(name.removesuffix("bias") + "kernel", shape)
+        values = _initial(name, shape.shape, seed, kernel.shape).astype(shape.dtype)
         return jax.make_array_from_callback(
             shape.shape, shardings[name], lambda index: values[index]
         )
@@ -169,16 +170,17 @@ def random_weights(shapes: Shapes, shardings: Mapping[str, Any], seed: int) -> W
     return {name: make(name, shape) for name, shape in shapes.items()}
 
 
-def _initial(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """PyTorch's and peft's initial values, by what a weight is called."""
+def _initial(name: str, shape: tuple[int, ...], seed: int, kernel: tuple[int, ...]) -> np.ndarray:
+    """PyTorch's and peft's initial values, by what a weight is called. `kernel` is the shape of the
+    kernel beside it; biases of networks that are not trained themselves are 0."""
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
     kind = name.rsplit(".", 1)[-1]
     if name.endswith("lora_A.kernel"):
         return rng.standard_normal(shape, np.float32) / shape[-1]
     if name.endswith("lora_B.kernel"):
         return np.zeros(shape, np.float32)
-    if kind == "kernel":
-        limit = (math.prod(shape[:-1]) / stack.depth(name, shape)) ** -0.5
+    if kind == "kernel" or (kind == "bias" and name.startswith(HEADS)):
+        limit = (math.prod(kernel[:-1]) / stack.depth(name, kernel)) ** -0.5
         return rng.uniform(-limit, limit, shape).astype(np.float32)
     if kind in ("u", "v"):  # singular vectors
         vector = rng.standard_normal(shape, np.float32)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -28,7 +29,7 @@ def make_validator(
     generator, mesh = gathering(blueprint.generator, layout.weights), layout.mesh
     share = mesh.shape["data"] * mesh.shape["fsdp"]
     restore = jax.jit(
-        lambda adapters, frozen, x: fill(generator, frozen | adapters)(x),
+        lambda adapters, frozen, x: jnp.clip(fill(generator, frozen | adapters)(x), -1, 1),
         in_shardings=(
             layout.state_sharding.generator,
             layout.frozen_sharding,

@@ -9,7 +9,7 @@ from conversion.perceptual import convert_perceptual
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quirks", [None, "published"])
+@pytest.mark.parametrize("quirks", [None, "v1", "v2"])
 @pytest.mark.parametrize("losses", ["own encoder", "paper"])
 def test_training_agrees_with_pytorch(losses, quirks, tiny_base, tmp_path):
     """Losses within 1e-3 at every step; final weights with a cosine of at least 0.9999. AdamW

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -16,11 +17,14 @@ from PIL import Image
 import omgsr_jax
 from conversion.parity.arrays import psnr
 from conversion.parity.inference import TorchPipeline
-from omgsr_jax import converted
+from omgsr_jax import Upscaler, architectures, converted
 from omgsr_jax.errors import InputError
+from omgsr_jax.generator import OMGSR
 from omgsr_jax.inference.prepare import for_inference
+from omgsr_jax.inference.tiling import blend_weights, in_tiles
 from omgsr_jax.models import flux, int8
 from omgsr_jax.models.layers import Linear
+from omgsr_jax.models.vae import VAEConfig
 from tests.helpers import relative_error
 from tests.inference.conftest import photo, restored
 from tests.inference.torch_tiles import torch_tiled
@@ -45,10 +49,31 @@ def torch_pipelines(flux_base, flux_adapter, flux_model):
 @pytest.mark.parametrize("published", [False, True])
 def test_tiled_equals_pytorch(upscaler, torch_pipelines, published):
     x_l = photo(80, 64)[None].astype(np.float32) / 127.5 - 1
-    chosen = upscaler.published if published else upscaler
+    chosen = upscaler.with_quirks("v2" if published else None)
     (ours,) = restored(chosen, x_l)
     middle = 16 / 2 if published else 15 / 2
     assert psnr(ours, torch_tiled(torch_pipelines[published], x_l, 16, middle)) > 90
+
+
+def test_the_quirks_of_v2_take_odd_maps_of_flux():
+    """136 x 72 px are 17 x 9 latents. The network is replaced by one for which positions count."""
+    vae = VAEConfig((4,) * 4, layers_per_block=1, norm_num_groups=2, latent_channels=16)
+    config = replace(architectures.named("smallest-flux"), vae=vae)
+    generator = OMGSR(config, rngs=nnx.Rngs(0))
+    model = Upscaler(generator, 64, color="none").with_quirks("v2")
+    (how,) = model.steps((136, 72), scale=1)
+    assert (how.canvas.padded, how.canvas.latents, how.canvas.tile) == ((136, 72), (17, 9), (8, 8))
+    assert model.upscale(photo(136, 72), scale=1).size == (72, 136)
+
+    position = jnp.arange(8.0)[:, None] + 10 * jnp.arange(8.0)
+    found = in_tiles(lambda tiles: tiles + position[..., None], jnp.zeros((1, 17, 9, 1)), how.tiles)
+    weights, total, heaviness = blend_weights((8, 8), 4.0), np.zeros((17, 9)), np.zeros((17, 9))
+    for top in (0, 4, 8, 9):
+        for left in (0, 1):
+            window = np.s_[top : top + 8, left : left + 8]
+            total[window] += weights * position
+            heaviness[window] += weights
+    np.testing.assert_allclose(found[0, ..., 0], total / heaviness, rtol=1e-5)
 
 
 def test_any_size_comes_out_exactly(upscaler):

@@ -75,7 +75,7 @@ USAGE: dict[str, str] = {
     f"{_UPSCALE} --color red": "invalid choice: 'red'",
     f"{_UPSCALE} --precision fp16": "invalid choice: 'fp16'",
     f"{_UPSCALE} --quirks v0": "invalid choice: 'v0'",
-    f"{_UPSCALE} --quirks published --size 3x3": "knows a scale only",
+    f"{_UPSCALE} --quirks v1 --size 3x3": "a scale only",
     f"{_UPSCALE} --colour lab": "unrecognized arguments: --colour",
     "convert --out c": "say --recipe (--list shows them), --base, or --perceptual",
     "convert --base b": "--out is missing",

@@ -11,10 +11,10 @@ from omgsr_jax.inference import colour, resizing
 from omgsr_jax.inference.canvases import Canvas, Stage, merged
 from omgsr_jax.inference.memory import available_on_host
 from omgsr_jax.inference.pictures import resize
-from omgsr_jax.inference.published import PublishedSizes, PublishedTiling
+from omgsr_jax.inference.published import FirstScript, PublishedTiling, Script
 from omgsr_jax.inference.resizing import resized
 from omgsr_jax.inference.sizes import Enlargement, process_size, stages
-from omgsr_jax.inference.tiling import Tiles, blend_weights, in_tiles
+from omgsr_jax.inference.tiling import Tiles, Tiling, blend_weights, in_tiles
 
 from .conftest import photo
 
@@ -66,7 +66,7 @@ def test_latents_of_several_sizes_are_tiled_each_as_it_is():
 
 
 def test_correct_weights_are_symmetric_and_the_published_are_not():
-    correct, published = blend_weights((16, 16)), PublishedTiling().weights((16, 16))
+    correct, published = blend_weights((16, 16)), PublishedTiling(8).weights((16, 16))
     np.testing.assert_allclose(correct, correct[::-1], rtol=1e-12)
     np.testing.assert_allclose(published, published[:, ::-1], rtol=1e-12)
     assert not np.allclose(published, published[::-1])
@@ -127,11 +127,35 @@ def test_process_sizes():
 
 
 def test_published_sizes():
-    sizes = PublishedSizes.of((131, 150), 4, 512)
+    script, four = Script(512, 8, 1), Enlargement(scale=4)
+    sizes = script.sizes((131, 150), four)
     assert (sizes.processed, sizes.output) == ((520, 600), (520, 600))
-    sizes = PublishedSizes.of((99, 150), 4, 512)
+    sizes = script.sizes((99, 150), four)
     assert sizes.enlarged == (128, int(128 / 99 * 150))
     assert sizes.output == (396, 600)
+    sizes = FirstScript(512, 8, 1).sizes((131, 150), four)
+    assert (sizes.processed, sizes.kept, sizes.output) == ((1024, 1024), (524, 600), (524, 600))
+
+
+def test_the_published_overlap_is_a_share_of_the_process_size():
+    """512 at x3 is floored to 504: 63 latents, which overlap by the half of 64."""
+    tiling, first = Script(512, 8, 1).tiling, FirstScript(512, 8, 1).tiling
+    assert [tiling.stride(side) for side in (64, 63)] == [32, 31]
+    assert [first.stride(side) for side in (64, 63)] == [48, 47]
+    assert [Tiles((63, 63), kind).on((63, 126)) for kind in (tiling, Tiling())] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("process", "patch", "source", "scale"),
+    [
+        (1024, 2, (341, 400), 3),  # FLUX is told the positions of 64 x 64 tokens
+        (1024, 2, (200, 250), 3),
+        (16, 1, (5, 20), 3),  # a tile of one latent, which overlaps the next by one
+    ],
+)
+def test_what_the_published_script_fails_at_is_refused(process, patch, source, scale):
+    with pytest.raises(InputError, match="the published script fails at"):
+        Script(process, 8, patch).sizes(source, Enlargement(scale=scale))
 
 
 def test_size_requests():

@@ -55,9 +55,9 @@ def test_a_batch_moves_up_once_and_down_once(upscaler, monkeypatch):
     assert moves == ["device_put", "device_get"]
 
 
-def test_a_function_has_no_published_form(upscaler):
-    with pytest.raises(InputError, match="published"):
-        upscaler.published.function((16, 16))
+def test_a_function_has_no_form_with_quirks(upscaler):
+    with pytest.raises(InputError, match="with quirks"):
+        upscaler.with_quirks("v2").function((16, 16))
 
 
 @pytest.mark.parametrize("seed", [None, 5], ids=["mode", "sampled"])

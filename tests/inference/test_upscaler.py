@@ -39,7 +39,7 @@ def test_untiled_equals_pytorch(upscaler, torch_pipeline):
 @pytest.mark.parametrize("published", [False, True])
 def test_tiled_equals_pytorch(upscaler, torch_pipeline, published):
     x_l = photo(104, 72)[None].astype(np.float32) / 127.5 - 1
-    chosen = upscaler.published if published else upscaler
+    chosen = upscaler.with_quirks("v2" if published else None)
     (ours,) = restored(chosen, x_l)
     theirs = torch_tiled(torch_pipeline, x_l, 16, 16 / 2 if published else 15 / 2)
     assert psnr(ours, theirs) > 90
@@ -47,10 +47,13 @@ def test_tiled_equals_pytorch(upscaler, torch_pipeline, published):
     assert psnr(ours, other) < 80  # so the weights' middle can be told
 
 
-@pytest.mark.parametrize(("height", "width"), [(9, 13), (19, 27)])
-def test_published_quirks_give_the_published_pixels(upscaler, torch_pipeline, height, width):
-    """From file to file, small (enlarged, then reduced) and large enough (sizes floored)."""
-    pixels, scale, size = photo(height, width), 4, 64
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(9, 13, 4), (19, 27, 4), (16, 24, 3)], ids=str
+)
+def test_the_quirks_of_v2_give_its_pixels(upscaler, torch_pipeline, height, width, scale):
+    """From file to file, small (enlarged, then reduced) and large enough (sizes floored). At x3 the
+    process size becomes 63, floored 56: tiles of 14 latents, which overlap by the half of 16."""
+    pixels, size = photo(height, width), 64
     image = Image.fromarray(pixels)
     is_small = min(height, width) < size // scale
     if is_small:
@@ -59,12 +62,13 @@ def test_published_quirks_give_the_published_pixels(upscaler, torch_pipeline, he
     image = image.resize((image.width * scale, image.height * scale))
     image = image.resize((image.width // 8 * 8, image.height // 8 * 8), Image.LANCZOS)
     x_l = np.asarray(image, np.float32)[None] / 255 * 2 - 1
-    restored = torch_tiled(torch_pipeline, x_l, 16, 8)
+    tile = min(16, image.height // 4)
+    restored = torch_tiled(torch_pipeline, x_l, tile, tile / 2, overlap=8)
     in_bytes = torch.from_numpy(restored * 0.5 + 0.5).clip(0, 1).mul(255).byte()  # truncates
     expected = Image.fromarray(in_bytes.numpy())
     if is_small:
         expected = expected.resize((width * scale, height * scale))
-    ours = upscaler.upscale(pixels, scale=scale, color="none", quirks="published")
+    ours = upscaler.upscale(pixels, scale=scale, color="none", quirks="v2")
     assert ours.size == expected.size
     difference = np.abs(np.asarray(ours).astype(int) - np.asarray(expected))
     # fp32 noise moves a number across a truncation now and then, by one step.
@@ -143,9 +147,35 @@ def test_unusable_arrays_are_refused(upscaler, array, message):
         upscaler.upscale(array)
 
 
+def test_the_quirks_of_v1_pad_with_black_and_overlap_by_a_quarter(upscaler, torch_pipeline):
+    """Colours are those of the pixels that are kept."""
+    pixels = photo(19, 27)
+    image = Image.fromarray(pixels).resize((108, 76))
+    padded = np.zeros((128, 128, 3), np.uint8)
+    padded[:76, :108] = image
+    x_l = padded[None].astype(np.float32) / 255 * 2 - 1
+    restored = torch_tiled(torch_pipeline, x_l, 16, 8, overlap=4)[:76, :108]
+    expected = np.floor(np.clip(restored * 0.5 + 0.5, 0, 1) * 255)
+    differences = {}
+    for color in ("none", "adain"):
+        ours = np.asarray(upscaler.upscale(pixels, color=color, quirks="v1")).astype(int)
+        assert ours.shape == (76, 108, 3)
+        source = np.asarray(image, float)
+        aligned = (expected - expected.mean((0, 1))) / expected.std((0, 1)) * source.std((0, 1))
+        aligned = np.clip(aligned + source.mean((0, 1)), 0, 255)
+        differences[color] = np.abs(ours - (expected if color == "none" else aligned)).max()
+    # Rounding moves a number across a truncation; AdaIN stretches what has moved.
+    assert differences["none"] <= 1
+    assert differences["adain"] <= 2
+
+
+def test_small_images_get_the_size_that_v1_means(upscaler):
+    assert upscaler.upscale(photo(9, 13), quirks="v1", scale=4).size == (52, 36)
+
+
 def test_quirks_may_be_chosen_at_load(upscaler, model_64):
-    published = omgsr_jax.load(model_64, quirks="published")
-    expected = upscaler.upscale(photo(19, 27), quirks="published")
+    published = omgsr_jax.load(model_64, quirks="v2")
+    expected = upscaler.upscale(photo(19, 27), quirks="v2")
     np.testing.assert_array_equal(published.upscale(photo(19, 27)), expected)
     with pytest.raises(InputError, match="quirks must be"):
         omgsr_jax.load(model_64, quirks="all")
@@ -161,8 +191,8 @@ def test_quirks_may_be_chosen_at_load(upscaler, model_64):
         {"color": "rgb"},
         {"seed": -1},
         {"quirks": "all"},
-        {"quirks": "published", "longest_side": 64},
-        {"quirks": "published", "scale": 2.5},
+        {"quirks": "v2", "longest_side": 64},
+        {"quirks": "v2", "scale": 2.5},
     ],
 )
 def test_unusable_options_are_refused(upscaler, wrong):
@@ -203,8 +233,7 @@ def test_a_model_says_what_it_is(upscaler, model_64):
     sizes = [float(size) for size in re.findall(r"([\d.]+) M parameters", text)]
     leaves = jax.tree.leaves(upscaler.programs.weights)
     assert sum(sizes) == pytest.approx(sum(leaf.size for leaf in leaves) / 1e6, rel=0.02)
-    assert "published" in repr(upscaler.published)
-    assert "published" not in text
+    assert repr(upscaler.with_quirks("v2")) == text.replace(">", ", with the quirks of v2>")
 
 
 def test_an_unknown_model_is_refused():

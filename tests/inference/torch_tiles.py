@@ -7,10 +7,13 @@ from conversion.parity.arrays import to_nchw, to_nhwc
 from conversion.parity.inference import TorchPipeline
 
 
-def torch_tiled(pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: float):
-    """The tiled forward pass of the paper, one image, 1 h w 3."""
+def torch_tiled(
+    pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: float, overlap: int | None = None
+):
+    """The tiled forward pass of the paper, one image, 1 h w 3; tiles overlap by half of them."""
     with torch.no_grad():
         z_l = pipeline.encode(to_nchw(x_l))
+        stride = tile - (tile // 2 if overlap is None else overlap)
         position = torch.arange(tile, dtype=torch.float64)
         rows, columns = (
             torch.exp(-((position - middle) ** 2) / tile**2 / 0.02)
@@ -20,7 +23,7 @@ def torch_tiled(pipeline: TorchPipeline, x_l: np.ndarray, tile: int, y_middle: f
         noise = torch.zeros_like(z_l, dtype=torch.float64)
         total = torch.zeros(z_l.shape[2:], dtype=torch.float64)
         h, w = z_l.shape[2:]
-        tops, lefts = (sorted({*range(0, side - tile, tile // 2), side - tile}) for side in (h, w))
+        tops, lefts = (sorted({*range(0, side - tile, stride), side - tile}) for side in (h, w))
         for top in tops:
             for left in lefts:
                 window = np.s_[..., top : top + tile, left : left + tile]

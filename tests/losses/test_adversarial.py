@@ -30,7 +30,10 @@ generator_loss = jax.jit(adversarial.generator_loss, static_argnames="chunk")
 discriminator_loss = jax.jit(adversarial.discriminator_loss, static_argnames="chunk")
 relativistic_generator_loss = jax.jit(adversarial.relativistic_generator_loss)
 relativistic_discriminator_loss = jax.jit(adversarial.relativistic_discriminator_loss)
-published_loss = jax.jit(adversarial.published_discriminator_loss, static_argnames="chunk")
+v1_loss, v2_loss = (
+    jax.jit(loss, static_argnames="chunk")
+    for loss in (adversarial.v1_discriminator_loss, adversarial.v2_discriminator_loss)
+)
 
 
 class _Backbone(nnx.Module):
@@ -113,7 +116,7 @@ def test_generator_step_reaches_the_generator_and_no_weight_of_the_discriminator
 
 def test_discriminator_step_reaches_its_heads_but_not_the_generator_nor_the_backbone(parts, pair):
     x_h, x_p = pair
-    for of_pair in (discriminator_loss, published_loss):
+    for of_pair in (discriminator_loss, v1_loss):
 
         def loss(heads, scale, backbone, of_pair=of_pair):
             return of_pair(parts._replace(heads=heads), x_h, scale * x_p, _KEY)[0]
@@ -136,12 +139,35 @@ def test_published_quirk_adds_the_gradient_that_the_generator_step_left_in_the_h
 
         return jax.grad(loss)(parts.heads)
 
-    correct, published = gradient(discriminator_loss), gradient(published_loss)
+    correct, published = gradient(discriminator_loss), gradient(v1_loss)
     assert _largest(leaked) > 1e-3
     for clean, dirty, left in zip(
         *(jax.tree.leaves(tree) for tree in (correct, published, leaked)), strict=True
     ):
         np.testing.assert_allclose(dirty, clean + left, rtol=1e-4, atol=1e-6)
+
+
+def test_v2_looks_at_the_fake_first(parts, pair):
+    """In training PyTorch's spectral norm advances at every look, so at the start, where it is far
+    from its end, the order counts."""
+    x_h, x_p = pair
+    of_generator, of_real, of_fake = jax.random.split(_KEY, 3)
+    real, fake = (x_h, of_real, 0.8), (x_p, of_fake, 0.0)
+
+    @jax.jit
+    def expected(parts):
+        found = []
+        for looks in ((real, fake), (fake, real)):
+            discriminator, total = parts.merge(), 0.0
+            for number, (x, key, label) in enumerate(((x_p, of_generator, 0.8), *looks)):
+                augmented = augment(x, sample(key, *x.shape[:3]))
+                total += bce(discriminator(augmented, train=number > 0), label)
+            found.append(total)
+        return found
+
+    v1, v2 = (loss(parts, x_h, x_p, _KEY)[0] for loss in (v1_loss, v2_loss))
+    np.testing.assert_allclose((v1, v2), expected(parts), rtol=1e-5)
+    assert abs(float(v1 / v2 - 1)) > 1e-3
 
 
 def test_oc_gan_judges_every_window_by_itself(parts):
@@ -204,7 +230,7 @@ def test_gradients_are_finite_on_flat_images(parts, dtype):
             given = type(parts)(graph, heads, *state[1:])
             return sum(
                 (generator_loss(given, x_p, _KEY)[0],
-                 published_loss(given, x_h, x_p, _KEY)[0])
+                 v1_loss(given, x_h, x_p, _KEY)[0])
             )  # fmt: skip
 
         return jax.grad(loss, argnums=(0, 1))(state[0], x_p)

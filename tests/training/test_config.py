@@ -85,7 +85,7 @@ def test_what_a_discriminator_cannot_judge_is_said(change, message):
         ({"data": {"batch_size": 2.5}}, "2.5, expected int"),
         ({"data": {"sources": "photos"}}, "'photos', expected tuple"),
         ({"seed": True}, "True, expected int"),
-        ({"quirks": "some"}, 'quirks must be "published" or None'),
+        ({"quirks": "published"}, '"v1" .* or "v2" .* not \'published\''),
         ({"model": {"precision": "fp16"}}, "'fp32', 'bf16'"),
         ({"run": {"steps": 0}}, "1 or more"),
         ({"run": {"steps": 5, "cooldown": 6}}, "run.cooldown is 6, expected 0 to run.steps, 5"),

@@ -125,7 +125,7 @@ def test_micro_batches_add_up_to_the_whole_batch(run, after):
 @pytest.mark.slow
 def test_the_published_quirk_changes_the_discriminators_gradient_only(after):
     _, _, metrics = after
-    published = _Compiled(quirks="published", data={"accumulation": 2})
+    published = _Compiled(quirks="v2", data={"accumulation": 2})
     _, measured = published.step(published.start(), batches(1)[0])
     for name in ("generator", "gradient/generator", "gan"):
         assert measured[name] == pytest.approx(metrics[0][name], rel=1e-5)

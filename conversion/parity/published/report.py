@@ -1,0 +1,81 @@
+"""Everything that is compared with a checkout, as a table and as JSON."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import inference, training
+from .checkout import Checkout
+from .stand_ins import STAND_INS
+
+PARTS = ("infer s", "infer f", "train s", "train f")
+MOST_LEVELS = 1  # of 255
+MOST_OF_A_TERM = 1e-4
+# The published F takes its LDR loss from tensors in bf16, so that its value has three digits.
+MOST_OF_A_TERM_IN_BF16 = 4e-3
+MOST_OF_AN_UPDATE = 1e-3
+_COLUMNS = (
+    "| scale | colours | input | output | grey levels at most | values that differ |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+def compare(folder: Path, parts: Sequence[str], *, steps: int, seed: int) -> dict[str, Any]:
+    checkout = Checkout.at(folder)
+    report: dict[str, Any] = {
+        "version": checkout.version,
+        "scripts": checkout.digests,
+        "stand_ins": [row._asdict() for row in STAND_INS],
+        "inference": [],
+        "training": [],
+    }
+    agree = True
+    for part in parts:
+        action, kind = part.split()
+        print(f"{checkout.version}, {part}", flush=True)
+        started = time.time()
+        if action == "infer":
+            print(_COLUMNS)
+            for found in inference.compare(checkout, kind, seed=seed):
+                print(_of_picture(found), flush=True)
+                report["inference"].append(asdict(found))
+                agree &= found.levels <= MOST_LEVELS
+        else:
+            trained = training.compare(checkout, kind, steps=steps, seed=seed)
+            report["training"].append(asdict(trained))
+            print(_of_training(trained))
+            agree &= _agree(trained)
+        print(f"{(time.time() - started) / 60:.1f} minutes", flush=True)
+    return report | {"agree": agree}
+
+
+def _agree(trained: training.Trained) -> bool:
+    terms = all(error <= _most(trained.kind, name) for name, error in trained.terms.items())
+    return terms and max(trained.updates.values()) <= MOST_OF_AN_UPDATE
+
+
+def _most(kind: str, term: str) -> float:
+    return MOST_OF_A_TERM_IN_BF16 if (kind, term) == ("f", "ldr") else MOST_OF_A_TERM
+
+
+def _of_picture(found: inference.Found) -> str:
+    return (
+        f"| x{found.scale} | {found.color} | {_px(found.source)} | {_px(found.output)} "
+        f"| {found.levels} | {found.share:.3%} |"
+    )
+
+
+def _px(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+def _of_training(trained: training.Trained) -> str:
+    rows = [f"| {trained.steps} steps | largest relative error |", "|---|---|"]
+    rows += [f"| {name} | {error:.1e} |" for name, error in trained.terms.items()]
+    rows += [
+        f"| what training added to {name} | {error:.1e}, 1 - cosine {trained.cosines[name]:.1e} |"
+        for name, error in trained.updates.items()
+    ]
+    return "\n".join(rows)
