@@ -2,9 +2,10 @@
 
 Begin with convert.py, then keymap.py. export.py is the way back.
 
-recipes.py, backbones.py         what was published; one entry per kind of diffusers folder
+recipe_table.py, recipes.py      what was published, and which of it is taken
+backbones.py                     one entry per kind of diffusers folder
 configs.py, flux_configs.py      config.json files
-diffusers_folder.py, tensor_files.py, peft_adapters.py, adapters.py    files
+diffusers_folder.py, tensor_files.py, peft_adapters.py, adapters.py, relatives.py    files
 prompts.py                       prompts, embedded once
 perceptual.py, inception.py      the networks of losses and metrics
 parity/                          comparison with PyTorch; not in the wheel

@@ -1,26 +1,35 @@
-"""The two adapters of OMGSR: in a folder as the published training code writes it, or in a zip."""
+"""The two adapters of OMGSR: in a folder as the published training code writes it, or in a zip.
+
+Those of its relatives are in one file each: see relatives.py.
+"""
 
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from omgsr_jax.descriptions import first_line
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR
-from omgsr_jax.storage import Pending
+from omgsr_jax.models.lora import LoRASpec
+from omgsr_jax.storage import Pending, Weight
 
 from . import backbones
-from .diffusers_folder import sha256
+from .diffusers_folder import SETTINGS, sha256
 from .keymap import prefixed
 from .peft_adapters import BACKBONE_FOLDERS, ENCODER_FOLDERS, FILES, Adapter, find_adapter
 from .recipes import Adapted
+from .relatives import OneFile
+from .tensor_files import PICKLE_ENDINGS
 
 
 class Adapters:
-    """The encoder's and the backbone's adapter, both or neither."""
+    """The encoder's and the backbone's adapter, both or neither; or the backbone's alone, where
+    `omgsr export` wrote a model that has no other."""
 
     def __init__(self, path: Path | None, *, shown: str | None, allow_pickle: bool = False):
         self.encoder: Adapter | None = None
@@ -30,23 +39,34 @@ class Adapters:
             return
         encoder = find_adapter(path, ENCODER_FOLDERS)
         backbone = find_adapter(path, BACKBONE_FOLDERS)
-        if not (encoder and backbone):
+        is_exported = (path / SETTINGS).is_file()
+        if backbone is None or not (encoder or is_exported):
             raise InputError(
                 f"{shown} is not an OMGSR adapter: expected the sub-folders "
                 f"{ENCODER_FOLDERS[0]} and {BACKBONE_FOLDERS[0]}"
             )
-        self.encoder = Adapter(encoder, allow_pickle=allow_pickle)
+        self.encoder = Adapter(encoder, allow_pickle=allow_pickle) if encoder else None
         self.backbone = Adapter(backbone, allow_pickle=allow_pickle)
-        for file in sorted([*encoder.iterdir(), *backbone.iterdir()]):
+        folders = [folder for folder in (encoder, backbone) if folder]
+        for file in sorted(file for folder in folders for file in folder.iterdir()):
             if file.suffix in (".json", ".safetensors") and file.is_file():
                 self.sources[str(file.relative_to(path))] = sha256(file)
 
     @property
+    def encoder_spec(self) -> LoRASpec | None:
+        return self.encoder.spec if self.encoder else None
+
+    @property
+    def backbone_spec(self) -> LoRASpec | None:
+        return self.backbone.spec if self.backbone else None
+
+    @property
     def adapted(self) -> Adapted | None:
-        if not (self.encoder and self.backbone):
+        if not self.backbone:
             return None
         kind = backbones.of_adapter(self.backbone.folder.name)
-        return Adapted(kind.folder, self.encoder.spec.rank, self.backbone.spec.rank)
+        rank = self.encoder.spec.rank if self.encoder else 0
+        return Adapted(kind.folder, rank, self.backbone.spec.rank)
 
     def factors(self, model: OMGSR) -> dict[str, Pending]:
         """Both adapters' factors by their names in the generator."""
@@ -59,12 +79,28 @@ class Adapters:
                 factors.update(prefixed(name, adapter.plan_factors(module)))
         return factors
 
+    def changed(self, params: Mapping[str, Weight], dtype: np.dtype | None) -> dict[str, Pending]:
+        """OMGSR's adapters change none of the base's weights."""
+        return {}
+
+
+def read(path: Path | None, *, shown: str | None, allow_pickle: bool) -> Adapters | OneFile:
+    """The adapters in a folder, or in a relative's file; `shown` is what the user calls them."""
+    if path is not None and is_one_file(path):
+        return OneFile(path, allow_pickle=allow_pickle)
+    return Adapters(path, shown=shown, allow_pickle=allow_pickle)
+
+
+def is_one_file(path: Path) -> bool:
+    return path.suffix in PICKLE_ENDINGS
+
 
 @contextmanager
 def opened(adapter: str | Path) -> Iterator[Path]:
-    """The folder of adapters, or what a zip holds of one, unpacked until the block ends."""
+    """The folder of adapters, or what a zip holds of one, unpacked until the block ends. A file of
+    a relative's adapters stays as it is."""
     path = Path(adapter).expanduser()
-    if not path.is_file():
+    if is_one_file(path) or not path.is_file():
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="omgsr-adapter-") as folder:

@@ -15,7 +15,7 @@ from omgsr_jax.models.dinov2 import DINOv2Config
 from omgsr_jax.models.dinov3_convnext import DINOv3ConvNeXtConfig
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.models.vae import VAEConfig
-from omgsr_jax.process import DDPM, FlowMatching
+from omgsr_jax.process import DDPM, FlowMatching, Residual
 
 _UNET_DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UNET_UP = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
@@ -310,6 +310,11 @@ def ddpm(config: Json, where: str) -> DDPM:
         "timesteps": config.get("num_train_timesteps", 1000),
     }
     return build(DDPM, fields, where, called={"timesteps": "num_train_timesteps"})
+
+
+def residual(process: DDPM) -> Residual:
+    """A base's process for a network that was trained to predict what is to be taken away."""
+    return Residual(**vars(process))
 
 
 def scheduler_json(process: DDPM | FlowMatching) -> Json:

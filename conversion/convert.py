@@ -12,11 +12,10 @@ from flax import nnx
 
 from omgsr_jax import converted, files
 from omgsr_jax.converted import ModelCard
-from omgsr_jax.descriptions import build, first_line, read_json
+from omgsr_jax.descriptions import first_line, read_json
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.hub import UnavailableError
-from omgsr_jax.model_cards import Origin
 from omgsr_jax.storage import Pending, Weight
 from omgsr_jax.weights import PRECISIONS
 
@@ -25,6 +24,7 @@ from .adapters import Adapters
 from .diffusers_folder import SCHEDULER, SETTINGS, DiffusersFolder
 from .keymap import VAE, Spelling, plan_state, prefixed
 from .recipes import Adapted, Base, Recipe, Settings
+from .relatives import OneFile
 
 _BASE_WEIGHTS = nnx.filterlib.Not(nnx.LoRAParam)
 
@@ -48,21 +48,26 @@ def convert(
         base: a diffusers folder, or the hub id of one; by default that of the recipe.
         out: the converted model; must not exist yet.
         recipe: the name of a published recipe, see recipes.py.
-        adapter: a folder with the published adapter sub-folders, or a zip of one; without it the
-            base alone is converted, as training needs it.
+        adapter: a folder with the published adapter sub-folders, or a zip of one; or the file of
+            a relative's adapters (relatives.py). Without it the base alone is converted, as
+            training needs it.
         prompt, mid_timestep, process_size: default to those of the recipe, if only one is possible.
         precision: "fp32" or "bf16" for the base's weights; by default they are stored as they are.
         allow_pickle: open pickled weights with torch.load(weights_only=True).
-        say: is told which recipe was taken, and which mirrors were passed over.
+        say: is told which recipe was taken, its licences, and which mirrors were passed over.
     """
     files.require_new(out)
     given = {"prompt": prompt, "mid_timestep": mid_timestep, "process_size": process_size}
     with ExitStack() as until_written:
         path = until_written.enter_context(adapters.opened(adapter)) if adapter else None
-        pair = Adapters(path, shown=adapter, allow_pickle=allow_pickle)
+        pair = adapters.read(path, shown=adapter, allow_pickle=allow_pickle)
         row = _named(recipe, base, pair.adapted, say)
+        if row:
+            recipes.require_whole(row, pair.adapted, prompt)
         folder = _open(base, row, allow_pickle, say)
         settings = _settings(folder, row, pair.adapted, given, say)
+        if terms := recipes.licenses(settings):
+            say(terms)
         card, params = _plan(folder, pair, settings, precision)
         converted.write(out, card, params)
     return card
@@ -77,12 +82,12 @@ def _named(
         if adapted:
             recipes.require_fit(row, adapted)
         return row
-    if base is not None:
+    if base is not None and (adapted is None or adapted.family == "omgsr"):
         return None
     if adapted is None:
         raise InputError("what is to be converted? Name a base or a recipe")
     row = recipes.of_adapters(adapted)
-    say(f"recipe {row.name}: the only one with the ranks {adapted.ranks}")
+    say(f"recipe {row.name}: the only one with {recipes.known_by(adapted)}")
     return row
 
 
@@ -134,8 +139,9 @@ def _settings(
     say: Callable[[str], None],
 ) -> Settings:
     if folder.has(SETTINGS) and row is None:
-        content = {"origin": vars(Origin()), **read_json(folder.used(SETTINGS))}
-        exported = build(Settings, content, str(folder.path / SETTINGS))
+        exported = recipes.exported_settings(
+            read_json(folder.used(SETTINGS)), str(folder.path / SETTINGS)
+        )
         return replace(exported, **{k: v for k, v in given.items() if v is not None})
     if row is None:
         row, why = recipes.choose(_known_base(folder), adapted, given)
@@ -149,7 +155,10 @@ def _settings(
 
 
 def _plan(
-    folder: DiffusersFolder, pair: Adapters, settings: Settings, precision: str | None
+    folder: DiffusersFolder,
+    pair: Adapters | OneFile,
+    settings: Settings,
+    precision: str | None,
 ) -> tuple[ModelCard, dict[str, Weight]]:
     """The card, and the weights, which are read when they are written."""
     kind = backbones.of_folder(folder)
@@ -161,9 +170,11 @@ def _plan(
         "process": kind.read_process(
             folder.config("scheduler", SCHEDULER), f"{folder.path}/scheduler/{SCHEDULER}"
         ),
-        "encoder_lora": pair.encoder.spec if pair.encoder else None,
-        "backbone_lora": pair.backbone.spec if pair.backbone else None,
+        "encoder_lora": pair.encoder_spec,
+        "backbone_lora": pair.backbone_spec,
     }
+    if settings.process == "residual":
+        parts["process"] = configs.residual(parts["process"])
     weights = {name: folder.tensors(name) for name in ("vae", kind.folder)}
     # The text encoder takes seconds: only when what else is there is in order.
     embeddings = (
@@ -194,12 +205,16 @@ def _plan(
         **prefixed("backbone", part(kind.folder, model.backbone, kind.spelling)),
         **prefixed("prompt", embeddings),
     }
+    params |= pair.changed(params, dtype)
     card = ModelCard(
         generator=generator,
         process_size=settings.process_size,
         prompt=settings.prompt,
         sources=folder.sources | pair.sources,
         color=settings.color,
+        resizing=settings.resizing,
+        tile_size=settings.tile_size,
+        tile_overlap=settings.tile_overlap,
         origin=settings.origin,
     )
     return card, params

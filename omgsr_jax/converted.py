@@ -24,12 +24,12 @@ from .digests import CARD, Notify
 from .errors import InputError
 from .files import write_text
 from .generator import OMGSR, AnyVAE, OMGSRConfig, make_vae
-from .model_cards import COLOR, Origin
+from .model_cards import COLOR, RESIZING, Origin, whole_origin
 from .models.flux import FluxConfig
 from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
 from .models.vae import VAEConfig
-from .process import DDPM, FlowMatching, ScaledDDPM
+from .process import DDPM, FlowMatching, Residual, ScaledDDPM
 from .storage import (
     FORMAT,
     PARAMS,
@@ -54,6 +54,7 @@ _KINDS: dict[str, type] = {
     "flux": FluxConfig,
     "ddpm": DDPM,
     "scaled_ddpm": ScaledDDPM,
+    "residual": Residual,
     "flow_matching": FlowMatching,
 }
 
@@ -69,6 +70,11 @@ class ModelCard:
     sources: Mapping[str, str] = field(default_factory=dict)
     # Which colours results get where none are asked for: see inference/colour.py.
     color: str = COLOR
+    # How images are enlarged, padded and reduced: see inference/restore.py.
+    resizing: str = RESIZING
+    # Of the backbone's tiles, in pixels; by default the process size, and half of a tile.
+    tile_size: int | None = None
+    tile_overlap: int | None = None
     origin: Origin = field(default_factory=Origin)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,13 +89,18 @@ class ModelCard:
             "prompt": self.prompt,
             "sources": dict(self.sources),
             "color": self.color,
+            "resizing": self.resizing,
+            "tile_size": self.tile_size,
+            "tile_overlap": self.tile_overlap,
             "origin": to_json(self.origin),
         }
 
     @classmethod
     def from_json(cls, content: Json, where: str) -> "ModelCard":
-        """A card from before cards named colours, or an origin, says nothing of them."""
-        content = {"color": cls.color, "origin": to_json(Origin()), **content}
+        """A card from before cards named colours, tiles or an origin says nothing of them."""
+        plain = {"color": cls.color, "resizing": cls.resizing}
+        tiles = {"tile_size": cls.tile_size, "tile_overlap": cls.tile_overlap}
+        content = {**plain, **tiles, **content, "origin": whole_origin(content)}
         if "generator" in content:
             content["generator"] = _of_a_known_vae(content["generator"])
         return build(cls, content, where, kinds=_KINDS)

@@ -72,6 +72,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "rank": (1, 2**12),
     "shape": (0, 2**40),
     "scaling_factor": (1e-6, 1e6),
+    "tile_overlap": (0, 2**14),
+    "tile_size": (8, 2**14),
     "timesteps": (2, 10**5),
     "transformer_depth": (0, 64),
     "vocab_size": (1, 2**24),

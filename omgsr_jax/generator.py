@@ -17,7 +17,7 @@ from .models.lora import LoRASpec
 from .models.pixel_vae import PixelVAE, PixelVAEConfig
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
-from .process import DDPM, FlowMatching, ScaledDDPM
+from .process import DDPM, FlowMatching, Residual, ScaledDDPM
 
 AnyVAE = VAE | PixelVAE
 AnyVAEConfig = VAEConfig | PixelVAEConfig
@@ -37,7 +37,7 @@ class OMGSRConfig:
 
     vae: AnyVAEConfig
     backbone: BackboneConfig
-    process: DDPM | ScaledDDPM | FlowMatching
+    process: DDPM | ScaledDDPM | Residual | FlowMatching
     mid_timestep: int
     # The prompt's embeddings by the backbone's keyword, and their shapes without the batch axis.
     prompt_shapes: Mapping[str, tuple[int, ...]]

@@ -6,13 +6,14 @@ Importing this loads no JAX.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .converted import ModelCard
 
 FILE = "README.md"
-COLOR = "adain"  # where a card names no other: see inference/colour.py
+# Where a card names no others: see inference/colour.py and inference/restore.py.
+COLOR, RESIZING = "adain", "omgsr"
 
 _TAGS = ("super-resolution", "image-restoration", "one-step-diffusion", "omgsr")
 
@@ -25,6 +26,7 @@ class Origin:
         recipe: that of the adapters, by its name.
         base: the hub id of the checkpoint.
         license, license_name, license_link: those of the base, as the hub's model cards say them.
+        adapter_license, adapter_license_link: those of the adapters, if they have one.
     """
 
     recipe: str = ""
@@ -32,6 +34,20 @@ class Origin:
     license: str = ""
     license_name: str = ""
     license_link: str = ""
+    adapter_license: str = ""
+    adapter_license_link: str = ""
+
+    @property
+    def licenses(self) -> str:
+        """Of the base, and of the adapters where they have one of their own."""
+        base = self.license_name or self.license
+        return f"{base} and {self.adapter_license}" if self.adapter_license else base
+
+
+def whole_origin(content: Mapping[str, Any]) -> Any:
+    """The origin that a description gives, with what an earlier version did not write of it."""
+    origin = content.get("origin", {})
+    return {**vars(Origin()), **origin} if isinstance(origin, Mapping) else origin
 
 
 def of_converted(card: "ModelCard") -> str:
@@ -75,10 +91,11 @@ def _page(card: "ModelCard", front: str, what: str, run: str) -> str:
 
 def _front_matter(card: "ModelCard", library: str, tags: Sequence[str]) -> str:
     origin = card.origin
+    of_its_own = bool(origin.adapter_license)
     rows = {
-        "license": origin.license or "other",
-        "license_name": origin.license_name,
-        "license_link": origin.license_link,
+        "license": "other" if of_its_own else origin.license or "other",
+        "license_name": origin.licenses if of_its_own else origin.license_name,
+        "license_link": origin.adapter_license_link or origin.license_link,
         "base_model": origin.base,
         "pipeline_tag": "image-to-image",
         "library_name": library,
@@ -110,8 +127,14 @@ def _license(card: "ModelCard") -> str:
     link = f" ({origin.license_link})" if origin.license_link else ""
     text = f"That of the base: {name}{link}."
     if origin.recipe and card.generator.backbone_lora:
-        text += " The adapters were published without a licence: do not pass this model on."
+        text += f" {_adapters_license(origin)}"
     return text
+
+
+def _adapters_license(origin: Origin) -> str:
+    if not origin.adapter_license:
+        return "The adapters were published without a licence: do not pass this model on."
+    return f"That of the adapters: {origin.adapter_license} ({origin.adapter_license_link})."
 
 
 def _sources(card: "ModelCard") -> str:
@@ -135,8 +158,8 @@ _FRAME = """{front}
 
 # {title}
 
-{what} [OMGSR](https://github.com/wuer5/OMGSR) restores and enlarges photographs in one diffusion
-step, from one mid-timestep.
+{what} It restores and enlarges photographs in one diffusion step, as
+[OMGSR](https://github.com/wuer5/OMGSR) and its relatives do.
 
 {table}
 

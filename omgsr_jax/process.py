@@ -1,4 +1,4 @@
-"""The two noise processes of the paper behind one interface, and a variant of the first.
+"""The two noise processes of the paper behind one interface, and two variants of the first.
 
 A process knows how a clean latent z_0 becomes the noisy z_t, how much signal z_t still holds, and
 how the network's prediction leads back to a clean latent in one step. Arithmetic is fp32.
@@ -85,6 +85,15 @@ class ScaledDDPM(DDPM):
 
     def injected(self, z_l: Array, t: ArrayLike) -> Array:
         return jnp.sqrt(_per_example(self.alpha_bar(t), z_l)) * z_l
+
+
+@dataclass(frozen=True)
+class Residual(DDPM):
+    """DDPM's network put to another use (PiSA-SR): it predicts z_L - z_0, what a restorer takes
+    away, and z_L enters as it is. The time is a constant that tells it so."""
+
+    def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
+        return z_t - prediction.astype(jnp.float32)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     python scripts/parity.py --base stabilityai/sd-turbo --adapter path/to/adapter --image photo.png
     python scripts/parity.py --preset tiny --train
     python scripts/parity.py --published path/to/OMGSR
+    python scripts/parity.py --recipe hypir-sd2 --published path/to/HYPIR
 
 Runs the published pipeline in PyTorch (fp64, fp32, bf16) and this one in JAX (fp32, bf16), stage by
 stage: encode, backbone, z_P, decode; and block by block with --blocks. Prints a table, and writes
@@ -19,7 +20,9 @@ With --published the other side is the published code itself: the scripts of a c
 github.com/wuer5/OMGSR, at 86297b2 or 8996613, on small random checkpoints, against ours with the
 quirks of that version. Writes published_v1.json or published_v2.json, which names what stands in
 for CUDA and the hub. Exits with 1 if a pixel differs by more than 1 of 255, a loss by more than
-1e-4, or what training added by more than 1e-3.
+1e-4, or what training added by more than 1e-3. With --recipe the checkout is that of a relative;
+writes parity-NAME.json, and exits with 1 if ours with its quirks is off by more than 1e-5 before
+rounding, or by more than 1 of 255.
 """
 
 import argparse
@@ -49,6 +52,7 @@ from conversion.parity.blocks import BlockError, block_outputs, compare_blocks, 
 from conversion.parity.inference import STAGES, StageResults, TorchPipeline, compare_stages
 from conversion.parity.processes import in_own_process
 from conversion.parity.published import report as published
+from conversion.parity.relatives import report as relatives
 from conversion.parity.training import compare_training, small_training_config
 from conversion.perceptual import convert_perceptual
 from omgsr_jax import converted, files
@@ -67,6 +71,8 @@ ROWS = {
 
 def main() -> int:
     args = _parser().parse_args()
+    if args.recipe:
+        return _relative(args)
     if args.published:
         return _published(args)
     if args.train:
@@ -104,6 +110,17 @@ def _published(args: argparse.Namespace) -> int:
     files.write_text(path, json.dumps(found | {"versions": _versions()}, indent=2) + "\n")
     print(f"wrote {path}")
     return 0 if found["agree"] else 1
+
+
+def _relative(args: argparse.Namespace) -> int:
+    """One of OMGSR's relatives, against its own published code."""
+    if args.published is None:
+        raise SystemExit("--recipe compares with published code: say --published CHECKOUT")
+    found = relatives.report(args.recipe, args.published, seed=args.seed)
+    print(relatives.text(found))
+    path = relatives.write(found | {"versions": _versions()}, args.out)
+    print(f"wrote {path}")
+    return 0 if found["agrees"] else 1
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -345,6 +362,11 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         choices=published.PARTS,
         help="of --published, may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=relatives.RECIPES,
+        help="of --published: a relative's, whose checkout it is",
     )
     parser.add_argument(
         "--adapter", type=Path, help="folder with the published adapter sub-folders"

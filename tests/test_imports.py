@@ -77,7 +77,9 @@ FORMATS = {
     "backbones": ({"configs", "process"}, set()),
     "keymap": ({"models", "weights", "storage"}, {"flax"}),  # unstacks blocks
     "peft_adapters": ({"configs", "weights", "storage"}, {"flax"}),
+    "recipe_table": (set(), set()),
     "recipes": (set(), set()),
+    "relatives": ({"configs", "generator", "storage"}, {"flax"}),
     "adapters": ({"configs", "generator", "storage"}, set()),
     "prompts": ({"models", "weights"}, {"flax", "jax"}),  # runs the text encoders
     "inception": ({"models", "weights"}, {"flax"}),  # returns the network

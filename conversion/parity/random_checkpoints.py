@@ -51,7 +51,14 @@ _SD_SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 _TURBO = {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", **_SD_SCHEDULE}
-_SD21 = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, **_SD_SCHEDULE}
+_SD21 = {
+    "_class_name": "PNDMScheduler",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    **_SD_SCHEDULE,
+}
 _TINY_TEXT = {
     "vocab_size": 514,
     "hidden_size": 48,
@@ -216,6 +223,7 @@ _VAE_OF_8 = {
 }
 PRESETS |= {
     "s-published": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8),
+    "sd21-tiny": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8, scheduler=_SD21),
     "f-published": replace(
         PRESETS["flux-tiny"], vae=_TINY_VAE | _FLUX_VAE | _VAE_OF_8, text_2_tokens=512
     ),

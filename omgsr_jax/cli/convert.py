@@ -19,13 +19,15 @@ def add_options(parser: ArgumentParser) -> None:
         "--list", action="store_true", help="print the published recipes, and where they come from"
     )
     parser.add_argument(
-        "--recipe", metavar="NAME", help="a published recipe, such as omgsr-s-512-v2"
+        "--recipe", metavar="NAME", help="a published recipe, such as omgsr-s-512-v2 or hypir-sd2"
     )
     parser.add_argument(
         "--base", type=location, help="diffusers folder, or a hub id (default: the recipe's)"
     )
     parser.add_argument(
-        "--adapter", type=location, help="folder with the published adapter sub-folders, or a zip"
+        "--adapter",
+        type=location,
+        help="folder with the published adapter sub-folders, a zip of it, or a relative's file",
     )
     parser.add_argument(
         "--perceptual",
@@ -43,7 +45,9 @@ def add_options(parser: ArgumentParser) -> None:
         "--precision", choices=("fp32", "bf16"), help="of the stored base (default: as it is)"
     )
     parser.add_argument(
-        "--allow-pickle", action="store_true", help="open .bin files (torch.load, weights only)"
+        "--allow-pickle",
+        action="store_true",
+        help="open .bin, .pth and .pkl files (torch.load, weights only)",
     )
     add_quiet(parser)
 

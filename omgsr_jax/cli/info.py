@@ -9,6 +9,7 @@ from .. import assets
 from .values import MODEL, location
 
 if TYPE_CHECKING:
+    from ..converted import ModelCard
     from ..models.lora import LoRASpec
 
 SUMMARY = "what a converted model is"
@@ -67,7 +68,7 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "model": directory,
         "recipe": card.origin.recipe or "none that was published",
         "base": card.origin.base or "not on the hub",
-        "licence": card.origin.license_name or card.origin.license or "not known",
+        "licence": card.origin.licenses or "not known",
         "backbone": f"{kind_name(generator.backbone)}, {parameters('backbone.')} parameters",
         "backbone LoRA": adapter(generator.backbone_lora, "backbone."),
         "VAE": f"{generator.vae.latent_channels} channels, {parameters('vae.')} parameters",
@@ -75,11 +76,19 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "process": f"{kind_name(generator.process)}, {generator.process.timesteps} timesteps",
         "mid-timestep": generator.mid_timestep,
         "process size": f"{card.process_size} px",
+        "tiles": _tiles(card),
         "prompt": repr(card.prompt),
         "color": card.color,
+        "resizing": card.resizing,
         "stored as": ", ".join(sorted({str(leaf.dtype) for leaf in shapes.values()})),
         "digest": converted.digest(directory)
         or "none: an earlier version wrote this model, and what is read is not compared",
         "size on disk": f"{size / 1e6:.1f} MB",
         "sources": dict(card.sources),
     }
+
+
+def _tiles(card: "ModelCard") -> str:
+    size = card.tile_size or card.process_size
+    overlap = size // 2 if card.tile_overlap is None else card.tile_overlap
+    return f"{size} px, overlapping by {overlap}"

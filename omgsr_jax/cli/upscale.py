@@ -22,7 +22,7 @@ from ..quirks import QUIRKS
 from . import enlarging, loading
 from .progress import add_quiet, display
 from .reporting import Reporter
-from .values import MODEL, location, shard, suffix
+from .values import MODEL, location, shard, suffix, two_strengths
 
 if TYPE_CHECKING:
     from ..inference.jobs import Job
@@ -48,6 +48,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=location, metavar="MODEL", help=f"{MODEL} (default: nano)")
     enlarging.add_options(parser)
     loading.add_options(parser)
+    parser.add_argument(
+        "--strengths",
+        type=two_strengths,
+        metavar="PIX,SEM",
+        help="of PiSA-SR's pixel and semantic adapters, such as 1,0.5 (default: 1,1)",
+    )
     parser.add_argument(
         "--quirks",
         choices=QUIRKS,
@@ -114,6 +120,7 @@ def run(args: Namespace) -> int:
             batch=args.batch,
             devices=devices,
             shards=args.shards,
+            strengths=args.strengths,
             quirks=args.quirks,
             notify=shown.work,
         )

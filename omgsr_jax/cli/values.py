@@ -42,6 +42,10 @@ def strips(text: str) -> str | int:
     return value
 
 
+def two_strengths(text: str) -> tuple[float, float]:
+    return _explained(options.two_strengths, text)
+
+
 def device(text: str) -> str:
     _explained(options.require_device, text)
     return text

@@ -14,9 +14,10 @@ from ..digests import Notify
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import layout
-from .options import require_batch, require_precision
-from .prepare import for_inference
+from .options import require_batch, require_precision, require_strengths
+from .prepare import for_inference, without_adapter
 from .upscaler import Upscaler
+from .ways import Way
 
 
 def load(
@@ -27,6 +28,7 @@ def load(
     batch: int = 1,
     devices: Sequence[Any] | None = None,
     shards: int = 1,
+    strengths: tuple[float, float] | None = None,
     quirks: Quirks = None,
     notify: Notify | None = None,
 ) -> Upscaler:
@@ -42,8 +44,10 @@ def load(
         devices: by default all local ones.
         shards: over how many devices the backbone's weights are divided, when it is too large for
             one; each reads its own part.
-        quirks: "v1" or "v2" for what that version of the published script does where it is not
-            correct, see inference/published.py.
+        strengths: of PiSA-SR's pixel and semantic adapters, which each call may then say anew. They
+            take the backbone's weights twice, and a second prediction where they are not 1 and 1.
+        quirks: "v1" or "v2" for what that version of OMGSR's published script does where it is not
+            correct, or a relative's recipe for its own script; see inference/published.py.
         notify: is told of compilations, and of comparing the weights of a large model with their
             digests; see `Upscaler`.
     """
@@ -55,8 +59,12 @@ def load(
     if precision is None:
         precision = "fp32" if mesh.devices.flat[0].platform == "cpu" else "bf16"
     require_precision(precision)
+    if strengths is not None:
+        require_strengths(strengths)
     card = converted.read_card(directory)
-    generator = for_inference(_read(directory, mesh, notify), precision)
+    generator = _read(directory, mesh, notify)
+    without = None if strengths is None else for_inference(without_adapter(generator), precision)
+    generator = for_inference(generator, precision)
     upscaler = Upscaler(
         generator,
         card.process_size,
@@ -67,6 +75,9 @@ def load(
         mesh=mesh,
         notify=notify,
         name=os.fspath(model),
+        way=Way.of(card),
+        without=without,
+        strengths=strengths,
     )
     return upscaler.with_quirks(quirks)
 

@@ -10,12 +10,15 @@ from ..errors import InputError
 from .sizes import Enlargement
 
 COLORS = ("adain", "wavelet", "lab", "none")  # see colour.py
+RESIZINGS = ("omgsr", "hypir")  # see restore.py
 INFERENCE_PRECISIONS = ("fp32", "bf16", "int8")
 PLATFORMS = ("cpu", "cuda", "tpu")
 _DEVICES = ("cpu", "gpu", "cuda", "rocm", "tpu")
 _DEVICE = re.compile(rf"({'|'.join(_DEVICES)})(:[0-9]{{1,6}})?")
 LEAST_STRIP = 8  # rows
 _LARGEST_BATCH = 1024
+_STRONGEST = 10
+WHOLE = (1.0, 1.0)  # strengths of adapters as they were trained
 _MOST_DIGITS = 18
 _MOST_SHOWN = 40
 
@@ -30,13 +33,17 @@ class Options:
         enlargement: how much larger.
         color: which colours of the source the result gets, see `colour`; by default the model's.
         seed: sample the VAE's posterior with it, instead of taking its mode.
+        strengths: see `strengths`; by default those that the model was loaded with.
     """
 
     enlargement: Enlargement
     color: str | None = None
     seed: int | None = None
+    strengths: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.strengths is not None:
+            require_strengths(self.strengths)
         if self.color is not None:
             require_color(self.color)
         if self.seed is not None and self.seed < 0:
@@ -94,6 +101,29 @@ def shown(text: str) -> str:
 def require_color(color: str) -> None:
     if color not in COLORS:
         raise InputError(f"color must be one of {', '.join(COLORS)}, not {color!r}")
+
+
+def require_resizing(resizing: str) -> None:
+    if resizing not in RESIZINGS:
+        raise InputError(f"resizing must be one of {', '.join(RESIZINGS)}, not {resizing!r}")
+
+
+def require_strengths(strengths: Sequence[float]) -> None:
+    within = [strength for strength in strengths if 0 <= strength <= _STRONGEST]
+    if len(strengths) != 2 or len(within) < 2:
+        raise InputError(
+            f"strengths must be two numbers within 0 .. {_STRONGEST}, of the pixel and of the "
+            f"semantic adapter, not {shown(repr(strengths))}"
+        )
+
+
+def two_strengths(text: str) -> tuple[float, float]:
+    try:
+        pixel, semantic = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"expected PIX,SEM such as 1,0.5, not {shown(text)}") from None
+    require_strengths((pixel, semantic))
+    return pixel, semantic
 
 
 def require_precision(precision: str) -> None:

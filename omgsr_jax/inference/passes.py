@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from ..generator import AnyVAEConfig
 from .canvases import Canvas, Canvases, Stage
 from .memory import STRIP
-from .published import SCRIPTS, Script
+from .published import Script
+from .relative_scripts import script_of
 from .restore import Decoding, Encoding, Program, Restoration
 from .sizes import Enlargement, Size, padded, process_size, stages
-from .tiling import Tiles, Tiling
+from .tiling import Tiles
+from .ways import PLAIN, Way
 
 _TILES_AT_ONCE = 4  # on accelerators, where a single one leaves units idle
 _ROWS_FROM = 4  # times the area that a model was trained at: all devices work on one image
@@ -32,6 +34,7 @@ class Chunk:
     stages: Mapping[int, Stage]  # the pass of each, by its number
     color: str
     seed: int | None
+    strengths: tuple[float, float] | None = None
 
     @property
     def runs(self) -> dict[Program, int]:
@@ -45,6 +48,7 @@ class Passes:
     multiple: what the networks need the sides of images to be multiples of.
     strips: the rows of a strip of the VAE, "off", or "auto" where `holds` decides.
     holds: whether the memory holds the VAE's maps for an image of a size.
+    way: what is special about the model's recipe.
     """
 
     def __init__(
@@ -56,13 +60,15 @@ class Passes:
         *,
         strips: str | int,
         holds: Callable[[Size], bool],
+        way: Way = PLAIN,
         script: Script | None = None,
     ):
         self.process_size, self.multiple = process_size, multiple
         self.machine = machine
         self.script = script
+        self._way = way
         self._vae, self._strips, self._holds = vae, strips, holds
-        self._tiling = script.tiling if script else Tiling()
+        self._tiling = script.tiling if script else way.tiling(vae.downsampling)
         self._canvases = Canvases(self._canvas)
         self.is_settled = False  # whether canvases and programs are those of `settle` alone
 
@@ -76,14 +82,14 @@ class Passes:
             self.machine,
             strips=self._strips,
             holds=self._holds,
-            script=SCRIPTS[quirks](self.process_size, down, patch),
+            way=self._way,
+            script=script_of(quirks, self._way.recipe)(self.process_size, down, patch),
         )
 
     def of(self, size: Size, enlargement: Enlargement) -> list[Stage]:
         """One, or two beyond four times."""
         if self.script:
-            processed = self.script.sizes(size, enlargement).processed
-            return [Stage(processed, processed, processed)]
+            return self.script.stages(size, enlargement)
         targets = stages(size, enlargement.of(size))
         return [
             Stage(source, process_size(target, self.process_size), target)
@@ -159,8 +165,8 @@ class Passes:
         on_all = self.machine.per_group * (1 if canvas.by_rows else self.machine.groups)
         batch = batch or on_all
         how = Restoration(
-            Encoding(canvas, batch, given, sampled),
-            Decoding(canvas, batch, color, stored, truncates=self.script is not None),
+            Encoding(canvas, batch, given, sampled, self._way.resizing),
+            Decoding(canvas, batch, color, stored, self.script is not None, self._way.resizing),
             self._tiling,
         )
         return replace(how, tiles_at_once=self._tiles_at_once(canvas, how.tiles))
@@ -179,7 +185,8 @@ class Passes:
         """What the networks see of it, and how."""
         height, width = padded(stage.process, self.multiple)
         down = self._vae.downsampling
-        side = padded((self.process_size,) * 2, self.multiple)[0] // down
+        size = self._way.tile_size or self.process_size
+        side = padded((size,) * 2, self.multiple)[0] // down
         tile = self._tiling.shape((height // down, width // down), side)
         large = height * width >= _ROWS_FROM * self.process_size**2
         by_rows = large and self.machine.groups > 1

@@ -1,4 +1,11 @@
-"""A converted model made ready to compute with: adapters merged, weights cast, on the device."""
+"""A converted model made ready to compute with: adapters merged, weights cast, on the device.
+
+Strengths of PiSA-SR's adapters mix what the network predicts with and without the second one, as
+its own code does; scaling that adapter would be another function. So there are two sets of weights,
+each merged here, for one compiled program: it costs the backbone's memory twice, and nothing where
+no strengths are asked for. Factors beside the merged weights would spare that memory, and slow down
+every layer.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ..errors import InputError
 from ..generator import OMGSR
 from ..models import int8, lora
+from ..models.paths import modules, replace
+from ..process import Residual
 from ..weights import PRECISIONS, Module
 
 
@@ -27,6 +37,20 @@ def for_inference(model: OMGSR, precision: str) -> OMGSR:
     if precision == "int8":
         int8.quantise(model.backbone, dtype)
     return _mapped(model, jnp.asarray)
+
+
+def without_adapter(model: OMGSR) -> OMGSR:
+    """A generator without its backbone's adapter, on the same arrays."""
+    if not isinstance(model.process, Residual):
+        raise InputError(
+            "strengths are those of PiSA-SR's two adapters, and this model is of another recipe: "
+            "leave them out"
+        )
+    bare = nnx.merge(*nnx.split(model))
+    adapted = [(path, part) for path, part in modules(bare.backbone) if isinstance(part, lora.LoRA)]
+    for path, adapter in adapted:
+        replace(bare.backbone, path, adapter.base_layer)
+    return bare
 
 
 def _mapped(model: Module, change: Callable[[Any], Any]) -> Module:

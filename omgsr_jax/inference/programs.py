@@ -19,7 +19,7 @@ from ..digests import Notify
 from ..generator import OMGSR
 from . import layout, restore
 from .canvases import Stage
-from .options import COLORS
+from .options import COLORS, WHOLE
 from .progress import Watch
 from .restore import Decoding, Encoding, Prediction, Program, Restoration
 from .tiling import Sums, Tiles
@@ -40,13 +40,22 @@ class Programs:
 
     Args:
         model: a generator whose adapters are merged.
+        without: the same without the backbone's adapter, where its strength may be said.
         precision: "fp32", "bf16" or "int8", that of the weights.
         mesh: the devices, in groups that compute one batch together (see `layout`).
         notify: called with "compiling" and a program's name when that begins (and None), and when
             it has ended (and the seconds that it took).
     """
 
-    def __init__(self, model: OMGSR, *, precision: str, mesh: Mesh, notify: Notify | None = None):
+    def __init__(
+        self,
+        model: OMGSR,
+        *,
+        precision: str,
+        mesh: Mesh,
+        without: OMGSR | None = None,
+        notify: Notify | None = None,
+    ):
         self.mesh = mesh
         self.channels = model.vae.config.latent_channels
         self.compiled: dict[Program, Any] = {}
@@ -56,6 +65,7 @@ class Programs:
         self._graph, state = nnx.split(model)
         self._weights_sharding = layout.state_shardings(state, mesh)
         self.weights = self._on_devices(state)
+        self._without = None if without is None else self._sharing(nnx.split(without)[1])
         self._products = _product_precision(precision)
 
     def as_published(self) -> "Programs":
@@ -99,11 +109,13 @@ class Programs:
         seed: int | None = None,
         watch: Watch | None = None,
         color: str | None = None,
+        strengths: tuple[float, float] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Restores at most as many images as `how` has in a batch: b h w 3.
 
         Also tells of each whether what encode, predict and decode gave is finite: b 3. A batch
-        moves to the devices once, and back once. `color` is for programs that have none.
+        moves to the devices once, and back once. `color` is for programs that have none,
+        `strengths` for a model that was given without its adapter too.
         """
         filled = [*items, *[items[0]] * (how.batch - len(items))]
         operands = {"images": _together(filled, how), "latents": _latents(filled, how)}
@@ -113,7 +125,9 @@ class Programs:
         shardings = {name: self._sharding(how.encoding, name) for name in operands}
         on_device = jax.device_put(operands, shardings)
         tiles = how.tiles_of(item.stage for item in items)
-        found = self.restored(how, tiles=tiles, watch=watch or Watch(), **on_device)
+        found = self.restored(
+            how, tiles=tiles, watch=watch or Watch(), strengths=strengths, **on_device
+        )
         images, *finite = jax.device_get(found)
         return images, np.concatenate(finite, axis=1)
 
@@ -125,22 +139,33 @@ class Programs:
         *,
         tiles: int,
         watch: Watch,
+        strengths: tuple[float, float] | None = None,
         **more: Array,
     ) -> tuple[Array, Array, Array]:
         """`restore.restore` part by part, with each of them compiled; and what is finite."""
         given = {"images": images, **more}
         operands = [given[name] for name in self._operands(how.encoding)]
         source, z_l, encoded = watch.ran(how.encoding, lambda: self._call(how.encoding, *operands))
+        predict = functools.partial(self._predicted, how.prediction, strengths)
         if how.canvas.latents == how.canvas.tile:
-            z_p = watch.ran(how.prediction, lambda: self._call(how.prediction, z_l))
+            z_p = watch.ran(how.prediction, lambda: predict(z_l))
         else:
-            predict = functools.partial(self._call, how.prediction)
             z_p = self._in_tiles(how, z_l, latents, tiles, watch, predict)
         behind = [more[name] for name in self._operands(how.decoding) if name in more]
         restored, decoded = watch.ran(
             how.decoding, lambda: self._call(how.decoding, z_p, source, *behind)
         )
         return restored, encoded, decoded
+
+    def _predicted(
+        self, program: Prediction, strengths: tuple[float, float] | None, z_l: Array
+    ) -> Array:
+        """z_P; with strengths, from what the network predicts with and without its adapter."""
+        z_p = self._call(program, z_l)
+        if self._without is None or strengths in (None, WHOLE):
+            return z_p
+        without = self.program(program)(self._without, z_l)
+        return _mixed(z_l, without, z_p, np.array(strengths, np.float32))
 
     def _in_tiles(
         self,
@@ -223,7 +248,7 @@ class Programs:
         canvas = program.canvas
         sizes = {"sizes": array(b, 3, 2, dtype="int32")} if canvas.shared else {}
         if isinstance(program, Decoding):
-            source = array(b, *canvas.padded, 3)
+            source = array(b, *program.source, 3)
             color = {"color": array(dtype="int32")} if program.color is None else {}
             return {"z_p": array(b, *canvas.latents, c), "source": source, **sizes, **color}
         images = {"images": array(b, *canvas.extent.source, 3, dtype=program.given)}
@@ -249,11 +274,26 @@ class Programs:
         """The devices in groups, or all of them for the rows of one image."""
         return layout.by_rows(self.mesh) if _is_by_rows(program) else self.mesh
 
+    def _sharing(self, state: nnx.State) -> nnx.State:
+        """Weights on their devices, those outside of the backbone the same as the model's own."""
+        own = dict(self.weights.flat_state())
+        leaves = {
+            path: leaf if path[0] == "backbone" else own[path] for path, leaf in state.flat_state()
+        }
+        return self._on_devices(nnx.State.from_flat_path(leaves))
+
     def _on_devices(self, state: nnx.State) -> nnx.State:
         """Weights on their devices. Mere shapes stay: they do to compile for other machines."""
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
             return state
         return jax.device_put(state, self._weights_sharding)
+
+
+@jax.jit
+def _mixed(z_l: Array, without: Array, z_p: Array, strengths: Array) -> Array:
+    """What the two adapters take away from z_L, each as much of it as its strength says."""
+    pixel, semantic = strengths
+    return z_l + pixel * (without - z_l) + semantic * (z_p - without)
 
 
 @functools.cache

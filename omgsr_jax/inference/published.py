@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..errors import InputError
 from . import colour
+from .canvases import Stage
 from .options import require_whole_scale
 from .pictures import Picture
 from .sizes import MOST_PIXELS, Enlargement, Size, padded
@@ -99,6 +100,11 @@ class Script:
         sizes = PublishedSizes.of(source, scale, self.process_size, self._fit)
         self._require_tiles(sizes.processed)
         return sizes
+
+    def stages(self, source: Size, enlargement: Enlargement) -> list[Stage]:
+        """One: what `enlarged` gives is processed as it is."""
+        processed = self.sizes(source, enlargement).processed
+        return [Stage(processed, processed, processed)]
 
     def color_on_device(self, color: str) -> str:
         return color

@@ -2,6 +2,15 @@
 
 Nothing between its first and its last line leaves the device. Its three parts are compiled each by
 itself (see programs.py): so the backbone is compiled once, whatever the sizes of images are.
+
+There are two ways from an image to what the networks see, and back (`resizing`):
+
+omgsr    enlarged once, as PIL does it, and clipped. Beyond its edges the image is mirrored. The
+         result gets the colours of what the networks saw, and is reduced if that was more than was
+         asked for.
+hypir    enlarged to the size asked for, as PyTorch does it, with all that it overshoots; then, if
+         that is less than the networks need, with antialiasing. Beyond its edges is mid-grey. The
+         result is reduced to the size asked for, and gets its colours there.
 """
 
 from collections.abc import Iterable
@@ -14,6 +23,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from ..generator import OMGSR
+from ..model_cards import RESIZING
 from ..models.vae import Posterior
 from . import colour, strips
 from .canvases import Canvas, Stage
@@ -29,6 +39,7 @@ class Encoding:
     batch: int
     given: str = "uint8"  # the images' dtype: uint8, uint16, or float32 in [0, 1]
     sampled: bool | None = False  # from the posterior, not its mode; None: said when it runs
+    resizing: str = RESIZING
 
     def __str__(self) -> str:
         return f"encode {self.canvas}"
@@ -50,6 +61,12 @@ class Decoding:
     color: str | None  # None: said when it runs
     stored: str = "uint8"  # the result's dtype, as for what is given
     truncates: bool = False  # to 8 bits behind every step, as the published script does
+    resizing: str = RESIZING
+
+    @property
+    def source(self) -> Size:
+        """Height and width of the canvas of what gives the colours."""
+        return self.canvas.extent.target if self.resizing == "hypir" else self.canvas.padded
 
     def __str__(self) -> str:
         return f"decode {self.canvas}"
@@ -94,7 +111,7 @@ class Restoration:
 
 
 class Encoded(NamedTuple):
-    source: Array  # b h w 3, fp32 in [0, 1]: what was encoded
+    source: Array  # b h w 3, fp32 in [0, 1]: what gives the result its colours
     z_l: Array
     finite: Array  # b 1: whether z_l is
 
@@ -134,9 +151,9 @@ def encode(
         samples: whether it is, where that is said when the program runs.
     """
     canvas, stage = how.canvas, Stage.of(how.canvas, sizes)
-    source = resized(_levels(images), stage.source, stage.process, canvas.padded)
-    source = _by_rows(jnp.clip(source, 0, 1), canvas)
-    posterior = _vae(model, canvas, stage).encode(source * 2 - 1)
+    enlarged = {"omgsr": _once_enlarged, "hypir": _twice_enlarged}[how.resizing]
+    source, seen = enlarged(_levels(images), canvas, stage)
+    posterior = _vae(model, canvas, stage).encode(seen * 2 - 1)
     latents = posterior.mean if seed is None else _sampled(posterior, seed)
     if samples is not None:
         latents = jnp.where(samples, latents, posterior.mean)
@@ -159,19 +176,64 @@ def decode(
     canvas, stage = how.canvas, Stage.of(how.canvas, sizes)
     image = _vae(model, canvas, stage).decode(model.vae.unscale(z_p)).astype(jnp.float32)
     finite = jnp.stack([_finite(z_p), _finite(image)], axis=-1)
-    image = jnp.clip(image * 0.5 + 0.5, 0, 1)
+    method = color if how.color is None else how.color
+    assert method is not None, "which colours was not said"
+    finish = {"omgsr": _coloured_and_reduced, "hypir": _reduced_and_coloured}[how.resizing]
+    image = finish(image * 0.5 + 0.5, source, stage, how, method)
+    return Restored(_stored(image, how.stored), finite)
+
+
+def _once_enlarged(images: Array, canvas: Canvas, stage: Stage) -> tuple[Array, Array]:
+    source = resized(images, stage.source, stage.process, canvas.padded)
+    source = _by_rows(jnp.clip(source, 0, 1), canvas)
+    return source, source
+
+
+def _twice_enlarged(images: Array, canvas: Canvas, stage: Stage) -> tuple[Array, Array]:
+    asked_for, extent = stage.target, canvas.extent.target
+    source = resized(images, stage.source, asked_for, extent, antialias=False)
+    seen = _fitted(source, asked_for, stage.process, canvas.padded, canvas.shared)
+    rows, columns = (jnp.arange(length) for length in canvas.padded)
+    height, width = (jnp.asarray(stage.process)[..., axis, None] for axis in (0, 1))
+    inside = (rows < height)[..., :, None, None] & (columns < width)[..., None, :, None]
+    return source, _by_rows(jnp.where(inside, seen, 0.5), canvas)
+
+
+def _coloured_and_reduced(
+    image: Array, source: Array, stage: Stage, how: Decoding, method: str | Array
+) -> Array:
+    canvas = how.canvas
+    image = jnp.clip(image, 0, 1)
     if not canvas.shared:
         image, source = (x[:, : stage.process[0], : stage.process[1]] for x in (image, source))
     if how.truncates:
         image = _truncated(image)
     if how.color != "none":
-        method = color if how.color is None else how.color
-        assert method is not None, "which colours was not said"
         image = colour.align(image, source, method, stage.process if canvas.shared else None)
         image = _truncated(image) if how.truncates else image
     if canvas.shared or tuple(stage.process) != tuple(stage.target):
         image = jnp.clip(resized(image, stage.process, stage.target, canvas.extent.target), 0, 1)
-    return Restored(_stored(image, how.stored), finite)
+    return image
+
+
+def _reduced_and_coloured(
+    image: Array, source: Array, stage: Stage, how: Decoding, method: str | Array
+) -> Array:
+    canvas = how.canvas
+    if not canvas.shared:
+        image = image[:, : stage.process[0], : stage.process[1]]
+    extent = canvas.extent.target
+    image = _fitted(image, stage.process, stage.target, extent, canvas.shared)
+    image = colour.align(image, source, method, stage.target if canvas.shared else None)
+    return _truncated(image) if how.truncates else image
+
+
+def _fitted(x: Array, old: Any, new: Any, canvas: Size, shared: bool) -> Array:
+    """`resized`, where there is more to do than to pad with anything."""
+    if shared or tuple(old) != tuple(new):
+        return resized(x, old, new, canvas)
+    margins = [(0, after - before) for after, before in zip(canvas, x.shape[1:3], strict=True)]
+    return jnp.pad(x, ((0, 0), *margins, (0, 0)))
 
 
 def _vae(model: OMGSR, canvas: Canvas, stage: Stage) -> Any:

@@ -4,10 +4,8 @@ import contextlib
 import copy
 import functools
 import itertools
-import os
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
@@ -21,14 +19,21 @@ from PIL import Image
 
 from ..digests import Notify
 from ..errors import InputError
-from ..files import LeftOutWarning
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
-from . import images, layout, pictures
+from . import layout
 from .canvases import Canvas, Stage
 from .function import Function
+from .inputs import name_of, picture_of
 from .memory import Budget
-from .options import Options, for_each, require_batch, require_color, require_strips
+from .options import (
+    WHOLE,
+    Options,
+    for_each,
+    require_batch,
+    require_color,
+    require_strips,
+)
 from .passes import Chunk, Machine, Passes
 from .pictures import Picture, resize
 from .programs import Item, Programs
@@ -36,6 +41,7 @@ from .progress import OnProgress, Telling, Watch
 from .restore import Program, Restoration
 from .results import NotFiniteError, Upscaled, Work
 from .sizes import Enlargement, Size
+from .ways import PLAIN, Way
 
 _STAGES = ("encode", "predict", "decode")
 
@@ -55,6 +61,9 @@ class Upscaler:
         notify: called with what takes long ("compiling 512x512") and None when it begins, and
             with the seconds that it took at the end.
         name: of the model, to be shown.
+        way: what is special about the model's recipe.
+        without, strengths: see `Programs`; where there is `without`, calls may say strengths, and
+            these are taken if they do not.
     """
 
     def __init__(
@@ -69,13 +78,19 @@ class Upscaler:
         mesh: Mesh | None = None,
         notify: Notify | None = None,
         name: str = "a model",
+        way: Way = PLAIN,
+        without: OMGSR | None = None,
+        strengths: tuple[float, float] | None = None,
     ):
         require_color(color)
         require_strips(strips)
         self.process_size = process_size
         self.color = color
         mesh = mesh or layout.device_groups(None, 1)
-        self.programs = Programs(model, precision=precision, mesh=mesh, notify=notify)
+        self.strengths = strengths
+        self.programs = Programs(
+            model, without=without, precision=precision, mesh=mesh, notify=notify
+        )
         vae, device = model.vae.config, mesh.devices.flat[0]
         machine = Machine(mesh.shape["data"], batch, is_cpu=device.platform == "cpu")
         memory = functools.cache(lambda: Budget.of(mesh, vae, precision))
@@ -86,6 +101,7 @@ class Upscaler:
             machine,
             strips=strips,
             holds=lambda size: memory().holds(size, batch),
+            way=way,
         )
         self._patch = model.multiple // vae.downsampling
         self._published: dict[str, Upscaler] = {}
@@ -111,6 +127,7 @@ class Upscaler:
         color: str | None = None,
         quirks: Quirks = None,
         seed: int | None = None,
+        strengths: tuple[float, float] | None = None,
         on_progress: OnProgress | None = None,
     ) -> Image.Image:
         """One image, upscaled: exactly `scale` times (4 by default), or to a size.
@@ -127,6 +144,8 @@ class Upscaler:
                 it is not correct (inference/published.py); by default what the model was loaded
                 with.
             seed: sample the VAE's posterior with it; by default its mode is taken.
+            strengths: of PiSA-SR's pixel and semantic adapters, if the model was loaded with some;
+                by default those. None of them compiles anything.
             on_progress: called with a `Progress` between programs, in this thread. What it raises
                 ends the work, and reaches the caller.
 
@@ -142,6 +161,7 @@ class Upscaler:
             color=color,
             quirks=quirks,
             seed=seed,
+            strengths=strengths,
             on_progress=on_progress,
         )
         return result
@@ -156,10 +176,11 @@ class Upscaler:
         color: str | None = None,
         quirks: Quirks = None,
         seed: int | None = None,
+        strengths: tuple[float, float] | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[Image.Image]:
         """Several images of any sizes, computed together; see `upscale`."""
-        options = Options(Enlargement.asked(scale, longest_side, size), color, seed)
+        options = Options(Enlargement.asked(scale, longest_side, size), color, seed, strengths)
         batch = list(batch)
         loaded = [picture_of(image) for image in batch]
         upscaler = self.with_quirks(quirks)
@@ -169,7 +190,7 @@ class Upscaler:
             results = upscaler.restore(loaded, options, on_progress)
             return [result.picture.image() for result in results]
         except NotFiniteError as error:
-            name = _name(batch[error.index], error.index, len(batch))
+            name = name_of(batch[error.index], error.index, len(batch))
             raise NotFiniteError(error.stage, error.index, name) from None
 
     def function(
@@ -181,6 +202,8 @@ class Upscaler:
         """
         if self._passes.script:
             raise InputError("there is no function with quirks, whose steps need PIL")
+        if self.strengths not in (None, WHOLE):
+            raise InputError("there is no function with strengths other than 1 and 1")
         require_batch(batch)
         steps, groups = (
             self.steps(size, scale=scale, color=color, batch=batch),
@@ -298,17 +321,18 @@ class Upscaler:
         """What is computed, in its order: each pass enlarges at most four times."""
         chunks = []
         for number in range(max(map(len, passes), default=0)):
-            members: dict[tuple[Restoration, str, int | None], dict[int, Stage]] = {}
+            members: dict[tuple[Any, ...], dict[int, Stage]] = {}
             for i, (picture, stages) in enumerate(zip(pictures, passes, strict=True)):
                 if number < len(stages):
                     how = self._how(picture, stages, number, each[i])
-                    key = how, self._color(each[i]), each[i].seed
+                    said = self._color(each[i]), each[i].seed, self._strengths(each[i])
+                    key = how, *said
                     members.setdefault(key, {})[i] = stages[number]
-            for (how, color, seed), alike in members.items():
+            for (how, *said), alike in members.items():
                 left = iter(alike.items())
                 for part in self._passes.divided(how, len(alike)):
                     some = dict(itertools.islice(left, part.batch))
-                    chunks.append(Chunk(part, some, color, seed))
+                    chunks.append(Chunk(part, some, *said))
         return chunks
 
     def _how(
@@ -327,6 +351,14 @@ class Upscaler:
             stored=f"uint{picture.bits}" if rounds else "float32",  # grey is rounded as grey
             sampled=options.seed is not None,
         )
+
+    def _strengths(self, options: Options) -> tuple[float, float] | None:
+        if options.strengths is not None and self.strengths is None:
+            raise InputError(
+                "strengths are said for a model that was loaded without any: "
+                "load(model, strengths=(1, 1))"
+            )
+        return options.strengths or self.strengths
 
     def _color(self, options: Options) -> str:
         """On the device."""
@@ -356,7 +388,9 @@ class Upscaler:
         as_levels = how.encoding.given == "float32"
         pixels = [picture.rgb if as_levels else picture.values for picture in pictures]
         items = [Item(*of_one) for of_one in zip(pixels, stages, strict=True)]
-        restored, finite = self.programs.run(how, items, chunk.seed, watch, chunk.color)
+        restored, finite = self.programs.run(
+            how, items, chunk.seed, watch, chunk.color, chunk.strengths
+        )
         for i, of_stages in zip(chunk.stages, finite, strict=False):
             if not of_stages.all():
                 raise NotFiniteError(_STAGES[int(np.argmin(of_stages))], i)
@@ -379,26 +413,3 @@ def _described(network: nnx.Module) -> str:
 
 def _counted(devices: Iterable[jax.Device]) -> str:
     return ", ".join(f"{n} x {kind}" for kind, n in Counter(d.device_kind for d in devices).items())
-
-
-def picture_of(image: Any) -> Picture:
-    """What users call an image."""
-    if isinstance(image, Picture):
-        return image
-    if isinstance(image, (str, os.PathLike)):
-        picture = images.read(image)
-    elif isinstance(image, Image.Image):
-        picture = images.from_pil(image)
-    elif isinstance(image, (bytes, bytearray, memoryview)) or hasattr(image, "read"):
-        picture = images.decode(image)
-    else:
-        picture = pictures.from_array(image)
-    for note in picture.notes:
-        warnings.warn(note, LeftOutWarning, stacklevel=4)
-    return picture
-
-
-def _name(image: Any, index: int, count: int) -> str:
-    if isinstance(image, (str, os.PathLike)):
-        return os.fspath(image)
-    return f"image {index + 1} of {count}"

@@ -12,7 +12,7 @@ from ..data import DataConfig
 from ..errors import InputError
 from ..losses.total import LossWeights
 from ..perceptual import BACKBONES
-from ..quirks import require_quirks
+from ..quirks import COMMITS, require_quirks
 from ..weights import PRECISIONS, Rule
 
 # Linear and convolution kernels both end in (in, out), so one rule fits them.
@@ -125,7 +125,7 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        require_quirks(self.quirks)
+        require_quirks(self.quirks, tuple(COMMITS))
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)

@@ -104,6 +104,9 @@ def test_the_table_has_what_was_published():
         "omgsr-f-512-v1": ("FLUX.1-dev", 295, 512, True),
         "omgsr-f-1024-v1": ("FLUX.1-dev", 295, 1024, True),
         "omgsr-f-1024-v2": ("FLUX.1-dev", 244, 1024, False),
+        "hypir-sd2": ("SD2.1-base", 200, 512, False),
+        "osediff": ("SD2.1-base", 999, 512, False),
+        "pisa-sr": ("SD2.1-base", 1, 512, False),
     }
 
 
@@ -115,6 +118,7 @@ def test_recipes_are_listed_with_their_sources_and_licences(capsys):
         assert all(source in printed for source in recipe.base.sources)
         assert (recipe.base.license_name or recipe.base.license) in printed
         assert recipe.adapters in printed
+        assert recipe.license_link in printed
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import omgsr_jax
 from omgsr_jax.inference.sizes import Size
 
 from ...convert import convert
-from ...recipes import V1_PROMPT
+from ...recipe_table import V1_PROMPT
 from .. import random_checkpoints
 from ..processes import in_own_process
 from . import stand_ins
