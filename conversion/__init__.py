@@ -4,7 +4,7 @@ Begin with convert.py, then keymap.py. export.py is the way back.
 
 recipe_table.py, recipes.py      what was published, and which of it is taken
 backbones.py                     one entry per kind of diffusers folder
-configs.py, flux_configs.py      config.json files
+configs.py, flux_configs.py, z_image_configs.py    config.json files
 diffusers_folder.py, tensor_files.py, peft_adapters.py, adapters.py, relatives.py    files
 prompts.py                       prompts, embedded once
 perceptual.py, inception.py      the networks of losses and metrics

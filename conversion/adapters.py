@@ -19,9 +19,10 @@ from omgsr_jax.models.lora import LoRASpec
 from omgsr_jax.storage import Pending, Weight
 
 from . import backbones
+from .backbones import BACKBONE_ADAPTERS, ENCODER_ADAPTERS, Backbone
 from .diffusers_folder import SETTINGS, sha256
 from .keymap import prefixed
-from .peft_adapters import BACKBONE_FOLDERS, ENCODER_FOLDERS, FILES, Adapter, find_adapter
+from .peft_adapters import FILES, Adapter, find_adapter
 from .recipes import Adapted
 from .relatives import OneFile
 from .tensor_files import PICKLE_ENDINGS
@@ -37,13 +38,13 @@ class Adapters:
         self.sources: dict[str, str] = {}
         if path is None:
             return
-        encoder = find_adapter(path, ENCODER_FOLDERS)
-        backbone = find_adapter(path, BACKBONE_FOLDERS)
+        encoder = find_adapter(path, ENCODER_ADAPTERS)
+        backbone = find_adapter(path, BACKBONE_ADAPTERS)
         is_exported = (path / SETTINGS).is_file()
         if backbone is None or not (encoder or is_exported):
             raise InputError(
                 f"{shown} is not an OMGSR adapter: expected the sub-folders "
-                f"{ENCODER_FOLDERS[0]} and {BACKBONE_FOLDERS[0]}"
+                f"{ENCODER_ADAPTERS[0]} and {BACKBONE_ADAPTERS[0]}"
             )
         self.encoder = Adapter(encoder, allow_pickle=allow_pickle) if encoder else None
         self.backbone = Adapter(backbone, allow_pickle=allow_pickle)
@@ -67,6 +68,17 @@ class Adapters:
         kind = backbones.of_adapter(self.backbone.folder.name)
         rank = self.encoder.spec.rank if self.encoder else 0
         return Adapted(kind.folder, rank, self.backbone.spec.rank)
+
+    def require_kind(self, kind: Backbone, where: str) -> None:
+        """They were trained on a backbone like that of the base."""
+        if self.backbone is None:
+            return
+        trained = backbones.of_adapter(self.backbone.folder.name)
+        if trained is not kind:
+            raise InputError(
+                f"{self.backbone.folder} is for a {trained.network}, and {where} has a "
+                f"{kind.network}: choose the base that it was trained on with --base"
+            )
 
     def factors(self, model: OMGSR) -> dict[str, Pending]:
         """Both adapters' factors by their names in the generator."""
@@ -121,7 +133,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, where: str) -> None:
     found: dict[str, dict[str, zipfile.ZipInfo]] = {}
     for member in archive.infolist():
         *above, adapter, name = ("", "", *PurePosixPath(member.filename).parts)
-        if adapter in ENCODER_FOLDERS + BACKBONE_FOLDERS and name in FILES:
+        if adapter in ENCODER_ADAPTERS + BACKBONE_ADAPTERS and name in FILES:
             found.setdefault("/".join(above), {})[f"{adapter}/{name}"] = member
     if len(found) != 1:
         what = f"{len(found)} sets of adapters" if found else "no adapter"

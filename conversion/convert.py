@@ -162,6 +162,7 @@ def _plan(
 ) -> tuple[ModelCard, dict[str, Weight]]:
     """The card, and the weights, which are read when they are written."""
     kind = backbones.of_folder(folder)
+    pair.require_kind(kind, str(folder.path))
     parts = {
         "vae": configs.vae_config(folder.config("vae"), f"{folder.path}/vae/config.json"),
         "backbone": kind.read_config(

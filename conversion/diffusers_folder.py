@@ -22,7 +22,7 @@ MODEL_INDEX = "model_index.json"
 # What `omgsr export` remembers of a converted model that no file of diffusers can say.
 SETTINGS = "recipe.json"
 _NETWORKS = ("unet", "transformer", "vae")
-_TOKENIZER_ENDINGS = (".json", ".txt", ".model")
+_TOKENIZER_ENDINGS = (".json", ".txt", ".model", ".jinja")
 
 
 class DiffusersFolder:

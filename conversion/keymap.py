@@ -101,6 +101,11 @@ DINOV3_CONVNEXT = Spelling(
 )
 
 
+QWEN3 = Spelling(
+    # As saved with the layer that predicts the next token, or without it.
+    rewrites=((r"^model\.", ""),),
+    ignored=(r"lm_head\.weight",),
+)
 T5 = Spelling(
     # The token table is saved under either name, or both.
     rewrites=((r"^encoder\.embed_tokens\.", "shared."),),

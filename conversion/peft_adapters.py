@@ -24,10 +24,6 @@ _STEM = "adapter_model"
 CONFIG = "adapter_config.json"
 FILES = (CONFIG, f"{_STEM}.safetensors")
 
-# The published names of the sub-folders, and what each adapter is for.
-ENCODER_FOLDERS = ("vae_encoder_lora_adapter", "vae_encoder_adapter")
-BACKBONE_FOLDERS = ("unet_lora_adapter", "flux_adapter")
-
 _USED = ("r", "lora_alpha", "target_modules", "use_rslora")
 _FIXED = {"peft_type": "LORA", "bias": "none"}
 # Fields that say how an adapter was trained or saved, not what it computes.

@@ -30,8 +30,8 @@ class Base:
         sources: hub ids, tried one after another.
         license, license_name, license_link: as model cards on the hub say them.
         backbone: its folder.
-        marks: the scheduler's class and timestep_spacing, and the UNet's use_linear_projection:
-            these survive renaming and fine-tuning.
+        marks: the scheduler's class and timestep_spacing, and the UNet's use_linear_projection or
+            the transformer's class: these survive renaming and fine-tuning.
         digests: sha256 of its weights by name. A source that announces others is passed over.
     """
 
@@ -41,7 +41,7 @@ class Base:
     license_name: str
     license_link: str
     backbone: str
-    marks: tuple[str, str, bool | None]
+    marks: tuple[str, str, bool | str]
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -91,7 +91,7 @@ FLUX_DEV = Base(
     license_name="flux-1-dev-non-commercial-license",
     license_link="https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
     backbone="transformer",
-    marks=("FlowMatchEulerDiscreteScheduler", "leading", None),
+    marks=("FlowMatchEulerDiscreteScheduler", "leading", "FluxTransformer2DModel"),
 )
 
 

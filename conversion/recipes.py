@@ -151,7 +151,8 @@ _BASES = (SD_TURBO, SD21_BASE, FLUX_DEV)
 
 def _marks(scheduler: Json, backbone: Json) -> tuple[Any, Any, Any]:
     spacing = scheduler.get("timestep_spacing", "leading")
-    return scheduler.get("_class_name"), spacing, backbone.get("use_linear_projection")
+    network = backbone.get("use_linear_projection", backbone.get("_class_name"))
+    return scheduler.get("_class_name"), spacing, network
 
 
 def require_base(recipe: Recipe, found: Base | None, where: str) -> None:

@@ -29,6 +29,7 @@ from .models.flux import FluxConfig
 from .models.pixel_vae import PixelVAEConfig
 from .models.unet import UNetConfig
 from .models.vae import VAEConfig
+from .models.z_image import ZImageConfig
 from .process import DDPM, FlowMatching, Residual, ScaledDDPM
 from .storage import (
     FORMAT,
@@ -52,6 +53,7 @@ _KINDS: dict[str, type] = {
     "pixel_vae": PixelVAEConfig,
     "unet": UNetConfig,
     "flux": FluxConfig,
+    "z_image": ZImageConfig,
     "ddpm": DDPM,
     "scaled_ddpm": ScaledDDPM,
     "residual": Residual,

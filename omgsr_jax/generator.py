@@ -17,12 +17,17 @@ from .models.lora import LoRASpec
 from .models.pixel_vae import PixelVAE, PixelVAEConfig
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
+from .models.z_image import ZImage, ZImageConfig
 from .process import DDPM, FlowMatching, Residual, ScaledDDPM
 
 AnyVAE = VAE | PixelVAE
 AnyVAEConfig = VAEConfig | PixelVAEConfig
-BackboneConfig = UNetConfig | FluxConfig
-_BACKBONES: dict[type, Callable[..., nnx.Module]] = {UNetConfig: UNet, FluxConfig: Flux}
+BackboneConfig = UNetConfig | FluxConfig | ZImageConfig
+_BACKBONES: dict[type, Callable[..., nnx.Module]] = {
+    UNetConfig: UNet,
+    FluxConfig: Flux,
+    ZImageConfig: ZImage,
+}
 _VAES: dict[type, Callable[..., AnyVAE]] = {VAEConfig: VAE, PixelVAEConfig: PixelVAE}
 
 

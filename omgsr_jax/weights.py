@@ -24,6 +24,11 @@ PRECISIONS = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 # A regular expression on a weight's name, and the mesh axes of its last dimensions.
 Rule = tuple[str, tuple[str | None, ...]]
 
+# Layers come in pairs: the first ones make heads or hidden features, which can be divided between
+# devices, and the second ones sum over these.
+SPREADING = r"(to_[qkv]|add_[qkv]_proj|net\.0\.proj|w[13])"
+SUMMING = r"(to_out\.0|to_add_out|net\.2|w2)"
+
 
 def variables(model: nnx.Module) -> dict[str, nnx.Variable]:
     """The variables of a generator, or of a part of it, by name."""

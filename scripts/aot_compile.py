@@ -7,6 +7,7 @@
     python scripts/aot_compile.py --topology v5e:2x4 --program restore --pixels 4096  # by rows
     python scripts/aot_compile.py --topology v5e:2x4 --model f --shards 8   # FLUX over eight chips
     python scripts/aot_compile.py --topology v6e:1x1 --model f --precision int8
+    python scripts/aot_compile.py --topology v5e:2x4 --model z --shards 2   # Z-Image
     python scripts/aot_compile.py --cuda                        # lowers for CUDA (no GPU needed)
     python scripts/aot_compile.py --topology v5e:4x4 --config configs/omgsr_s_512.py \
         --set model.remat=True --set mesh.fsdp=4                # the training step of a config
@@ -16,9 +17,9 @@ pixels to pixels, at four times the size. Several chips take the rows of one ima
 
 Shapes and shardings are enough: no weights are made, no device is used. FLOPs, bytes accessed and
 memory are the compiler's own counts for one device, and it counts the body of a loop once, so of
-FLUX one block of each kind: it is to be held against `body_tflop` (their products; attention is in
-kernels that it does not count). `blocks_tflop` is all that the blocks take. Both are of an image,
-on all devices. Collectives are counted as often as they run.
+stacked blocks one of each kind: for the backbone, `tflop` is to be held against `body_tflop`, which
+counts as it does (attention is in kernels that it does not count). `needed_tflop` is all that the
+backbone needs. Both are of an image, on all devices. Collectives are counted as often as they run.
 
 With --config the whole training step is compiled, and held against its analytic FLOPs, the device's
 memory and a roofline; --batch is images per device, and a config without a model is taken at full
@@ -49,6 +50,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omgsr_jax.architectures import ARCHITECTURES
+from omgsr_jax.cost.flops import forward_flops
 from omgsr_jax.cost.programs import collectives, traffic
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR, OMGSRConfig
@@ -57,12 +59,11 @@ from omgsr_jax.inference.options import INFERENCE_PRECISIONS
 from omgsr_jax.inference.programs import Program
 from omgsr_jax.inference.upscaler import Upscaler
 from omgsr_jax.models import int8
-from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.weights import PRECISIONS
 
 PARTS = ("encode", "predict", "decode")  # of a restoration
-PROCESS_SIZES = {"s": 512, "f": 1024}
-CONFIGS = {"s": ARCHITECTURES["sd"], "f": ARCHITECTURES["flux"]}
+# Their architectures, and the sizes that they work at.
+MODELS = {"s": ("sd", 512), "f": ("flux", 1024), "z": ("z-image", 1024)}
 
 Network = tuple[Callable[[OMGSR, jax.Array], jax.Array], tuple[int, ...], Any]
 
@@ -99,12 +100,8 @@ def main() -> int:
             "jax": jax.__version__,
             "optimization_level": _level(),
         }
-        if isinstance(config.backbone, FluxConfig):
-            text, _ = config.prompt_shapes["context"]
-            products, attention = flux_block_tflop(config.backbone, args.pixels, text)
-            blocks = config.backbone.num_layers + config.backbone.num_single_layers
-            report["blocks_tflop"] = round(blocks * (products + attention), 3)
-            report["body_tflop"] = round(2 * products, 3)
+        if name == "backbone":
+            report |= backbone_tflop(config, args.pixels)
         mesh, model = _mesh(args), _model(config, args.precision)
         if name in chosen:
             trace = partial(_trace_network, networks(config, args.pixels)[name], model, mesh, args)
@@ -139,7 +136,7 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     config = module.get_config(argument)
     devices = _devices(args)
     if not config.model.path and not config.model.architecture:
-        config.model.architecture = {"s": "sd", "f": "flux"}[args.model]
+        config.model.architecture = MODELS[args.model][0]
     config.data.batch_size = args.batch * len(devices) * config.data.accumulation
     config.update_from_flattened_dict(dict(map(setting, args.set)))
     try:
@@ -170,7 +167,7 @@ def _devices(args: argparse.Namespace) -> list[Any]:
 
 
 def _config(args: argparse.Namespace) -> OMGSRConfig:
-    config = CONFIGS[args.model]
+    config = ARCHITECTURES[MODELS[args.model][0]]
     if args.blocks is None:
         return config
     double, single = args.blocks
@@ -178,14 +175,15 @@ def _config(args: argparse.Namespace) -> OMGSRConfig:
     return dataclasses.replace(config, backbone=backbone)
 
 
-def flux_block_tflop(config: FluxConfig, pixels: int, text: int) -> tuple[float, float]:
-    """What a block's products with weights, and its attention, take for one image."""
-    c, image = config.width, (pixels // 16) ** 2
-    n = image + text
-    # Per token, in units of c x c: queries, keys, values, output, feed-forward there and back.
-    products = 2 * 12 * n * c * c
-    attention = 4 * n * n * c
-    return products / 1e12, attention / 1e12
+def backbone_tflop(config: OMGSRConfig, pixels: int) -> dict[str, float]:
+    """What the backbone takes for one image, and what of it the compiler counts."""
+    run, shape, _ = networks(config, pixels)["backbone"]
+    model = OMGSR(config, rngs=None)
+    needed, body = (forward_flops(model, run, shape, loops_once=once) for once in (False, True))
+    return {
+        "needed_tflop": round((needed.weights + needed.attention) / 1e12, 3),
+        "body_tflop": round((body.weights + body.attention - body.kernels) / 1e12, 3),
+    }
 
 
 def strips(text: str) -> str | int:
@@ -255,7 +253,7 @@ def _trace_network(network: Network, model: OMGSR, mesh: Mesh, args: argparse.Na
 def _trace_program(name: str, model: OMGSR, mesh: Mesh, args: argparse.Namespace) -> Any:
     upscaler = Upscaler(
         model,
-        min(args.pixels, PROCESS_SIZES[args.model]),
+        min(args.pixels, MODELS[args.model][1]),
         color="adain",
         precision=args.precision,
         strips=args.strips,
@@ -295,10 +293,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--network",
         action="append",
-        choices=networks(CONFIGS["s"], 512),
+        choices=networks(ARCHITECTURES["sd"], 512),
         help="default: all",
     )
-    parser.add_argument("--model", choices=CONFIGS, default="s", help="OMGSR-S or -F (default: s)")
+    parser.add_argument(
+        "--model", choices=MODELS, default="s", help="OMGSR-S, OMGSR-F or Z-Image (default: s)"
+    )
     parser.add_argument("--shards", type=int, default=1, help="chips that share an image's work")
     parser.add_argument(
         "--blocks", type=int, nargs=2, metavar=("DOUBLE", "SINGLE"), help="of FLUX, if not all"

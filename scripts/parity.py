@@ -185,17 +185,18 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[tuple[Path, Path | None, P
             str(base),
             model_folder,
             adapter=str(adapter) if adapter else None,
-            mid_timestep=_mid_timestep(args),
+            **_said(args),
         )
         yield base, adapter, model_folder
 
 
-def _mid_timestep(args: argparse.Namespace) -> int | None:
-    """None for that of the base's recipe. On FLUX there are several."""
-    chosen: int | None = args.mid_timestep
-    if chosen is None and args.preset and random_checkpoints.PRESETS[args.preset].is_flux:
-        return 244
-    return chosen
+def _said(args: argparse.Namespace) -> dict[str, Any]:
+    """What is not left to the base's recipe: of a flow's preset all, as it has several, or none."""
+    chosen = {"mid_timestep": args.mid_timestep}
+    kind = random_checkpoints.PRESETS[args.preset].kind if args.preset else random_checkpoints.SD
+    if kind is random_checkpoints.SD:
+        return chosen
+    return {"prompt": "", "process_size": 512, "mid_timestep": chosen["mid_timestep"] or 244}
 
 
 def _input(args: argparse.Namespace) -> np.ndarray:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from conversion import configs, flux_configs
-from conversion.keymap import CLIP_TEXT, DIFFUSERS, T5, VAE, Spelling, convert_state
+from conversion import configs, flux_configs, z_image_configs
+from conversion.keymap import CLIP_TEXT, DIFFUSERS, QWEN3, T5, VAE, Spelling, convert_state
 from conversion.parity.arrays import relative_error
 from conversion.tensor_files import open_tensors
 from omgsr_jax.descriptions import read_json
-from omgsr_jax.models import clip_text, flux, t5, unet, vae
+from omgsr_jax.models import clip_text, flux, qwen3, t5, unet, vae, z_image
 from omgsr_jax.weights import fill, variables
 
 __all__ = ["assert_blocks_agree", "drawn", "images", "read_network", "relative_error", "run_readme"]
@@ -23,6 +23,13 @@ _READERS: dict[str, tuple[Any, Any, Spelling, str]] = {
     "unet": (unet.UNet, configs.unet_config, DIFFUSERS, "diffusion_pytorch_model"),
     "vae": (vae.VAE, configs.vae_config, VAE, "diffusion_pytorch_model"),
     "flux": (flux.Flux, flux_configs.flux_config, DIFFUSERS, "diffusion_pytorch_model"),
+    "z_image": (
+        z_image.ZImage,
+        z_image_configs.z_image_config,
+        DIFFUSERS,
+        "diffusion_pytorch_model",
+    ),
+    "qwen3": (qwen3.Qwen3Encoder, z_image_configs.qwen3_config, QWEN3, "model"),
     "t5": (t5.T5Encoder, flux_configs.t5_config, T5, "model"),
     "text": (clip_text.CLIPTextEncoder, configs.clip_text_config, CLIP_TEXT, "model"),
 }

@@ -74,6 +74,7 @@ FORMATS = {
     "diffusers_folder": (set(), set()),
     "configs": ({"configs", "process"}, set()),
     "flux_configs": ({"configs", "process"}, set()),
+    "z_image_configs": ({"configs", "process"}, set()),
     "backbones": ({"configs", "process"}, set()),
     "keymap": ({"models", "weights", "storage"}, {"flax"}),  # unstacks blocks
     "peft_adapters": ({"configs", "weights", "storage"}, {"flax"}),

@@ -16,7 +16,8 @@ from omgsr_jax import converted
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.inference.prepare import for_inference
 
-from .. import peft_adapters
+from .. import backbones, peft_adapters
+from ..diffusers_folder import DiffusersFolder
 from . import torch_backbones
 from .arrays import psnr, relative_error, to_nchw, to_nhwc
 from .processes import in_own_process
@@ -47,13 +48,13 @@ class TorchPipeline:
         from peft import PeftModel
 
         self.vae = AutoencoderKL.from_pretrained(base / "vae").eval()
-        is_flux = (base / "transformer").is_dir()
-        predictor = torch_backbones.FluxPredictor if is_flux else torch_backbones.UNetPredictor
+        kind = backbones.of_folder(DiffusersFolder(str(base)))
+        predictor = torch_backbones.PREDICTORS[kind.network]
         self.predictor = predictor(base, mid_timestep, published)
         if adapter:
             encoder, backbone = (
                 str(peft_adapters.find_adapter(adapter, names))
-                for names in (peft_adapters.ENCODER_FOLDERS, peft_adapters.BACKBONE_FOLDERS)
+                for names in (backbones.ENCODER_ADAPTERS, backbones.BACKBONE_ADAPTERS)
             )
             self.vae.encoder = PeftModel.from_pretrained(
                 self.vae.encoder, encoder

@@ -7,8 +7,11 @@ their key names, so that every step from file to image can be compared without t
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from . import random_tokenizers
 
 # The published target lists.
 _TARGETS = ["conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out"]
@@ -16,6 +19,53 @@ _TARGETS += ["to_k", "to_q", "to_v", "to_out.0"]
 _FLUX_TARGETS = ["x_embedder", "attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0"]
 _FLUX_TARGETS += ["attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out"]
 _FLUX_TARGETS += ["ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"]
+# Those that OMGSR-F's correspond to.
+_Z_TARGETS = ["all_x_embedder.2-1", "attention.to_k", "attention.to_q", "attention.to_v"]
+_Z_TARGETS += ["attention.to_out.0", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which classes of diffusers and transformers a checkpoint's files are of.
+
+    Attributes:
+        texts: by folder, a text encoder's config, the class that is saved, its tokenizer's writer.
+        adapters: the folders of the encoder's and the backbone's.
+        targets: the layers that the backbone's is on.
+    """
+
+    folder: str
+    network: str
+    texts: dict[str, tuple[str, str, Callable[[Path], None]]]
+    adapters: tuple[str, str]
+    targets: list[str]
+
+
+_CLIP = ("CLIPTextConfig", "CLIPTextModel", random_tokenizers.write_clip)
+_T5 = ("T5Config", "T5EncoderModel", random_tokenizers.write_t5)
+_T5_OF_512 = (*_T5[:2], partial(random_tokenizers.write_t5, tokens=512))
+_QWEN3 = ("Qwen3Config", "Qwen3ForCausalLM", random_tokenizers.write_qwen2)
+SD = Kind(
+    folder="unet",
+    network="UNet2DConditionModel",
+    texts={"text_encoder": _CLIP},
+    adapters=("vae_encoder_lora_adapter", "unet_lora_adapter"),
+    targets=_TARGETS,
+)
+FLUX = Kind(
+    folder="transformer",
+    network="FluxTransformer2DModel",
+    texts={"text_encoder": _CLIP, "text_encoder_2": _T5},
+    adapters=("vae_encoder_adapter", "flux_adapter"),
+    targets=_FLUX_TARGETS,
+)
+Z_IMAGE = Kind(
+    folder="transformer",
+    network="ZImageTransformer2DModel",
+    texts={"text_encoder": _QWEN3},
+    adapters=("vae_encoder_adapter", "z_image_adapter"),
+    targets=_Z_TARGETS,
+)
 
 
 @dataclass(frozen=True)
@@ -28,10 +78,9 @@ class Preset:
     scheduler: dict[str, Any]
     encoder_rank: int
     backbone_rank: int
-    # FLUX's second text encoder, a T5. With it, the backbone is a transformer, else a UNet.
-    text_2: dict[str, Any] | None = None
-    # How many tokens its tokenizer gives.
-    text_2_tokens: int = 24
+    kind: Kind = SD
+    # FLUX's second text encoder.
+    text_2: dict[str, Any] = field(default_factory=dict)
     # How large a file of the backbone may be.
     shard: str = "10GB"
     # The networks that losses and discriminators look through: VGG16's widths, and DINOv2-B but for
@@ -40,8 +89,8 @@ class Preset:
     dinov2: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def is_flux(self) -> bool:
-        return self.text_2 is not None
+    def texts(self) -> dict[str, dict[str, Any]]:
+        return {"text_encoder": self.text, "text_encoder_2": self.text_2}
 
 
 _SD_SCHEDULE = {
@@ -95,7 +144,7 @@ _SD_VAE = {
     "sample_size": 512,
 }
 
-_FLUX = {
+_FLOW = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
     "base_image_seq_len": 256,
     "base_shift": 0.5,
@@ -104,6 +153,12 @@ _FLUX = {
     "num_train_timesteps": 1000,
     "shift": 3.0,
     "use_dynamic_shifting": True,
+}
+_Z_FLOW = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "use_dynamic_shifting": False,
+    "shift": 3.0,
 }
 _TINY_VAE = {
     "block_out_channels": [16, 32, 32],
@@ -129,6 +184,18 @@ _TINY_T5 = {
     "num_layers": 2,
     "num_heads": 4,
     "feed_forward_proj": "gated-gelu",
+}
+
+_TINY_QWEN3 = {
+    "vocab_size": 260,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "tie_word_embeddings": True,
+    "rope_theta": 1000000,
 }
 
 PRESETS = {
@@ -171,9 +238,10 @@ PRESETS = {
         },
         vae=_TINY_VAE | _FLUX_VAE,
         text=_TINY_CLIP_L,
-        scheduler=_FLUX,
+        scheduler=_FLOW,
         encoder_rank=4,
         backbone_rank=8,
+        kind=FLUX,
         text_2=_TINY_T5,
         shard="200KB",
     ),
@@ -191,10 +259,40 @@ PRESETS = {
         },
         vae=_SD_VAE | _FLUX_VAE | {"block_out_channels": [32, 64, 64, 64]},
         text=_TINY_CLIP_L | {"hidden_size": 768, "num_attention_heads": 12},
-        scheduler=_FLUX,
+        scheduler=_FLOW,
         encoder_rank=64,
         backbone_rank=64,
+        kind=FLUX,
         text_2=_TINY_T5 | {"d_model": 4096},
+        shard="1GB",
+    ),
+    "z-image-tiny": Preset(
+        backbone={
+            "dim": 64,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 4,
+            "n_kv_heads": 4,
+            "cap_feat_dim": 48,
+            "axes_dims": [4, 6, 6],
+        },
+        vae=_TINY_VAE | _FLUX_VAE,
+        text=_TINY_QWEN3,
+        scheduler=_Z_FLOW,
+        encoder_rank=4,
+        backbone_rank=8,
+        kind=Z_IMAGE,
+        shard="200KB",
+    ),
+    # Z-Image's width and kinds of blocks, a seventh of its depth: 1.4 G parameters.
+    "z-image-mid": Preset(
+        backbone={"n_layers": 4, "n_refiner_layers": 1},
+        vae=_SD_VAE | _FLUX_VAE | {"block_out_channels": [32, 64, 64, 64]},
+        text=_TINY_QWEN3 | {"hidden_size": 2560},
+        scheduler=_Z_FLOW,
+        encoder_rank=64,
+        backbone_rank=64,
+        kind=Z_IMAGE,
         shard="1GB",
     ),
     # Half of SD-Turbo's widths, at half of its resolution.
@@ -225,7 +323,9 @@ PRESETS |= {
     "s-published": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8),
     "sd21-tiny": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8, scheduler=_SD21),
     "f-published": replace(
-        PRESETS["flux-tiny"], vae=_TINY_VAE | _FLUX_VAE | _VAE_OF_8, text_2_tokens=512
+        PRESETS["flux-tiny"],
+        vae=_TINY_VAE | _FLUX_VAE | _VAE_OF_8,
+        kind=replace(FLUX, texts={"text_encoder": _CLIP, "text_encoder_2": _T5_OF_512}),
     ),
 }
 
@@ -245,44 +345,40 @@ def write_base(folder: Path, preset: Preset, *, seed: int = 0, dtype: str = "flo
     finally:
         torch.set_default_dtype(torch.float32)
     _write_json(folder / "scheduler" / "scheduler_config.json", preset.scheduler)
-    _write_tokenizer(folder / "tokenizer")
-    if preset.text_2:
-        _write_t5_tokenizer(folder / "tokenizer_2", preset.text_2_tokens)
+    for part, (*_, write_tokenizer) in preset.kind.texts.items():
+        write_tokenizer(folder / part.replace("text_encoder", "tokenizer"))
 
 
 def _networks(preset: Preset) -> dict[str, Callable[[], Any]]:
     """What makes each network, by its folder."""
-    from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+    import diffusers
+    import transformers
 
-    backbone: dict[str, Callable[[], Any]] = {
-        "unet": lambda: UNet2DConditionModel(**preset.backbone)
+    def text_encoder(part: str) -> Any:
+        config, model, _ = preset.kind.texts[part]
+        made = getattr(transformers, config)(**preset.texts[part])
+        return getattr(transformers, model)(made)
+
+    network = getattr(diffusers, preset.kind.network)
+    return {
+        preset.kind.folder: lambda: network(**preset.backbone),
+        "vae": lambda: diffusers.AutoencoderKL(**preset.vae),
+        **{part: partial(text_encoder, part) for part in preset.kind.texts},
     }
-    if preset.is_flux:
-        backbone = {"transformer": lambda: FluxTransformer2DModel(**preset.backbone)}
-    texts: dict[str, Callable[[], Any]] = {
-        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**preset.text))
-    }
-    if preset.text_2 is not None:
-        texts["text_encoder_2"] = lambda: T5EncoderModel(T5Config(**preset.text_2 or {}))
-    return backbone | {"vae": lambda: AutoencoderKL(**preset.vae)} | texts
 
 
 def write_adapters(folder: Path, base: Path, preset: Preset, *, seed: int = 1) -> None:
     """Adapters on the published targets, saved as the published training code saves them."""
+    import diffusers
     import torch
-    from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
     from peft import LoraConfig, PeftModel
 
     torch.manual_seed(seed)
-    encoder = AutoencoderKL.from_pretrained(base / "vae", torch_dtype="auto").encoder
-    if preset.is_flux:
-        names = ("vae_encoder_adapter", "flux_adapter")
-        backbone = FluxTransformer2DModel.from_pretrained(base / "transformer", torch_dtype="auto")
-    else:
-        names = ("vae_encoder_lora_adapter", "unet_lora_adapter")
-        backbone = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype="auto")
-    targets = (_TARGETS, _FLUX_TARGETS if preset.is_flux else _TARGETS)
+    kind = preset.kind
+    network = getattr(diffusers, kind.network)
+    encoder = diffusers.AutoencoderKL.from_pretrained(base / "vae", torch_dtype="auto").encoder
+    backbone = network.from_pretrained(base / kind.folder, torch_dtype="auto")
+    names, targets = kind.adapters, (_TARGETS, kind.targets)
     ranks = (preset.encoder_rank, preset.backbone_rank)
     for name, module, rank, modules in zip(names, (encoder, backbone), ranks, targets, strict=True):
         config = LoraConfig(
@@ -333,46 +429,6 @@ def enliven(module: Any) -> None:
     for key, weight in module.named_parameters():
         if weight.ndim == 1:
             torch.nn.init.normal_(weight, mean=float("norm" in key and "weight" in key), std=0.05)
-
-
-def _write_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer whose vocabulary is the 256 bytes, alone and at the end of a word."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    letters = list(bytes_to_unicode().values())
-    tokens = [
-        *letters,
-        *(f"{letter}</w>" for letter in letters),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
-    _write_json(folder / "vocab.json", {token: i for i, token in enumerate(tokens)})
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": 77,
-            "bos_token": "<|startoftext|>",
-            "eos_token": "<|endoftext|>",
-            "unk_token": "<|endoftext|>",
-            "pad_token": "!",  # as in Stable Diffusion 2.x
-        },
-    )
-
-
-def _write_t5_tokenizer(folder: Path, tokens: int) -> None:
-    """A T5 tokenizer whose vocabulary is a few special tokens and the printable characters."""
-    from transformers import T5TokenizerFast  # type: ignore[attr-defined]
-
-    letters = ["▁", *(chr(code) for code in range(33, 127))]
-    pieces = [
-        ("<pad>", 0.0),
-        ("</s>", 0.0),
-        ("<unk>", 0.0),
-        *((letter, -2.0) for letter in letters),
-    ]
-    T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=tokens).save_pretrained(folder)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

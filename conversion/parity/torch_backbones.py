@@ -1,4 +1,4 @@
-"""The two backbones of the published inference, in PyTorch: what differs between S and F.
+"""The backbones of inference in PyTorch: what differs between Stable Diffusion, FLUX and Z-Image.
 
 Called with latents (b c h w) and the prompt, they give their prediction at the mid-timestep;
 `clean` is the step from it to the clean latent.
@@ -61,3 +61,37 @@ class FluxPredictor:
 
     def clean(self, z_l: Any, prediction: Any) -> Any:
         return z_l - self.sigma * prediction
+
+
+class ZImagePredictor:
+    """As its pipeline calls it. No published code of OMGSR does, so there are no quirks of it."""
+
+    def __init__(self, base: Path, mid_timestep: int, published: bool):
+        import torch
+        from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
+
+        self.network = ZImageTransformer2DModel.from_pretrained(base / "transformer").eval()
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(base / "scheduler")
+        # 999 steps from 1 to 0, counted from the end.
+        scheduler.set_timesteps(sigmas=torch.linspace(1, 0, 1000)[-(mid_timestep + 1), None])
+        self.sigma = float(scheduler.sigmas[0])
+        self.time = float((1000 - scheduler.timesteps[0]) / 1000)
+
+    def __call__(self, z_l: Any, *, context: Any) -> Any:
+        import torch
+
+        frames = list(z_l.unsqueeze(2))  # c 1 h w
+        time = torch.full((len(frames),), self.time, dtype=z_l.dtype)
+        predicted = self.network(frames, time, list(context), return_dict=False)[0]
+        return -torch.stack(predicted).squeeze(2)
+
+    def clean(self, z_l: Any, prediction: Any) -> Any:
+        return z_l - self.sigma * prediction
+
+
+# By the class of diffusers that a folder's config names.
+PREDICTORS = {
+    "UNet2DConditionModel": UNetPredictor,
+    "FluxTransformer2DModel": FluxPredictor,
+    "ZImageTransformer2DModel": ZImagePredictor,
+}

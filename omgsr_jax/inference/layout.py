@@ -15,7 +15,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
-from ..weights import Rule, specs_by_name, weight_name
+from ..models.stack import EACH
+from ..weights import SPREADING, SUMMING, Rule, specs_by_name, weight_name
 
 _HEADS = "tensor"
 SPATIAL = "spatial"
@@ -24,13 +25,11 @@ SPATIAL = "spatial"
 # keys, values and hidden features are divided; the layer behind them sums over the parts. A single
 # block's output layer reads attention and hidden features side by side, which no even division of
 # its input respects: there, the output is divided.
-_BLOCKS = r"^backbone\.(single_)?transformer_blocks\.each\."
-_SUMMED = r"(to_out\.0|to_add_out|net\.2)"
-_DIVIDED = r"(to_[qkv]|add_[qkv]_proj|net\.0\.proj|proj_mlp)"
+_BLOCKS = rf"^backbone\..*\b{EACH}\."
 RULES: tuple[Rule, ...] = (
-    (rf"{_BLOCKS}.*{_SUMMED}\.kernel$", (_HEADS, None)),
-    (rf"{_BLOCKS}.*\.kernel$", (None, _HEADS)),
-    (rf"{_BLOCKS}.*{_DIVIDED}\.(bias|factor)$", (_HEADS,)),
+    (rf"{_BLOCKS}.*{SUMMING}\.kernel$", (_HEADS, None)),
+    # Of a bias or a factor, the first of these is the axis of blocks.
+    (rf"{_BLOCKS}.*(\.kernel|({SPREADING}|proj_mlp)\.(bias|factor))$", (None, _HEADS)),
     (r"", ()),
 )
 

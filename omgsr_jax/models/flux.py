@@ -18,6 +18,7 @@ from .embeddings import TimestepEmbedding, timestep_embedding
 from .layers import ACTIVATIONS, Identity, Linear, RMSNorm, Rngs, standardised
 from .lora import FLUX_TARGETS
 from .ops.attention import attention
+from .rotary import rotate
 from .stack import Sequence, Stack
 
 _EPS = 1e-6
@@ -100,15 +101,6 @@ def rotation(positions: Array, axes: tuple[int, ...]) -> Array:
     ]
     turned = jnp.concatenate(angles, axis=-1)
     return jnp.stack([jnp.cos(turned), jnp.sin(turned)])
-
-
-def rotate(x: Array, turn: Array) -> Array:
-    """Turns neighbouring channels of every head: b n k d."""
-    cos, sin = turn[:, None, :, None, :]  # 1 n 1 d/2
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    even, odd = pairs[..., 0], pairs[..., 1]
-    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
 
 
 # Conditioning.

@@ -13,10 +13,13 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .blocks import BasicTransformerBlock
 from .layers import Linear
 from .paths import modules, replace
+from .stack import Sequence, Stack
 
 _LARGEST = 127
+_BLOCKS = (BasicTransformerBlock, Sequence, Stack)  # of a UNet, and of a transformer
 
 
 class Int8Linear(nnx.Module):
@@ -59,11 +62,9 @@ def quantise(model: nnx.Module, dtype: Any) -> int:
     The layers outside of the blocks are few, and what they get wrong nothing puts right. Adapters
     are not looked for: merge them first. Returns how many layers there were.
     """
-    found = [(path, part) for path, part in modules(model) if _is_quantised(path, part)]
+    parts = list(modules(model))
+    blocks = tuple(f"{path}." for path, part in parts if isinstance(part, _BLOCKS))
+    found = [(p, part) for p, part in parts if type(part) is Linear and p.startswith(blocks)]
     for path, layer in found:
         replace(model, path, Int8Linear(layer, dtype))
     return len(found)
-
-
-def _is_quantised(path: str, part: nnx.Module) -> bool:
-    return type(part) is Linear and "transformer_blocks." in path

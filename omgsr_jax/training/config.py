@@ -13,12 +13,12 @@ from ..errors import InputError
 from ..losses.total import LossWeights
 from ..perceptual import BACKBONES
 from ..quirks import COMMITS, require_quirks
-from ..weights import PRECISIONS, Rule
+from ..weights import PRECISIONS, SPREADING, SUMMING, Rule
 
 # Linear and convolution kernels both end in (in, out), so one rule fits them.
 DEFAULT_RULES: tuple[Rule, ...] = (
-    (r"\.(to_[qkv]|add_[qkv]_proj|net\.0\.proj)\.kernel$", ("fsdp", "tensor")),
-    (r"\.(to_out\.0|to_add_out|net\.2)\.kernel$", ("tensor", "fsdp")),
+    (rf"\.{SPREADING}\.kernel$", ("fsdp", "tensor")),
+    (rf"\.{SUMMING}\.kernel$", ("tensor", "fsdp")),
     (r"kernel$", ("fsdp", None)),
     (r"", ()),
 )

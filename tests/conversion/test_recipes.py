@@ -30,7 +30,8 @@ _SD2, _SD1 = {"use_linear_projection": True}, {"use_linear_projection": False}
     [
         ("turbo", _SD2, SD_TURBO),
         ("sd", _SD2, SD21_BASE),
-        ("flux", {"num_layers": 19}, FLUX_DEV),
+        ("flux", {"_class_name": "FluxTransformer2DModel"}, FLUX_DEV),
+        ("flux", {"_class_name": "ZImageTransformer2DModel"}, None),
         ("sd", _SD1, None),  # Stable Diffusion 1.5
         ("sd", {}, None),  # its first configs
     ],

@@ -18,7 +18,7 @@ import pytest
 from flax import nnx
 from hypothesis import HealthCheck, given, settings
 
-from conversion import configs, flux_configs
+from conversion import configs, flux_configs, z_image_configs
 from conversion.keymap import DIFFUSERS, VAE, convert_state
 from conversion.peft_adapters import Adapter
 from conversion.recipes import Settings
@@ -29,7 +29,9 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.models.clip_text import CLIPTextConfig
 from omgsr_jax.models.flux import FluxConfig
+from omgsr_jax.models.qwen3 import Qwen3Config
 from omgsr_jax.models.t5 import T5Config
+from omgsr_jax.models.z_image import ZImageConfig
 from omgsr_jax.process import DDPM, FlowMatching
 
 from . import bases, models
@@ -73,9 +75,18 @@ def _write_other_configs(base: Path) -> None:
     for name, content in {
         "flux": flux_configs.flux_json(FluxConfig()),
         "flow": flux_configs.flow_matching_json(FlowMatching()),
+        "z_image": z_image_configs.z_image_json(ZImageConfig()),
+        "shifted": z_image_configs.flow_matching_json(FlowMatching(base_shift=1, max_shift=1)),
         "ddpm": configs.scheduler_json(DDPM()),
         "clip": {"model_type": "clip_text_model", **vars(CLIPTextConfig())},
         "t5": {"model_type": "t5", "feed_forward_proj": "gated-gelu", **vars(T5Config())},
+        "qwen3": {
+            "model_type": "qwen3",
+            "rms_norm_eps": 1e-6,
+            "layer_types": ["full_attention"],
+            "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
+            **{k: v for k, v in vars(Qwen3Config()).items() if k not in ("norm_eps", "rope_theta")},
+        },
         "model.safetensors.index": shards,
     }.items():
         (base / f"{name}.json").write_text(json.dumps(content))
@@ -139,6 +150,9 @@ def _targets(whole: Originals) -> dict[str, Target]:
         "recipe": Target("recipe.json", _config(lambda c, where: build(Settings, c, where))),
         "flux config": Target("flux.json", _config(flux_configs.flux_config)),
         "flow scheduler": Target("flow.json", _config(flux_configs.flow_matching)),
+        "z-image config": Target("z_image.json", _config(z_image_configs.z_image_config)),
+        "shifted scheduler": Target("shifted.json", _config(z_image_configs.flow_matching)),
+        "qwen3 config": Target("qwen3.json", _config(z_image_configs.qwen3_config)),
         "ddpm scheduler": Target("ddpm.json", _config(configs.ddpm)),
         "clip config": Target("clip.json", _config(configs.clip_text_config)),
         "t5 config": Target("t5.json", _config(flux_configs.t5_config)),

@@ -46,6 +46,7 @@ def test_published_recipes_have_the_published_weights():
     assert weights["omgsr_s_512_dinov3"] == {"ldr": 5, "l1": 0.5, "dv3cd": 5, "gan": 0.5}
     assert weights["omgsr_f_512"] == weights["omgsr_f_1024"] == weights["omgsr_s_512"]
     assert weights["omgsr_f_1024_dinov3"] == weights["omgsr_s_512_dinov3"]
+    assert weights["omgsr_z_1024"] == weights["omgsr_s_512_dinov3"]
     assert weights["omgsr_s_512_oc_dists"] == {"ldr": 5, "mse": 2, "oc_ea_dists": 5, "gan": 0.5}
 
 

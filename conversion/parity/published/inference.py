@@ -93,7 +93,9 @@ def write_checkpoint(kind: str, folder: Path, seed: int) -> tuple[Path, Path]:
     in_own_process(random_checkpoints.write_base, base, preset, seed=seed)
     _heighten(base / "vae" / "diffusion_pytorch_model.safetensors")
     in_own_process(random_checkpoints.write_adapters, adapter, base, preset, seed=seed + 1)
-    if preset.is_flux:  # its script loads the text encoders as a pipeline
+    if (
+        preset.kind.network == random_checkpoints.FLUX.network
+    ):  # its script loads the text encoders as a pipeline
         (base / "model_index.json").write_text(json.dumps(_FLUX_INDEX))
     return base, adapter
 

@@ -18,7 +18,7 @@ from omgsr_jax.training.blueprint import Blueprint
 from omgsr_jax.training.config import TrainConfig, from_dict
 from omgsr_jax.training.run import Run
 
-from ... import peft_adapters
+from ... import backbones, peft_adapters
 from ...convert import convert
 from ...perceptual import convert_perceptual
 from ..processes import in_own_process
@@ -270,8 +270,8 @@ def _terms(version: str, config: TrainConfig, theirs: Theirs) -> list[dict[str, 
 def _adapters(blueprint: Blueprint, folder: Path) -> Arrays:
     found: Arrays = {}
     for prefix, names, module in (
-        ("vae.encoder", peft_adapters.ENCODER_FOLDERS, blueprint.generator.vae.encoder),
-        ("backbone", peft_adapters.BACKBONE_FOLDERS, blueprint.generator.backbone),
+        ("vae.encoder", backbones.ENCODER_ADAPTERS, blueprint.generator.vae.encoder),
+        ("backbone", backbones.BACKBONE_ADAPTERS, blueprint.generator.backbone),
     ):
         path = peft_adapters.find_adapter(folder, names)
         assert path is not None

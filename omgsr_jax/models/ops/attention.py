@@ -3,7 +3,7 @@
 | platform | back-end | when |
 |---|---|---|
 | CUDA | cuDNN's fused kernel | bf16 or fp16, head size 8, 16 .. 128, even token counts, no bias |
-| TPU | splash attention | 1024 tokens or more, a multiple of 128, no bias, in `jax.set_mesh` |
+| TPU | splash attention | from 1024 tokens on, x 128 if all logits fit, no bias, in a mesh |
 | CPU | XLA, a block of a head's logits at a time | more logits than a cache holds, no bias |
 | any | XLA, all logits at once | the logits fit in `_WHOLE_LOGITS_BYTES` |
 | any | XLA, a chunk of queries at a time | always |
@@ -13,7 +13,7 @@ one that the program is lowered for, so compiling for a TPU or a GPU that is not
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 
 import jax
@@ -27,6 +27,7 @@ Backend = Callable[[Array, Array, Array], Array]
 
 _WHOLE_LOGITS_BYTES = 2**30
 _SPLASH_MIN_TOKENS = 1024
+_SPLASH_BLOCKS = (512, 256, 128)
 _HIDDEN = -1e5  # a hidden key's logit, times sqrt(d)
 _HIDING = 8  # features: head sizes stay multiples of 8
 BATCH_AXES = ("data", "fsdp")
@@ -53,15 +54,18 @@ def attention(
         return whole(q, k, v, bias=bias)
     if unseen is not None:
         return attention(*_blind_to(unseen, q, k, v))[..., : q.shape[-1]]
-    logits_bytes = 4 * q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2]
-    portable = whole if logits_bytes <= _WHOLE_LOGITS_BYTES else chunked
+    portable = whole if _logits_bytes(q, k) <= _WHOLE_LOGITS_BYTES else chunked
     return lax.platform_dependent(
         q, k, v,
-        cpu=blocked if logits_bytes > CACHED_LOGITS_BYTES else whole,
+        cpu=blocked if _logits_bytes(q, k) > CACHED_LOGITS_BYTES else whole,
         cuda=_first_that_takes(q, k, v, cudnn, portable),
         tpu=_first_that_takes(q, k, v, splash, portable),
         default=portable,
     )  # fmt: skip
+
+
+def _logits_bytes(q: Array, k: Array) -> int:
+    return 4 * q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2]
 
 
 def _blind_to(unseen: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -114,10 +118,18 @@ def cudnn(q: Array, k: Array, v: Array) -> Array:
 
 
 def splash(q: Array, k: Array, v: Array) -> Array:
-    """Flash attention for TPUs. XLA does not partition Pallas kernels, so it maps over shards."""
-    n, m = q.shape[1], k.shape[1]
-    if min(n, m) < _SPLASH_MIN_TOKENS or n % 128 or m % 128:
+    """Flash attention for TPUs. XLA does not partition Pallas kernels, so it maps over shards.
+
+    Sequences of other lengths are filled up where the logits would be too large to be at once.
+    """
+    tokens, keys = q.shape[1], k.shape[1]
+    uneven = tokens % _SPLASH_BLOCKS[-1] or keys % _SPLASH_BLOCKS[-1]
+    fits = _logits_bytes(q, k) <= _WHOLE_LOGITS_BYTES
+    if min(tokens, keys) < _SPLASH_MIN_TOKENS or (uneven and fits):
         raise RefusedError("splash attention pays for long sequences in multiples of 128")
+    if uneven:
+        q, k, v = map(_filled_up, (q, k, v))
+    n = q.shape[1]
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         raise RefusedError("splash attention must know how its operands are sharded")
@@ -126,10 +138,19 @@ def splash(q: Array, k: Array, v: Array) -> Array:
         batch = ()
     by_head = _HEAD_AXIS if _divides(mesh, _HEAD_AXIS, q.shape[2]) else None
     by_row = _ROW_AXIS if _divides(mesh, _ROW_AXIS, n // 128) else None
-    queries, keys = (PartitionSpec(batch, rows, by_head) for rows in (by_row, None))
-    return jax.shard_map(
-        _splash_on_one_device, in_specs=(queries, keys, keys), out_specs=queries, check_vma=False
+    queries, shared = (PartitionSpec(batch, rows, by_head) for rows in (by_row, None))
+    out: Array = jax.shard_map(
+        partial(_splash_on_one_device, keys=keys),
+        in_specs=(queries, shared, shared),
+        out_specs=queries,
+        check_vma=False,
     )(q, k, v)
+    return out[:, :tokens]
+
+
+def _filled_up(x: Array) -> Array:
+    """b n k d with as many tokens as the largest blocks take."""
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _SPLASH_BLOCKS[0]), (0, 0), (0, 0)))
 
 
 def _divides(mesh: jax.sharding.AbstractMesh, axis: str, count: int) -> bool:
@@ -137,7 +158,8 @@ def _divides(mesh: jax.sharding.AbstractMesh, axis: str, count: int) -> bool:
     return mesh.shape.get(axis, 1) > 1 and count % mesh.shape[axis] == 0
 
 
-def _splash_on_one_device(q: Array, k: Array, v: Array) -> Array:
+def _splash_on_one_device(q: Array, k: Array, v: Array, keys: int) -> Array:
+    """Attention to the first `keys` of the keys."""
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
     (_, n, heads, d), m = q.shape, k.shape[1]
@@ -157,11 +179,15 @@ def _splash_on_one_device(q: Array, k: Array, v: Array) -> Array:
         ),
     )
     q, k, v = ((x.swapaxes(1, 2)) for x in (q * d**-0.5, k, v))  # b k n d
-    return jax.vmap(kernel)(q, k, v).swapaxes(1, 2)
+    seen = None
+    if keys < m:
+        of_keys = (jnp.arange(m) < keys).astype(jnp.int32)
+        seen = kernels.SegmentIds(q=jnp.ones(n, jnp.int32), kv=of_keys)
+    return jax.vmap(kernel, in_axes=(0, 0, 0, None))(q, k, v, seen).swapaxes(1, 2)
 
 
 def _largest_block(tokens: int) -> int:
-    return next(block for block in (512, 256, 128) if tokens % block == 0)
+    return next(block for block in _SPLASH_BLOCKS if tokens % block == 0)
 
 
 def _first_that_takes(q: Array, k: Array, v: Array, preferred: Backend, other: Backend) -> Backend:

@@ -131,7 +131,8 @@ def test_softmax_is_fp32_for_bf16_operands():
     assert relative_error(attention(q, k, v), exact) <= 5e-3
 
 
-def test_splash_attention_computes_the_same(monkeypatch):
+@pytest.mark.parametrize("tokens", [1024, 1056])
+def test_splash_attention_computes_the_same(monkeypatch, tokens):
     """The TPU kernel, interpreted on the CPU, inside a mesh that shards batch and heads."""
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
@@ -139,7 +140,8 @@ def test_splash_attention_computes_the_same(monkeypatch):
     monkeypatch.setattr(
         kernels, "make_splash_mha_single_device", lambda *a, **k: on_tpu(*a, **k, interpret=True)
     )
-    qkv = _qkv(b=1, n=1024, m=1024, heads=1, d=64)
+    monkeypatch.setattr(backends, "_WHOLE_LOGITS_BYTES", 0)  # or other lengths are refused
+    qkv = _qkv(b=1, n=tokens, m=tokens, heads=1, d=64)
     automatic = (jax.sharding.AxisType.Auto,) * 2
     with jax.set_mesh(jax.make_mesh((1, 1), ("data", "tensor"), axis_types=automatic)):
         result = jax.jit(backends.splash)(*qkv)
@@ -156,7 +158,7 @@ def test_splash_attention_divides_the_queries_of_an_image_whose_rows_are(tokens,
     assert (f"bf16[1,1,{tokens // 2},64]" in text) == divided  # what a device's kernel is given
 
 
-@pytest.mark.parametrize(("n", "m"), [(1024, 77), (1000, 1000), (256, 256)])
+@pytest.mark.parametrize(("n", "m"), [(1024, 77), (1056, 1056), (256, 256)])
 def test_splash_attention_refuses_short_and_uneven_sequences(n, m):
     with pytest.raises(backends.RefusedError):
         backends.splash(*_qkv(b=1, n=n, m=m, heads=1, d=8))
