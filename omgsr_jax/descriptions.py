@@ -18,6 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from etils import epath
 
+from . import buckets
 from .errors import InputError
 
 Json = dict[str, Any]
@@ -124,11 +125,13 @@ def _finite(text: str) -> float:
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
-    if "://" in os.fspath(path):
+    if buckets.is_remote(path):
         try:
             return epath.Path(path).read_bytes()
         except FileNotFoundError:
             raise InputError(f"{path} is not there") from None
+        except Exception as error:
+            raise InputError(f"{path} cannot be read: {buckets.reason(error)}") from error
     if (size := file_size(path)) > _MOST_BYTES:
         raise InputError(f"{path} has {size} bytes, which is too much for a description")
     try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from etils import epath
 
+from .buckets import is_remote
 from .descriptions import Json, checked, file_size, shown
 from .errors import InputError
 
@@ -78,12 +79,14 @@ def difference(path: epath.Path, one: Written) -> str | None:
     """What a file has become, if it is not as it was written."""
     if found := _other_size(path, one):
         return found
+    if is_remote(path):
+        return None
     return None if _written(path) == one else "its sha256 is not that of what was written"
 
 
 def require_sizes(directory: epath.Path, written: Mapping[str, Written]) -> None:
     """All files are there and have their sizes, and the small ones have their digests."""
-    local = not _is_remote(directory)
+    local = not is_remote(directory)
     for name, one in written.items():
         if found := _other_size(directory / name, one):
             raise _damaged(directory / name, found)
@@ -102,7 +105,7 @@ def verified(
     """
     require_sizes(directory, written)
     large = {n: one for n, one in written.items() if one.bytes >= _SMALL_BYTES}
-    if _is_remote(directory):
+    if is_remote(directory):
         large = {}
     total = sum(one.bytes for one in large.values())
     tell = notify if notify and total >= _WORTH_MENTIONING_BYTES else lambda what, seconds: None
@@ -151,12 +154,8 @@ def _written(path: epath.Path) -> Written:
     return Written(size, digest.hexdigest())
 
 
-def _is_remote(directory: epath.Path) -> bool:
-    return "://" in str(directory)
-
-
 def size_of(path: epath.Path) -> int:
-    if not _is_remote(path):
+    if not is_remote(path):
         return file_size(path)
     try:
         return path.stat().length

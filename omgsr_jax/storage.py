@@ -24,7 +24,7 @@ from etils import epath
 from jax.sharding import Sharding
 from orbax.checkpoint import type_handlers
 
-from . import digests
+from . import buckets, digests
 from .descriptions import Json, first_line, read_json, shown
 from .digests import FILES, Notify, Written
 from .errors import InputError
@@ -132,9 +132,11 @@ def write_directory(
                 # Orbax notes the path on the machine that wrote it, which is nobody's business.
                 for marker in (partial / path).glob("commit_success.txt"):
                     marker.write_text("Checkpoint commit was successful\n")
-        _write_card(partial / kind.card, {**card, FILES: digests.of_files(partial)})
+        listed = digests.of_files(partial)
         for name, text in (texts or {}).items():
             write_text(partial / name, text)
+        # Last: in a bucket it makes a whole directory of what lies there.
+        _write_card(partial / kind.card, {**card, FILES: listed})
 
 
 def rewrite_card(directory: str | Path, kind: Kind, card: Mapping[str, Any]) -> None:
@@ -249,7 +251,7 @@ def _reading(directory: str | Path, tree: str) -> Iterator[None]:
 def _absolute(directory: str | Path, tree: str) -> epath.Path:
     """Orbax finds nothing under a relative path; a bucket's is absolute already."""
     path = epath.Path(directory) / tree
-    return path if "://" in str(path) else path.absolute()
+    return path if buckets.is_remote(path) else path.absolute()
 
 
 def _written(directory: str | Path, kind: Kind, tree: str) -> dict[str, Written]:
@@ -274,6 +276,7 @@ def digest(directory: str | Path, kind: Kind) -> str | None:
 
 def read_content(directory: str | Path, kind: Kind) -> Json:
     """What the card in `directory` says, as it stands there."""
+    buckets.require(directory)
     path = epath.Path(directory) / kind.card
     if not path.exists():
         raise InputError(

@@ -13,7 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from etils import epath
+
 from omgsr_jax import files
+from omgsr_jax.buckets import is_remote
 from omgsr_jax.training import log
 
 PANEL, HEIGHT, COLUMNS = 300, 190, 3  # px
@@ -36,8 +39,8 @@ def main() -> int:
             if len(curve) < 2:
                 names = sorted({name for values in found.values() for name in values})
                 raise SystemExit(f"{workdir} has no curve for {name}; it has {', '.join(names)}")
-            curves.append((workdir.resolve().parent.name, curve))
-    groups = list(dict.fromkeys(workdir.resolve().parent.name for workdir in args.workdirs))
+            curves.append((_group(workdir), curve))
+    groups = list(dict.fromkeys(map(_group, args.workdirs)))
     if len(groups) > len(COLOURS):
         raise SystemExit(
             f"the runs lie in {len(groups)} folders, and there are {len(COLOURS)} colours"
@@ -58,6 +61,10 @@ def draw(panels: dict[str, Curves], colours: dict[str, str]) -> str:
         x, y = PANEL * (i % COLUMNS), HEIGHT * (i // COLUMNS)
         parts += [f'<g transform="translate({x} {y})">', *_panel(name, curves, colours), "</g>"]
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _group(workdir: epath.Path) -> str:
+    return (workdir if is_remote(workdir) else workdir.resolve()).parent.name
 
 
 def _panel(name: str, curves: Curves, colours: dict[str, str]) -> list[str]:
@@ -99,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdirs", type=Path, nargs="+")
+    parser.add_argument("workdirs", type=epath.Path, nargs="+")
     parser.add_argument("--scalars", nargs="+", default=["generator", "time/step"])
     parser.add_argument("--out", type=Path, required=True)
     return parser

@@ -57,6 +57,7 @@ def _train() -> int:
     distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     host_memory.keep()
 
+    from omgsr_jax.compile_cache import keep_compiled_programs
     from omgsr_jax.cost.flops import utilisation
     from omgsr_jax.training import config, loop, work_directory
     from omgsr_jax.training.run import Run
@@ -64,6 +65,7 @@ def _train() -> int:
     if FLAGS.config is None:
         raise InputError("--config is missing, such as --config configs/tiny.py")
     wanted = config.from_dict(FLAGS.config.to_dict())
+    keep_compiled_programs(wanted.run.compilation_cache)
     with (
         stop_requests() as stop_requested,
         work_directory.opened(FLAGS.workdir, wanted.to_dict(), wanted.run) as saved,
@@ -79,15 +81,9 @@ def _train() -> int:
 
 
 def _export() -> int:
-    from omgsr_jax.training import checkpoints, config, work_directory
-    from omgsr_jax.training.run import Run
+    from omgsr_jax.training.export import export
 
-    wanted = config.from_dict(work_directory.read_config(FLAGS.workdir))
-    step = checkpoints.find(FLAGS.workdir, FLAGS.which)
-    run = Run.of(wanted)
-    shapes, shardings = run.layout.state, run.layout.state_sharding
-    state = checkpoints.restore_state(FLAGS.workdir, step, shapes, shardings)
-    run.write_model(FLAGS.export, state.ema or state.generator)
+    step = export(FLAGS.workdir, FLAGS.which, FLAGS.export)
     print(json.dumps({"step": step, "model": FLAGS.export}))
     return 0
 

@@ -28,11 +28,11 @@ from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 from omgsr_jax import files, timestep
+from omgsr_jax.compile_cache import keep_compiled_programs
 from omgsr_jax.cost.flops import utilisation
 from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
-from omgsr_jax.inference.loading import keep_compiled_programs
 from omgsr_jax.training import checkpoints, host_memory, loop, pretrain, work_directory
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig

@@ -29,6 +29,7 @@ from huggingface_hub import constants
 import omgsr_jax
 from conversion.convert import convert
 from conversion.parity import random_checkpoints
+from tests.fake_bucket import FakeBuckets
 from tests.fake_hub import FakeHub
 
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -38,6 +39,24 @@ jax.config.update("jax_default_matmul_precision", "highest")
 def compile_cache() -> Path:
     """Where a process that does not inherit this one's environment finds compiled programs."""
     return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+@pytest.fixture(scope="session")
+def fake_buckets():
+    """Buckets on loopback, one server for all tests: clients remember where they have asked."""
+    pytest.importorskip("gcsfs", reason="needs gcsfs (the extra gcs)")
+    with FakeBuckets().running() as buckets, pytest.MonkeyPatch.context() as patch:
+        for name, value in buckets.environment.items():
+            patch.setenv(name, value)
+        yield buckets
+
+
+@pytest.fixture
+def bucket(fake_buckets):
+    """The name of an empty one for this test."""
+    name = f"test-{len(fake_buckets.buckets)}"
+    fake_buckets.buckets[name] = {}
+    return name
 
 
 @pytest.fixture(scope="session")

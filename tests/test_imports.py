@@ -13,6 +13,7 @@ PARITY = "conversion.parity"
 
 # What each part may import of omgsr_jax (by first name below it), from the bottom up.
 _GROUND = {
+    "buckets",
     "errors",
     "files",
     "descriptions",
@@ -24,14 +25,16 @@ _GROUND = {
     "__version__",
 }
 _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
-_CORE = _NETWORKS | {"generator", "architectures", "storage", "converted"}
+_CORE = _NETWORKS | {"generator", "architectures", "storage", "converted", "compile_cache"}
 FLOORS = {
+    "compile_cache": set(),
     "errors": set(),
+    "buckets": {"errors"},
     "quirks": {"errors"},
     "launchers": set(),
-    "files": {"errors", "files"},
-    "descriptions": {"errors"},
-    "digests": {"errors", "descriptions"},
+    "files": {"buckets", "errors", "files"},
+    "descriptions": {"buckets", "errors"},
+    "digests": {"buckets", "errors", "descriptions"},
     "hub": {"errors", "descriptions", "files"},
     "model_cards": {"converted"},  # for its types alone
     "assets": _GROUND,

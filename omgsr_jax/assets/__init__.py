@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import digests, hub
+from ..buckets import is_remote
 from ..descriptions import read_json
 from ..errors import InputError
 
@@ -53,7 +54,7 @@ def model_directory(model: str | os.PathLike[str]) -> str:
                 f"{directory}): {_MEND}, or name the directory of another model"
             )
         return str(directory)
-    if "://" in name or Path(name).is_dir():
+    if is_remote(name) or Path(name).is_dir():
         return name
     if hub.is_name(name):
         return str(_from_hub(name))

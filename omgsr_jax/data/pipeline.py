@@ -2,14 +2,15 @@
 
 A position in the endless stream of examples fixes the epoch, the image, its crop and its
 degradation. Processes take positions in turn, workers only compute them, and the state of an
-iterator is a position, so a saved one resumes with any number of workers.
+iterator is a position in the stream of all processes, so a saved one resumes with any number of
+processes and workers.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -33,6 +34,7 @@ Example = dict[str, Any]
 
 _THREADS = 4  # of each process or worker
 _CROPS = 4  # how often a flat crop is cut anew
+_STAND_INS = 20  # tried for an image that is damaged
 
 
 class DamagedImageWarning(UserWarning):
@@ -75,7 +77,11 @@ def _warn(mention: str) -> None:
 
 
 class Examples:
-    """The example at a position of the stream, before batching: uint8 images, or what failed."""
+    """The example at a position of the stream, before batching: uint8 images.
+
+    A damaged image is replaced where it stands, so that the other positions keep theirs: no process
+    has to know what another one has found. `damaged` says what was wrong with it.
+    """
 
     def __init__(self, config: DataConfig, source: Source, seed: int, *, shuffle: bool):
         self.config = config
@@ -86,15 +92,26 @@ class Examples:
 
     def __call__(self, position: int) -> Example:
         epoch, turn = divmod(position, len(self.source))
-        index = int(self._epoch_order(epoch)[turn])
-        try:
-            name, data = self.source[index]
-            image = decode_image(data, name)
-        except DamagedImageError as error:
-            return {"epoch": epoch, "damaged": str(error)}
-        rng = example_rng(self.seed, epoch, index)
-        hr = self._crop(image, name, rng)
-        return {"epoch": epoch, "id": name, "hr": hr, **self._degraded(hr, rng)}
+        found: Example = {"epoch": epoch}
+        for index in self._candidates(epoch, turn):
+            try:
+                name, data = self.source[index]
+                image = decode_image(data, name)
+            except DamagedImageError as error:
+                found.setdefault("damaged", str(error))
+                continue
+            rng = example_rng(self.seed, epoch, index)
+            hr = self._crop(image, name, rng)
+            return {**found, "id": name, "hr": hr, **self._degraded(hr, rng)}
+        return found
+
+    def _candidates(self, epoch: int, turn: int) -> Iterator[int]:
+        """The image whose turn it is, and what stands in for it."""
+        yield int(self._epoch_order(epoch)[turn])
+        entropy = np.random.SeedSequence((self.seed, epoch, turn), spawn_key=(2,))
+        yield from map(
+            int, np.random.default_rng(entropy).integers(len(self.source), size=_STAND_INS)
+        )
 
     def _crop(self, image: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
         for _ in range(_CROPS):
@@ -186,23 +203,22 @@ class ExampleIterator(grain.DatasetIterator):
         super().__init__()
         self._stream = stream
         self._running: grain.DatasetIterator | None = None
-        self._position = 0
+        self._position = 0  # in the stream of this process
         self._epoch = 0
-        self._damaged = 0
+        self._damaged = 0  # in this epoch, since the process has started
 
     def __next__(self) -> Example:
         if self._running is None:
             self._running = self._stream.starting_at(self._position)
-        while True:
-            example = next(self._running)
-            self._position += 1
-            if example["epoch"] != self._epoch:
-                self._epoch, self._damaged = example["epoch"], 0
-            if "damaged" not in example:
-                return example
-            self._leave_out(example["damaged"])
+        example = next(self._running)
+        self._position += 1
+        if "damaged" in example:
+            self._leave_out(example.pop("damaged"), example["epoch"], lost="hr" not in example)
+        return example
 
-    def _leave_out(self, message: str) -> None:
+    def _leave_out(self, message: str, epoch: int, *, lost: bool) -> None:
+        if epoch != self._epoch:
+            self._epoch, self._damaged = epoch, 0
         self._damaged += 1
         warnings.warn(f"left out: {message}", DamagedImageWarning, stacklevel=2)
         total = len(self._stream.examples.source)
@@ -210,7 +226,7 @@ class ExampleIterator(grain.DatasetIterator):
             total / self._stream.process_count,
             self._stream.examples.config.damaged_limit,
         )
-        if self._damaged > limit * share:
+        if self._damaged > limit * share or lost:
             raise TooManyDamagedError(
                 f"{self._damaged} damaged images in epoch {self._epoch}, more than {limit:.1%} of "
                 f"this process's {share:g}; the last: {message}. Remove or replace them, or raise "
@@ -218,27 +234,25 @@ class ExampleIterator(grain.DatasetIterator):
             )
 
     def get_state(self) -> dict[str, int]:
+        """The same in every process, after as many batches."""
         return {
-            "position": self._position,
-            "epoch": self._epoch,
-            "damaged": self._damaged,
+            "position": self._position * self._stream.process_count,
             "examples": len(self._stream.examples.source),
-            "process_count": self._stream.process_count,
             "seed": self._stream.examples.seed,
         }
 
     def set_state(self, state: dict[str, int]) -> None:
         here = self.get_state()
-        for key in ("examples", "process_count", "seed"):
+        for key in ("examples", "seed"):
             if state[key] != here[key]:
                 raise InputError(
                     f"the saved iterator had {key} = {state[key]}, this one has {here[key]}: it "
-                    "would repeat and skip examples. Resume with the data and processes of the "
-                    "saved run, or start the data afresh"
+                    "would repeat and skip examples. Resume with the data of the saved run, or "
+                    "start the data afresh"
                 )
         self.close()
-        self._position = state["position"]
-        self._epoch, self._damaged = state["epoch"], state["damaged"]
+        # Batches divide among the processes, so after each of them this leaves no rest.
+        self._position = state["position"] // self._stream.process_count
 
     def close(self) -> None:
         """Stops the workers; the iterator starts new ones when it is used again."""

@@ -18,6 +18,7 @@ import grain
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
+from .. import buckets
 from ..errors import InputError
 from ..files import read_bytes
 from .images import DamagedImageError, decode_image, list_images
@@ -99,6 +100,7 @@ def open_sources(paths: Iterable[str], notify: Callable[[str], None] | None = No
 
 
 def _open(path: str, notify: Callable[[str], None] | None) -> Source:
+    buckets.require(path)
     if path.endswith(SHARD_SUFFIX):
         return ArrayRecords([path])
     folder = epath.Path(path)
@@ -110,6 +112,11 @@ def _open(path: str, notify: Callable[[str], None] | None) -> Source:
 
 
 def _record_count(shard: str) -> int:
+    if buckets.is_remote(shard):
+        raise InputError(
+            f"{shard} lies in a bucket, and shards are read from file systems: mount the bucket, "
+            "such as by gcsfuse, or copy the shards"
+        )
     try:
         count = len(grain.sources.ArrayRecordDataSource([shard]))
     except Exception as error:  # RuntimeError, its text sometimes empty

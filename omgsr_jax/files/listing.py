@@ -9,6 +9,7 @@ from pathlib import Path
 
 from etils import epath
 
+from .. import buckets
 from ..errors import InputError
 from .opening import formats
 
@@ -89,7 +90,7 @@ def images_in(
     What has an image's name and is something else fails when its turn comes.
     """
     found = Listing(os.fspath(folder), suffixes())
-    if "://" in found.folder:
+    if buckets.is_remote(folder):
         _list_remote(epath.Path(folder), found, recursive)
     else:
         _list_local(found, recursive, leave_out)
@@ -102,6 +103,7 @@ def images_listed(path: str | os.PathLike[str]) -> list[str]:
 
     Empty lines, and lines that begin with #, name nothing. Of local files, all must be there.
     """
+    buckets.require(path)
     file = epath.Path(path)
     if not file.is_file():
         raise InputError(f"the image list {path} does not exist")
@@ -110,7 +112,7 @@ def images_listed(path: str | os.PathLike[str]) -> list[str]:
         name = line.removeprefix("\ufeff").strip()
         if name and not name.startswith("#"):
             # An absolute path on the right replaces what stands on the left.
-            found[number] = name if "://" in name else str(file.parent / name)
+            found[number] = name if buckets.is_remote(name) else str(file.parent / name)
     if not found:
         raise InputError(f"the image list {path} is empty; expected a path on each line")
     _require_there(path, found)
@@ -118,7 +120,10 @@ def images_listed(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _require_there(path: str | os.PathLike[str], found: Mapping[int, str]) -> None:
-    missing = {n: one for n, one in found.items() if "://" not in one and not os.path.isfile(one)}
+    for one in found.values():
+        buckets.require(one)
+    local = {number: one for number, one in found.items() if not buckets.is_remote(one)}
+    missing = {number: one for number, one in local.items() if not os.path.isfile(one)}
     if not missing:
         return
     named = list(missing.items())[:_MOST_NAMED]

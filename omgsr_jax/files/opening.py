@@ -12,6 +12,7 @@ from typing import BinaryIO
 from etils import epath
 from PIL import Image, UnidentifiedImageError
 
+from .. import buckets
 from ..errors import InputError
 from . import exif_bombs
 
@@ -210,9 +211,9 @@ def _stream(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> Ite
 
 def _file(source: str | os.PathLike[str], name: str) -> BinaryIO:
     """A file to read. Opening a pipe or a device could wait for ever: they are refused."""
+    if buckets.is_remote(source):
+        return _downloaded(source, name)
     try:
-        if "://" in os.fspath(source):
-            return io.BytesIO(epath.Path(source).read_bytes())
         mode = os.stat(source).st_mode
         if stat.S_ISREG(mode):
             return open(source, "rb")
@@ -221,6 +222,14 @@ def _file(source: str | os.PathLike[str], name: str) -> BinaryIO:
         raise DamagedImageError(f"{name} cannot be read: {reason}") from error
     kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
     raise DamagedImageError(f"{name} is {kind}, not an image")
+
+
+def _downloaded(source: str | os.PathLike[str], name: str) -> BinaryIO:
+    buckets.require(source)
+    try:
+        return io.BytesIO(epath.Path(source).read_bytes())
+    except Exception as error:
+        raise DamagedImageError(f"{name} cannot be read: {buckets.reason(error)}") from error
 
 
 class _Bounded:

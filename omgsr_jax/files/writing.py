@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from etils import epath
 from PIL import Image
 
+from .. import buckets
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     The folder is made if need be. A file that has the name already stays until then.
     """
-    goal = epath.Path(path)
+    if buckets.is_remote(path):
+        with _uploaded(path) as buffer:
+            yield buffer
+        return
+    goal = Path(path)
     # A short name, as that of `path` may be as long as names can be; and one that is known before
     # the file exists, so that no interruption leaves it behind.
     partial = goal.parent / f"{_BEGUN}{secrets.token_hex(8)}{_PARTIAL}"
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        with _create(partial) as file:
+        with open(partial, "xb") as file:
             yield file
         partial.replace(goal)
     except OSError as error:
@@ -49,7 +54,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def remove_leftovers(folders: Iterable[str | os.PathLike[str]]) -> None:
     """Files that a killed process has begun. One that was touched lately may be another's work."""
     for folder in {os.fspath(folder) for folder in folders}:
-        if "://" in folder:
+        if buckets.is_remote(folder):
             continue
         for path in Path(folder or os.curdir).glob(f"{_BEGUN}*{_PARTIAL}"):
             with suppress(OSError):
@@ -79,14 +84,21 @@ def write_image(path: str | os.PathLike[str], image: "np.ndarray", **options: An
 
 
 def require_new(directory: str | os.PathLike[str]) -> None:
-    if os.path.lexists(directory):
+    buckets.require(directory)
+    if epath.Path(directory).exists() or os.path.islink(directory):
         raise InputError(f"{directory} exists already; remove it or choose another name")
 
 
 @contextmanager
-def new_directory(directory: str | os.PathLike[str], *, bytes_needed: int = 0) -> Iterator[Path]:
+def new_directory(
+    directory: str | os.PathLike[str], *, bytes_needed: int = 0
+) -> Iterator[epath.Path]:
     """A directory to fill, which gets its name when the block ends well, and else disappears."""
     require_new(directory)
+    if buckets.is_remote(directory):
+        with _new_in_a_bucket(directory) as goal:
+            yield goal
+        return
     directory = Path(directory).absolute()
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -98,7 +110,7 @@ def new_directory(directory: str | os.PathLike[str], *, bytes_needed: int = 0) -
                 f"{directory} needs {bytes_needed / 1e9:.1f} GB of disk space, "
                 f"{free / 1e9:.1f} GB are free"
             )
-        yield partial
+        yield epath.Path(partial)
         partial.rename(directory)
     except InputError:
         raise
@@ -108,10 +120,29 @@ def new_directory(directory: str | os.PathLike[str], *, bytes_needed: int = 0) -
         _remove_for_good(partial)
 
 
-def _create(path: epath.Path) -> IO[bytes]:
-    if "://" in str(path):
-        return path.open("wb")
-    return open(path, "xb")
+@contextmanager
+def _uploaded(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    buffer = io.BytesIO()
+    yield buffer
+    try:
+        epath.Path(path).write_bytes(buffer.getvalue())
+    except Exception as error:
+        raise InputError(f"{path} cannot be written: {buckets.reason(error)}") from error
+
+
+@contextmanager
+def _new_in_a_bucket(directory: str | os.PathLike[str]) -> Iterator[epath.Path]:
+    """It has its name from the beginning: whoever fills it writes last what makes it whole."""
+    goal = epath.Path(directory)
+    try:
+        yield goal
+    except BaseException as error:
+        with suppress(Exception):
+            goal.rmtree()
+        if not isinstance(error, Exception) or isinstance(error, InputError):
+            raise
+        reason = buckets.reason(error)
+        raise InputError(f"{directory} could not be written: {reason}") from error
 
 
 def _remove_for_good(folder: Path) -> None:

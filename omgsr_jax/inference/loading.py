@@ -1,15 +1,13 @@
 """`load`: a model ready to upscale."""
 
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from .. import assets, converted
+from ..compile_cache import keep_compiled_programs
 from ..digests import Notify
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
@@ -89,22 +87,3 @@ def _read(directory: str, mesh: Mesh, notify: Notify | None) -> OMGSR:
     shapes = {name: leaf.shape for name, leaf in converted.stored_shapes(directory).items()}
     sharding = layout.shardings(shapes, mesh)
     return converted.read(directory, sharding=sharding.__getitem__, notify=notify)
-
-
-def keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache directory, unless JAX is told where already."""
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def cache_directory() -> Path:
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "omgsr-jax"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "omgsr-jax"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "omgsr-jax"
-    return Path.home() / ".cache" / "omgsr-jax"

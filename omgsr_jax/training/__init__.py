@@ -11,7 +11,10 @@ stopping.py     signals
 validation.py   a fixed set of pairs, restored now and then
 work_directory.py    whose it is, and that one run at a time writes into it
 checkpoints.py  what is written for the run itself; digests.py: whether it is whole
-log.py          what is written for people
+restoring.py    a state back on its devices; nearby.py: emergency checkpoints on hosts' own disks
+log.py          what is written for people; appended.py: into files that grow, also in a bucket
+goodput.py      where a run's seconds went; profile.py: a trace of some steps
+export.py       its model, from a checkpoint
 distributed.py  several processes; host_memory.py: one on a CPU
 pretrain/       a base from nothing
 """

@@ -1,6 +1,6 @@
 """Checkpoints of a run: written in the background, complete or not there, the latest and the best.
 
-workdir/checkpoints/STEP/      what is trained, both optimisers, the data iterator's position
+workdir/checkpoints/STEP/      what is trained, both optimisers, the data's position
 workdir/damaged/STEP/          what was a checkpoint and is none now, moved out of the way
 """
 
@@ -20,22 +20,33 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from .. import buckets
+from ..digests import below
 from ..errors import InputError
-from . import digests
+from . import digests, restoring
+from .goodput import Goodput
+from .nearby import Nearby
 
 LATEST, LAST_WHOLE, BEST = "latest", "last_whole", "best"
 _FOLDER, _DAMAGED = "checkpoints", "damaged"
-_STATE, _METRICS = "state", "metrics"  # items of a checkpoint; Orbax names the second
+_PLACEHOLDER = ".folder"  # in a bucket: a folder that holds nothing is none
+# Items of a checkpoint; Orbax names the last.
+_STATE, _POSITION, _METRICS = "state", "position", "metrics"
 
 
 class Checkpoints:
     """The checkpoints in a work directory; `best` names the validation metric that ranks them.
 
-    All of them have to be whole: `sort_out` sees to that.
+    All of them have to be whole: `sort_out` sees to that. `nearby` are those on the hosts' own
+    disks, between them.
     """
 
-    def __init__(self, workdir: str | Path, *, keep: int, best: str = "psnr"):
+    def __init__(
+        self, workdir: str | Path, *, keep: int, best: str = "psnr", nearby: Nearby | None = None
+    ):
         self.workdir = workdir
+        self.nearby = nearby
+        self.goodput = Goodput(absolute(workdir))
         self.best = best
         self._folder = absolute(workdir) / _FOLDER
         self._writing: int | None = None
@@ -55,8 +66,10 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
         try:
+            if buckets.is_remote(workdir) and jax.process_index() == 0:
+                (self._folder / _PLACEHOLDER).write_text("")
             self._manager = ocp.CheckpointManager(self._folder, options=options)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (buckets.failures(workdir), ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"the checkpoints in {self._folder} cannot be listed: {_reason(error)}"
             ) from error
@@ -90,29 +103,73 @@ class Checkpoints:
         if step == self.latest:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(batches)
+            state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(batches.get_state())
         )
-        with self._failures_told():
+        with self.goodput.spending("checkpoint"), self._failures_told():
             self._manager.wait_until_finished()
             self._writing = step
             self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None)
+        self.goodput.saved(step)
 
-    def restore(
-        self, step: int, shapes: Any, shardings: Any, batches: grain.DatasetIterator
-    ) -> Any:
-        """The state of a step, every shard on its device; `batches` is moved to where it was."""
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_on_devices(shapes, shardings)),
-            data=grain.checkpoint.CheckpointRestore(batches),
-        )
-        with _mismatch_told(step):
-            return self._manager.restore(step, args=items)["state"]
+    def resume(
+        self, shapes: Any, shardings: Any, batches: grain.DatasetIterator
+    ) -> tuple[int, Any] | None:
+        """The newest step and its state, every shard on its device, if there is one.
+
+        `batches` is moved to where it was then. The number of processes and the mesh may differ
+        from those that saved.
+        """
+        with self.goodput.spending("restoring"):
+            step = self.latest
+            near = self.nearby.newest(shapes, shardings) if self.nearby else None
+            if self.nearby and near is not None and near > (step or 0):
+                step = near
+                state, position = self.nearby.restore(near, shapes, shardings)
+            elif step is not None:
+                state, position = self._restore(step, shapes, shardings)
+            if step is not None:
+                batches.set_state(position)
+        self.goodput.resumed(step or 0)
+        return None if step is None else (step, state)
+
+    def _restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, Any]:
+        path = self._folder / str(step) / _POSITION
+        if not path.exists():
+            raise InputError(
+                f"checkpoint {step} in {self.workdir} does not say how far the data were: an "
+                "earlier version wrote it. It can be exported, not resumed"
+            )
+        position = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path)
+        return restore_state(self.workdir, step, shapes, shardings), position
+
+    def is_due_nearby(self, step: int) -> bool:
+        return self.nearby is not None and step % self.nearby.every == 0
+
+    def save_nearby(self, step: int, state: Any, batches: grain.DatasetIterator) -> None:
+        """On this host's own disk."""
+        assert self.nearby is not None
+        with self.goodput.spending("checkpoint"):
+            self.nearby.save(step, state, batches.get_state())
+            self.nearby.drop(self._whole)
+        self.goodput.saved(step)
+
+    @property
+    def _whole(self) -> int:
+        """The newest step that is written to its end, or -1."""
+        return max(steps_in(self._folder), default=-1)
 
     def close(self) -> None:
         """Waits until everything is written."""
-        with self._failures_told():
+        with self.goodput.spending("checkpoint"), self._failures_told():
             self._manager.wait_until_finished()
         self._manager.close()
+        if self.nearby:
+            self.nearby.close()
+            self.nearby.drop(self._whole)
+        if "step" in self.goodput.seconds:  # the loop has begun
+            self.goodput.write()
+            if jax.process_index() == 0:
+                print(self.goodput.summary(), flush=True)
 
     def _rank(self, metrics: Mapping[str, float]) -> float:
         return float(metrics[self.best])
@@ -139,8 +196,12 @@ class Checkpoints:
             ) from error
 
     def _remove_partial(self, step: int | None) -> None:
-        for folder in self._folder.glob(f"{step}.*"):
-            with suppress(OSError):
+        """In a bucket it has its name already, which counts only once all of it is there."""
+        partial = [*self._folder.glob(f"{step}.*")]
+        if step is not None and step not in steps_in(self._folder):
+            partial.append(self._folder / str(step))
+        for folder in partial:
+            with suppress(buckets.failures(folder)):
                 folder.rmtree()
 
 
@@ -194,7 +255,7 @@ def restore_state(workdir: str | Path, step: int, shapes: Any, shardings: Any) -
     """The state of a step, without the data's position."""
     path = absolute(workdir) / _FOLDER / str(step) / _STATE
     with _mismatch_told(step):
-        return ocp.StandardCheckpointer().restore(path, _on_devices(shapes, shardings))
+        return restoring.restore(path, shapes, shardings)
 
 
 def steps_in(folder: epath.Path) -> list[int]:
@@ -213,13 +274,22 @@ def _set_aside(checkpoint: epath.Path) -> epath.Path:
     numbered = (folder / f"{checkpoint.name}-{number}" for number in itertools.count(2))
     goal = next(p for p in itertools.chain([folder / checkpoint.name], numbered) if not p.exists())
     try:
-        folder.mkdir(exist_ok=True)
-        checkpoint.rename(goal)
-    except OSError as error:
+        if buckets.is_remote(checkpoint):
+            _move_objects(checkpoint, goal)
+        else:
+            folder.mkdir(exist_ok=True)
+            checkpoint.rename(goal)
+    except buckets.failures(checkpoint) as error:
         raise InputError(
-            f"{checkpoint} is damaged and cannot be moved to {goal}: {error.strerror or error}"
+            f"{checkpoint} is damaged and cannot be moved to {goal}: {buckets.reason(error)}"
         ) from error
     return goal
+
+
+def _move_objects(folder: epath.Path, goal: epath.Path) -> None:
+    for path in below(folder):
+        path.copy(goal / path.relative_to(folder))
+    folder.rmtree()
 
 
 def _rank_of(checkpoint: epath.Path, best: str) -> float | None:
@@ -245,8 +315,7 @@ def _reason(error: Exception) -> str:
     """What an exception says, in few words; TensorStore hides the system's among many."""
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(code[1]))
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).splitlines()[0][:200]
+    return buckets.reason(error)
 
 
 @contextmanager
@@ -264,13 +333,5 @@ def _without_tracebacks() -> Iterator[None]:
         logger.removeFilter(is_of_another)
 
 
-def _on_devices(shapes: Any, shardings: Any) -> Any:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-
-
 def absolute(path: str | Path) -> epath.Path:
-    return epath.Path(path if "://" in str(path) else os.path.abspath(path))
+    return epath.Path(path if buckets.is_remote(path) else os.path.abspath(path))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import buckets
 from ..data import DataConfig
 from ..errors import InputError
 from ..losses.total import LossWeights
@@ -98,9 +99,22 @@ class RunConfig:
     profile_steps: int = 0
     # "last_whole" goes on from an earlier checkpoint where the latest is damaged.
     resume: str = "latest"
+    # Every so many steps each process keeps its shards in this folder on its own host; 0: never.
+    emergency_every: int = 0
+    emergency_folder: str = ""
+    # Where compiled programs are kept: "auto" is the user's cache directory, "" is nowhere.
+    compilation_cache: str = "auto"
 
     def __post_init__(self) -> None:
         _positive(self, "run", "steps", "log_every", "save_every", "keep")
+        if self.emergency_every < 0:
+            raise InputError(f"run.emergency_every is {self.emergency_every}, expected 0 or more")
+        folder = self.emergency_folder
+        if self.emergency_every and (not folder or buckets.is_remote(folder)):
+            raise InputError(
+                f"run.emergency_folder is {folder!r}, expected a folder on a disk of each host, "
+                "such as /tmp/omgsr"
+            )
         _one_of("run.resume", self.resume, ("latest", "last_whole"))
         if not 0 <= self.cooldown <= self.steps:
             raise InputError(

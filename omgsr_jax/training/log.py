@@ -4,6 +4,7 @@
     workdir/images/                pictures as PNG
     workdir/events.out.tfevents.*  the same for TensorBoard
 
+In a bucket each start of a run has metrics-TIME-NUMBER.jsonl and events of its own (appended.py).
 TensorBoard's format is records with checksums around small protocol buffers; writing it takes less
 than depending on TensorFlow.
 """
@@ -21,29 +22,43 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from PIL import Image
 
-from .. import files
+from .. import buckets, files
 from ..errors import InputError
+from .appended import Appended, File, Objects
 
 METRICS = "metrics.jsonl"
+_PART = "metrics-{}-{:04d}.jsonl"  # in a bucket, by the time of the start in milliseconds
 
 
 class Log:
     """Appends to the files in `workdir`; only the first process writes."""
 
     def __init__(self, workdir: str | Path):
-        self.folder = Path(workdir)
+        self.folder = epath.Path(workdir)
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         with self._failures_told():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lines = (self.folder / METRICS).open("ab+")
-            self._end_line()
-            self._events = (self.folder / name).open("ab")
-            self._record(_field(3, b"brain.Event:2"))
+            self._lines, self._events = self._opened(time.time())
+
+    def _opened(self, now: float) -> tuple[Appended, Appended]:
+        """For the lines and for TensorBoard."""
+        events = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}"
+        version = _record(_field(3, b"brain.Event:2"))
+        if buckets.is_remote(self.folder):
+            return (
+                Objects(lambda number: self.folder / _PART.format(int(1000 * now), number)),
+                Objects(lambda number: self.folder / f"{events}.{number:04d}", version),
+            )
+        lines = File(Path(self.folder / METRICS))
+        lines.end_line()
+        records = File(Path(self.folder / events))
+        records.write(version)
+        return lines, records
 
     def __enter__(self) -> "Log":
         return self
@@ -60,7 +75,8 @@ class Log:
         with self._failures_told():
             self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._lines.flush()
-            self._record(_integer(2, step) + _field(5, summary))
+            self._events.write(_record(_integer(2, step) + _field(5, summary)))
+            self._events.flush()
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """`picture` is h w 3, uint8."""
@@ -75,47 +91,43 @@ class Log:
         image += _field(4, buffer.getvalue())
         summary = _field(1, _field(1, name.encode()) + _field(4, image))
         with self._failures_told():
-            self._record(_integer(2, step) + _field(5, summary))
+            self._events.write(_record(_integer(2, step) + _field(5, summary)))
+            self._events.flush()
+
+    def sync(self) -> None:
+        """Everything is written, so that no checkpoint is ahead of the log."""
+        if self._active:
+            with self._failures_told():
+                self._lines.sync()
+                self._events.sync()
 
     def close(self) -> None:
         if self._active:
-            with suppress(OSError):  # a full disk has been told of already
-                self._lines.close()
-            with suppress(OSError):
-                self._events.close()
+            for written in (self._lines, self._events):
+                with suppress(buckets.failures(self.folder)):  # it has been told of already
+                    written.close()
 
     @contextmanager
     def _failures_told(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except buckets.failures(self.folder) as error:
             raise InputError(
-                f"the log in {self.folder} cannot be written: {error.strerror or error}. The "
+                f"the log in {self.folder} cannot be written: {buckets.reason(error)}. The "
                 "checkpoints are untouched; the same command goes on from the last one"
             ) from error
-
-    def _end_line(self) -> None:
-        """A killed process may have left half a line: what comes next is not to be part of it."""
-        if size := self._lines.seek(0, os.SEEK_END):
-            self._lines.seek(size - 1)
-            if self._lines.read(1) != b"\n":
-                self._lines.write(b"\n")
-
-    def _record(self, event: bytes) -> None:
-        event = _double(1, time.time()) + event
-        length = struct.pack("<Q", len(event))
-        self._events.write(length + _checksum(length) + event + _checksum(event))
-        self._events.flush()
 
 
 def read(workdir: str | Path) -> dict[int, dict[str, float]]:
     """The scalars by step; where a resumed run repeated a step, those of the repetition."""
     found: dict[int, dict[str, float]] = {}
-    path = Path(workdir) / METRICS
+    buckets.require(workdir)
+    folder = epath.Path(workdir)
+    paths = sorted(folder.glob("metrics-*.jsonl")) or [folder / METRICS]
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        lines = [line for path in paths for line in path.read_bytes().splitlines()]
+    except buckets.failures(folder) as error:
+        raise InputError(f"{paths[-1]} cannot be read: {buckets.reason(error)}") from error
     for line in lines:
         try:
             values = json.loads(line)
@@ -124,6 +136,12 @@ def read(workdir: str | Path) -> dict[int, dict[str, float]]:
             continue  # a killed process may have left half a line
         found.setdefault(step, {}).update(values)
     return found
+
+
+def _record(event: bytes) -> bytes:
+    event = _double(1, time.time()) + event
+    length = struct.pack("<Q", len(event))
+    return length + _checksum(length) + event + _checksum(event)
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from .checkpoints import Checkpoints
 from .config import RunConfig
 from .log import Log
+from .profile import Profile
 
 Metrics = Mapping[str, Any]
 
@@ -78,22 +79,29 @@ class _Loop:
     ):
         self.task, self.run = task, run
         self.checkpoints, self.log, self.stop_requested = checkpoints, log, stop_requested
+        self.profile = Profile(log.folder / "profile")
         self.state = task.state
         # Steps whose metrics have not been looked at: the device works on while we look back.
         self.pending: list[tuple[int, Metrics, list[str]]] = []
 
     def go(self) -> Outcome:
         step = self._resume()
+        spent = self.checkpoints.goodput
+        spent.turn_to("step")
         if step == 0:
             self._validate(0)
         self._start_clock()
+        kind = "compiling"  # so is the first call
         while step < self.run.steps:
             self._profile(step)
             asked = time.perf_counter()
-            batch = dict(next(self.task.batches))
+            with spent.spending("data"):
+                batch = dict(next(self.task.batches))
             self.waited += time.perf_counter() - asked
             names = batch.pop("id", [])
-            self.state, metrics = self.task.step(self.state, batch)
+            with spent.spending(kind):
+                self.state, metrics = self.task.step(self.state, batch)
+            kind = "step"
             step += 1
             self.pending.append((step, metrics, names))
             while len(self.pending) > 1:
@@ -106,19 +114,24 @@ class _Loop:
             if due or done or stop or step % self.run.save_every == 0:
                 self._settle()  # never save what is not finite
                 found = self._validate(step) if due or done else None
+                self.log.sync()
                 self.checkpoints.save(step, self.state, self.task.batches, found)
                 self._start_clock()
+            elif self.checkpoints.is_due_nearby(step):
+                self._settle()
+                self.checkpoints.save_nearby(step, self.state, self.task.batches)
             if stop and not done:
                 return Outcome(step, finished=False)
         return Outcome(step, finished=True)
 
     def _resume(self) -> int:
-        latest = self.checkpoints.latest
-        if latest is not None:
-            task = self.task
-            self.state = self.checkpoints.restore(latest, task.shapes, task.shardings, task.batches)
-            print(f"resumed from step {latest}", flush=True)
-        return latest or 0
+        task = self.task
+        found = self.checkpoints.resume(task.shapes, task.shardings, task.batches)
+        if found is None:
+            return 0
+        step, self.state = found
+        print(f"resumed from step {step}", flush=True)
+        return step
 
     def _settle(self) -> None:
         while self.pending:
@@ -149,7 +162,8 @@ class _Loop:
         }
         if self.task.utilisation:
             values["time/model_flop_utilisation"] = self.task.utilisation(seconds / steps)
-        self.log.scalars(step, values)
+        self.log.scalars(step, values | self.checkpoints.goodput.scalars())
+        self.checkpoints.goodput.write(soon=True)
         if jax.process_index() == 0:
             print(f"step {step}: {seconds / steps:.3f} s a step", flush=True)
         self._start_clock(step)
@@ -157,7 +171,8 @@ class _Loop:
     def _validate(self, step: int) -> dict[str, float] | None:
         if self.task.validate is None:
             return None
-        scalars, pictures = self.task.validate(self.state)
+        with self.checkpoints.goodput.spending("validation"):
+            scalars, pictures = self.task.validate(self.state)
         self.log.scalars(step, {f"validation/{name}": value for name, value in scalars.items()})
         for name, picture in pictures.items():
             self.log.image(step, name, picture)
@@ -174,10 +189,10 @@ class _Loop:
     def _profile(self, step: int) -> None:
         first, count = self.run.profile_at, self.run.profile_steps
         if count and step == first:
-            jax.profiler.start_trace(str(self.log.folder / "profile"))
+            self.profile.start()
         if count and step == first + count:
             jax.block_until_ready(self.state)
-            jax.profiler.stop_trace()
+            self.profile.stop()
 
 
 def _explain(

@@ -2,12 +2,14 @@
 
 workdir/config.json            which run the directory belongs to
 workdir/run.lock               held by the run that writes; one that nobody holds blocks nobody
+workdir/run.id                 what its emergency checkpoints are called by on the hosts
 workdir/checkpoints/           see checkpoints.py; workdir/damaged/: what could not be read
 """
 
 import fcntl
 import json
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,14 +17,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from .. import buckets, files
 from ..errors import InputError
 from .checkpoints import Checkpoints, absolute, sort_out
 from .config import RunConfig
 from .distributed import first_process_does
+from .nearby import Nearby
 
 CONFIG = "config.json"
-_LOCK = "run.lock"
+_LOCK, _ID = "run.lock", "run.id"
 _HOW_TO_MEND = "put a copy of it back, or choose another work directory"
 # Settings that may change when a run goes on: they do not change what is learnt.
 _FREE = ("run.", "validation.", "mesh.", "sharding", "data.workers", "data.damaged_limit")
@@ -35,20 +38,23 @@ def opened(workdir: str | Path, config: Mapping[str, Any], run: RunConfig) -> It
     Another run's directory is left untouched, and so is one whose checkpoints are damaged, unless
     `run.resume` says what to do about it.
     """
+    buckets.require(workdir)
     with ExitStack() as stack:
         first_process_does(lambda: _claim(workdir, config, run, stack))
-        yield stack.enter_context(Checkpoints(workdir, keep=run.keep))
+        nearby = _nearby(workdir, run)
+        yield stack.enter_context(Checkpoints(workdir, keep=run.keep, nearby=nearby))
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
     """The config of the run in `workdir`."""
+    buckets.require(workdir)
     path = absolute(workdir) / CONFIG
     if not path.exists():
         raise InputError(f"{workdir} is not a run's work directory: it has no {CONFIG}")
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except (buckets.failures(path), ValueError, RecursionError) as error:
+        reason = buckets.reason(error)
         raise InputError(f"{path} cannot be read: {reason}; {_HOW_TO_MEND}") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds no settings; {_HOW_TO_MEND}")
@@ -62,7 +68,16 @@ def _claim(
     stack.enter_context(locked(workdir))
     if not _require_own(workdir, config):  # nobody else can have come in between now
         files.write_text(absolute(workdir) / CONFIG, json.dumps(config, indent=2) + "\n")
+    if run.emergency_every and not (absolute(workdir) / _ID).exists():
+        files.write_text(absolute(workdir) / _ID, f"{secrets.token_hex(8)}\n")
     sort_out(workdir, run.resume)
+
+
+def _nearby(workdir: str | Path, run: RunConfig) -> Nearby | None:
+    if not run.emergency_every:
+        return None
+    own = Path(run.emergency_folder) / (absolute(workdir) / _ID).read_text().strip()
+    return Nearby(own.absolute(), run.emergency_every)
 
 
 def _require_own(workdir: str | Path, config: Mapping[str, Any]) -> bool:
@@ -97,7 +112,7 @@ def _require_same(workdir: str | Path, there: Mapping[str, Any], here: Mapping[s
 @contextmanager
 def locked(workdir: str | Path) -> Iterator[None]:
     """For one process at a time. The kernel frees the lock, however the process ends."""
-    if "://" in str(workdir):  # buckets have no locks
+    if buckets.is_remote(workdir):  # which cannot be locked
         yield
         return
     path = Path(absolute(workdir)) / _LOCK

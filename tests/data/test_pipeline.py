@@ -1,12 +1,9 @@
 import dataclasses
 import json
-import warnings
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from grain.checkpoint import CheckpointRestore, CheckpointSave
 from PIL import Image
 
 from omgsr_jax.data.config import DataConfig
@@ -142,15 +139,21 @@ def test_a_saved_iterator_resumes_in_mid_epoch_with_any_workers(photos, expected
     resumed.close()
 
 
-def test_orbax_saves_and_restores_the_iterator(photos, expected, tmp_path):
-    batches = iter(to_device(pipeline(config(photos)), config(photos)))
-    take(batches, 2)
-    with ocp.CheckpointManager(tmp_path / "run") as manager:
-        manager.save(2, args=ocp.args.Composite(data=CheckpointSave(batches)))
-        manager.wait_until_finished()
-        resumed = iter(to_device(pipeline(config(photos)), config(photos)))
-        manager.restore(2, args=ocp.args.Composite(data=CheckpointRestore(resumed)))
-    assert take(resumed, 5) == expected[8:]
+@pytest.mark.parametrize("counts", [(2, 1, 4), (1, 4, 2), (4, 2, 1)])
+def test_the_position_is_that_of_all_processes(photos, expected, counts):
+    """Each number of processes goes on where the one before stopped: none twice, none missing."""
+    states, taken = [None], []
+    for count, batches in zip(counts, (2, 1, 4), strict=True):
+        streams = [iter(pipeline(config(photos), i, count)) for i in range(count)]
+        if taken:
+            for stream in streams:
+                stream.set_state(json.loads(json.dumps(states[0])))
+        for _ in range(batches):
+            parts = [take(stream, 1) for stream in streams]
+            taken += [pair for turn in zip(*parts, strict=True) for pair in turn]
+        states = [stream.get_state() for stream in streams]
+        assert all(state == states[0] for state in states)
+    assert taken == expected
 
 
 def test_other_data_cannot_be_resumed(photos, tmp_path):
@@ -159,8 +162,8 @@ def test_other_data_cannot_be_resumed(photos, tmp_path):
         Image.fromarray(synthetic_photo(70, 70, i)).save(tmp_path / f"{i}.png")
     with pytest.raises(InputError, match="examples = 12, this one has 3"):
         iter(pipeline(config(tmp_path))).set_state(state)
-    with pytest.raises(InputError, match="process_count = 1, this one has 2"):
-        iter(pipeline(config(photos), 0, 2)).set_state(state)
+    with pytest.raises(InputError, match="seed = 5, this one has 6"):
+        iter(pipeline(config(photos), seed=6)).set_state(state)
 
 
 def test_batches_reach_the_devices_divided_as_asked(photos, expected):
@@ -184,16 +187,32 @@ def mostly_good(photos, tmp_path):
     return folder
 
 
-def test_a_damaged_image_is_left_out_with_a_warning_that_names_it(mostly_good):
+def test_a_damaged_image_is_replaced_with_a_warning_that_names_it(mostly_good):
     tolerant = config(mostly_good, batch_size=1, damaged_limit=0.1)
     batches = iter(pipeline(tolerant))
     with pytest.warns(DamagedImageWarning, match=r"left out: .*cut\.png is damaged"):
-        names = [pair[0] for pair in take(batches, COUNT)]
-    assert len(set(names)) == COUNT
+        names = [pair[0] for pair in take(batches, COUNT + 1)]
+    assert len(set(names)) == COUNT  # one of them stands in
     # Three epochs, one damaged image in each: the count starts anew, so the run goes on.
-    with warnings.catch_warnings(record=True):
-        take(batches, 2 * COUNT)
-    assert batches.get_state()["damaged"] <= 1
+    with pytest.warns(DamagedImageWarning) as told:
+        take(batches, 2 * (COUNT + 1))
+    assert len(told) == 2
+
+
+def test_nothing_but_damaged_images_stops_the_run_whatever_the_limit(tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"no image")
+    batches = iter(pipeline(config(tmp_path, damaged_limit=1.0)))
+    with pytest.warns(DamagedImageWarning), pytest.raises(TooManyDamagedError, match="cut"):
+        take(batches, 1)
+
+
+def test_a_damaged_image_shifts_nothing_between_processes(mostly_good):
+    tolerant = config(mostly_good, damaged_limit=0.5)
+    with pytest.warns(DamagedImageWarning):
+        alone = take(iter(pipeline(tolerant)), 7)
+    with pytest.warns(DamagedImageWarning):
+        parts = [take(iter(pipeline(tolerant, i, 2)), 7) for i in range(2)]
+    assert [pair for turn in zip(*parts, strict=True) for pair in turn] == alone
 
 
 def test_a_damaged_image_shifts_nothing_between_workers(mostly_good):

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax.training import log
+from omgsr_jax import converted
+from omgsr_jax.training import checkpoints, log
 from tests.helpers import images
+from tests.hostile.judge import command
 
 _ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -32,7 +34,7 @@ def start(photos, tmp_path_factory):
     """Starts a process that trains; all of them share compiled programs."""
     cache = tmp_path_factory.mktemp("programs")
 
-    def begin(workdir, *flags, steps=60):
+    def begin(workdir, *flags, steps=60, devices=1):
         command = [sys.executable, "scripts/train.py", "--config=tests/training/smallest.py"]
         command += [f"--workdir={workdir}", f"--config.data.sources=('{photos}',)"]
         command += [f"--config.run.steps={steps}", *flags]
@@ -42,7 +44,8 @@ def start(photos, tmp_path_factory):
             "PYTHONPATH": ".",
             "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+            f"--xla_force_host_platform_device_count={devices}",
         }
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -69,8 +72,9 @@ def _losses(workdir):
 
 def _wait_for_checkpoint(process, workdir):
     """Until one is written; steps are fast here, so that some more are done by then."""
+    folder = checkpoints.absolute(workdir) / "checkpoints"
     for _ in range(6000):
-        if any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
+        if checkpoints.steps_in(folder):
             return
         assert process.poll() is None, process.communicate()[1][-2000:]
         time.sleep(0.05)
@@ -105,21 +109,74 @@ def test_a_stopped_run_goes_on_bit_by_bit(how, start, whole, tmp_path):
     assert _losses(tmp_path / "run") == whole
 
 
-def test_two_processes_train_as_one(start, whole, tmp_path):
-    """Two processes with gloo between them hold half of each batch. Sums in another order."""
+def _together(start, count, workdir, *flags, **options):
+    """As many processes with gloo between them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
+    common = [f"--coordinator={address}", f"--num_processes={count}", *flags]
+    started = [start(workdir, *common, f"--process_id={i}", **options) for i in range(count)]
+    codes, outputs = _finish(*started)
+    assert codes == [0] * count, "".join(errors[-3000:] for _, errors in outputs)
+    return outputs
+
+
+def test_two_processes_train_as_one(start, whole, tmp_path):
+    """Two processes with gloo between them hold half of each batch. Sums in another order."""
     workdir = tmp_path / "run"
-    flags = [f"--coordinator={address}", "--num_processes=2"]
-    processes = [start(workdir, *flags, f"--process_id={i}", steps=10) for i in range(2)]
-    codes, outputs = _finish(*processes)
-    assert codes == [0, 0], outputs[0][1][-3000:] + outputs[1][1][-3000:]
+    _together(start, 2, workdir, steps=10)
     losses = _losses(workdir)
     assert sorted(losses) == list(range(1, 11))
     for step, terms in losses.items():
         for term, value in terms.items():
             assert value == pytest.approx(whole[step][term], rel=1e-3), (step, term)
+
+
+def test_saved_by_two_processes_and_resumed_by_one_and_by_four(start, whole, tmp_path):
+    """On another mesh each time. An example too many or too few would change a loss by percents."""
+    workdir = tmp_path / "run"
+    _together(start, 2, workdir, "--config.mesh.fsdp=2", steps=8, devices=2)
+    (code,), ((said, errors),) = _finish(start(workdir, steps=18))
+    assert (code, "resumed from step 8\n" in said) == (0, True), errors[-3000:]
+    outputs = _together(start, 4, workdir, "--config.mesh.fsdp=4", steps=38)
+    assert "resumed from step 18\n" in outputs[0][0]
+    losses = _losses(workdir)
+    assert sorted(losses) == list(range(1, 39))
+    for step, terms in losses.items():
+        for term in ("ldr", "mse", "features", "gan", "discriminator"):
+            assert terms[term] == pytest.approx(whole[step][term], rel=1e-6), (step, term)
+
+
+def test_a_run_of_eight_devices_is_exported_by_one(start, tmp_path):
+    workdir, model = tmp_path / "run", tmp_path / "model"
+    flags = ["--config.mesh.fsdp=4", "--config.mesh.data=2", "--config.data.batch_size=8"]
+    codes, outputs = _finish(start(workdir, *flags, steps=2, devices=8))
+    assert codes == [0], outputs[0][1][-3000:]
+    codes, outputs = _finish(start(workdir, f"--export={model}", "--which=latest"))
+    assert codes == [0], outputs[0][1][-3000:]
+    assert converted.stored_shapes(model)
+
+
+def test_all_of_a_run_may_lie_in_a_bucket(start, whole, photos, fake_buckets, bucket, tmp_path):
+    """Killed, resumed, exported, used."""
+    fake_buckets.upload(photos, bucket, "photos")
+    workdir, model = f"gs://{bucket}/run", f"gs://{bucket}/model"
+    sources = f"--config.data.sources=('gs://{bucket}/photos',)"
+    process = start(workdir, sources)
+    _wait_for_checkpoint(process, workdir)
+    process.kill()
+    _finish(process)
+    codes, outputs = _finish(start(workdir, sources))
+    assert codes == [0], outputs[0][1][-3000:]
+    assert "resumed from step" in outputs[0][0]
+    assert _losses(workdir) == whole
+    codes, outputs = _finish(start(workdir, f"--export={model}", "--which=latest"))
+    assert codes == [0], outputs[0][1][-3000:]
+    told = command("upscale", photos / "0.png", "-o", tmp_path / "out.png", "--model", model)
+    assert told.code == 0, told.err
+    assert Image.open(tmp_path / "out.png").size == (192, 192)
+    assert command("info", model).code == 0
+    assert not list(_ROOT.glob("gs*"))
 
 
 def test_what_is_wrong_is_said_in_one_line(start, whole, tmp_path):

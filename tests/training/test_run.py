@@ -1,12 +1,18 @@
 """A run put together from its config: nothing allocated early, and what it makes of a base."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from omgsr_jax import converted
 from omgsr_jax.errors import InputError
+from omgsr_jax.training import work_directory
 from omgsr_jax.training.blueprint import Blueprint
+from omgsr_jax.training.config import MeshConfig
+from omgsr_jax.training.export import export
 from omgsr_jax.training.run import Run
 from tests.training.runs import smallest
 
@@ -44,6 +50,20 @@ def test_a_written_model_is_trained_on_from_its_own_adapters(run, tmp_path):
     again = Run.of(config, jax.devices()[:1])
     jax.tree.map(np.testing.assert_array_equal, again.start().generator, adapters)
     jax.tree.map(np.testing.assert_array_equal, again.frozen(), run.frozen())
+
+
+def test_a_run_of_many_devices_is_exported_by_one(run, tmp_path):
+    """Eight devices are not here."""
+    workdir, start = tmp_path / "run", run.start()
+    config = dataclasses.replace(run.config, mesh=MeshConfig(data=2, fsdp=4))
+    with work_directory.opened(workdir, config.to_dict(), config.run) as saved:
+        saved.save(3, start, SimpleNamespace(get_state=dict))
+    assert export(workdir, "latest", str(tmp_path / "model")) == 3
+    written = converted.by_name_on_host(tmp_path / "model")
+    for name, array in start.generator.items():
+        np.testing.assert_array_equal(written[name], array)
+    with pytest.raises(InputError, match="exists already"):
+        export(workdir, "latest", str(tmp_path / "model"))
 
 
 def test_a_run_without_data_or_with_the_wrong_batch_says_so_before_it_loads(monkeypatch):

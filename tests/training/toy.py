@@ -83,8 +83,10 @@ def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=
     )
 
 
-def run(workdir, steps, *, resume="latest", **options):
-    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2, resume=resume)
+def run(workdir, steps, *, resume="latest", emergency=None, **options):
+    """`emergency` is a folder for checkpoints of every fourth step."""
+    near = {"emergency_every": 4, "emergency_folder": str(emergency)} if emergency else {}
+    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2, resume=resume, **near)
     settings = {"run": dataclasses.asdict(config)}
     with stop_requests() as stop, work_directory.opened(workdir, settings, config) as saved:
         return loop.train(task(**options), config, saved, stop)
