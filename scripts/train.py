@@ -52,8 +52,9 @@ def main(argv: list[str]) -> int:
 
 
 def _train() -> int:
-    from omgsr_jax.training import distributed, host_memory
+    from omgsr_jax.training import distributed, gpu_flags, host_memory
 
+    gpu_flags.use()
     distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     host_memory.keep()
 

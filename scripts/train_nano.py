@@ -30,10 +30,17 @@ from PIL import Image
 from omgsr_jax import files, timestep
 from omgsr_jax.compile_cache import keep_compiled_programs
 from omgsr_jax.cost.flops import utilisation
-from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image
+from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image, signed
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
-from omgsr_jax.training import checkpoints, host_memory, loop, pretrain, work_directory
+from omgsr_jax.training import (
+    checkpoints,
+    gpu_flags,
+    host_memory,
+    loop,
+    pretrain,
+    work_directory,
+)
 from omgsr_jax.training.config import TrainConfig, read
 from omgsr_jax.training.pretrain import PretrainConfig
 from omgsr_jax.training.run import Run
@@ -66,6 +73,7 @@ def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
     try:
+        gpu_flags.use()
         host_memory.keep()
         keep_compiled_programs()
         with work_directory.locked(FLAGS.workdir):
@@ -128,7 +136,7 @@ def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timeste
         workers=0,
     )
     batch = next(iter(make_pipeline(searched, config.seed)))
-    pairs = zip(batch["lr"][:, None], batch["hr"][:, None], strict=True)
+    pairs = zip(signed(batch["lr"])[:, None], signed(batch["hr"])[:, None], strict=True)
     return timestep.search(timestep.encoder(base.vae), base.generator.process, pairs)
 
 

@@ -180,16 +180,15 @@ def _config(case: TrainingCase, folder: Path) -> TrainConfig:
 def _ours(config: TrainConfig) -> _Timed:
     host_memory.keep()  # as scripts/train.py does
     run = Run.of(config, jax.devices()[:1])
-    frozen, now = run.frozen(), [run.start()]
+    frozen, now, images = run.frozen(), [run.start()], _images(config)
     started = time.perf_counter()
-    compiled = run.lower().compile()
+    compiled = run.lower(images).compile()
     device = jax.devices()[0]
     facts = {
         "device": device.platform,
         "compile_seconds": round(time.perf_counter() - started, 1),
         "tflop_per_step": round(flops.step_flops(run.blueprint).total / 1e12, 3),
     }
-    images = _images(config)
 
     def one_step() -> dict[str, float]:
         now[0], metrics = compiled(now[0], frozen, jax.device_put(images))

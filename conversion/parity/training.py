@@ -124,7 +124,7 @@ def compare_training(
     losses: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
     # Compiled as fast as possible: 20 small steps do not pay for more.
     with jax.default_matmul_precision("highest"), jax.set_mesh(run.mesh):
-        compiled = run.lower().compile()
+        compiled = run.lower(next(_batches(config))).compile()
         for number, batch in zip(range(config.run.steps), _batches(config), strict=False):
             sampled = random_numbers_of_step(blueprint, number)
             now, metrics = compiled(now, frozen, jax.device_put(batch))

@@ -106,7 +106,7 @@ def _degraded_pairs(
     args: Namespace, size: int
 ) -> "tuple[int, Iterator[tuple[np.ndarray, np.ndarray]]]":
     """How many, and batches of one: low- and high-quality images."""
-    from ..data import DataConfig, make_pipeline, open_sources
+    from ..data import DataConfig, make_pipeline, open_sources, signed
 
     config = DataConfig(
         sources=tuple(args.data),
@@ -118,7 +118,7 @@ def _degraded_pairs(
     total = args.images or len(open_sources(args.data))
     pipeline = make_pipeline(config, args.seed, process_index=0, process_count=1)
     batches = itertools.islice(pipeline, total)
-    return total, ((batch["lr"], batch["hr"]) for batch in batches)
+    return total, ((signed(batch["lr"]), signed(batch["hr"])) for batch in batches)
 
 
 def _print_search(found: "Search") -> None:

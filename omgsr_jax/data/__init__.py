@@ -1,11 +1,12 @@
 """Images in: files, the Real-ESRGAN degradation, and the Grain pipeline that feeds training.
 
     config = DataConfig(sources=("data/LSDIR", "data/ffhq_10k.txt"), resolution=512)
-    for batch in to_device(make_pipeline(config, seed=0), config):
-        batch["lr"], batch["hr"]   # b h w 3 in [-1, 1]
+    for batch in to_device(make_pipeline(config, seed=0)):
+        batch["lr"], batch["hr"]   # b h w 3 uint8; `signed` makes of them what networks take
 
 Begin with pipeline.py (training) or degradation.py (test sets).
 
+pipeline.py, workers.py          batches, and the processes that make them
 sources.py, images.py            where images come from; reading and writing them
 plan.py, kernels.py              what is done to an image; blur kernels
 degradation.py                   that, on the host
@@ -17,7 +18,7 @@ it is used, so that worker processes on the host stay light.
 
 from .config import DataConfig
 from .degradation import FolderSummary, degrade, degrade_folder
-from .images import DamagedImageError, list_images, read_image, write_image
+from .images import DamagedImageError, list_images, read_image, signed, write_image
 from .pipeline import (
     DamagedImageWarning,
     TooManyDamagedError,
@@ -47,6 +48,7 @@ __all__ = [
     "pack",
     "read_image",
     "sampled_plan",
+    "signed",
     "to_device",
     "write_image",
 ]

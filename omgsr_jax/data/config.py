@@ -17,14 +17,17 @@ class DataConfig:
     flat: float = 0.0  # grey levels: crops of a lower deviation are cut anew, up to four times
     batch_size: int = 8  # of an optimiser step, on all devices of all processes together
     accumulation: int = 1  # micro-batches that a step's batch is divided into
-    # host: OpenCV in the workers; device: batches carry plans, `to_device` carries them out in JAX
+    # host: OpenCV in the workers; device: batches carry plans, and the step carries them out
     degrade_on: str = "host"
-    workers: int = 8
+    # Processes that read and degrade; None: as many as the step needs; 0: threads of this process.
+    workers: int | None = None
     damaged_limit: float = 0.01  # a larger share of damaged images stops the run
 
     def __post_init__(self) -> None:
         if self.degrade_on not in ("host", "device"):
             raise InputError(f'data.degrade_on must be "host" or "device", not {self.degrade_on!r}')
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"data.workers is {self.workers}, expected 0 or more, or None")
         if isinstance(self.degradation, int) and self.degradation not in PRESETS:
             raise InputError(
                 f"data.degradation is {self.degradation}, expected one of "

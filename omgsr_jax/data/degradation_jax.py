@@ -17,7 +17,14 @@ import numpy as np
 from .degradation import LUMA
 from .jpeg_jax import Size, jpeg
 from .kernels import Kernel, pulse, render
-from .plan import RESIZE_MODES, DegradationConfig, Plan, stage_sizes
+from .plan import (
+    RESIZE_MODES,
+    DegradationConfig,
+    Plan,
+    example_rng,
+    sampled_plan,
+    stage_sizes,
+)
 
 PlanArrays = dict[str, jax.Array]
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -49,9 +56,22 @@ def plan_arrays(
     }
 
 
+def plan_shapes(
+    config: DegradationConfig, size: tuple[int, int], count: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of `count` stacked `plan_arrays`."""
+    plan = sampled_plan(config, example_rng(0, 0, 0))
+    assert isinstance(plan, Plan)
+    arrays = plan_arrays(plan, config, size)
+    return {
+        key: jax.ShapeDtypeStruct((count, *array.shape), array.dtype)
+        for key, array in arrays.items()
+    }
+
+
 @partial(jax.jit, static_argnames="config")
 def degrade_batch(hr: jax.Array, plans: PlanArrays, config: DegradationConfig) -> jax.Array:
-    """The low-quality versions of `hr`, b h w 3 in [-1, 1] both, of the same size.
+    """The low-quality versions of `hr`, b h w 3 uint8 both, of the same size.
 
     `plans` are stacked `plan_arrays` of `config`. The noise of an image depends on its plan's
     noise_seed alone, not on its place in the batch.
@@ -91,7 +111,8 @@ def degrade_function(
 def degrade_one(
     hr: jax.Array, plan: PlanArrays, normals: tuple[jax.Array, jax.Array], config: DegradationConfig
 ) -> jax.Array:
-    """One image under one plan; `normals` are the noise fields of the two stages, 3 h w each."""
+    """One image, h w 3 uint8, under one plan; `normals` are the noise fields of the two stages,
+    3 h w each."""
     h, w, _ = hr.shape
     full = (h, w)
     lr_size = (h // config.scale, w // config.scale)
@@ -99,7 +120,7 @@ def degrade_one(
     first_size, second_size = ((size[0], size[1]) for size in plan["sizes"])
     kernels, modes, quality = plan["kernels"], plan["modes"], plan["quality"]
 
-    image = jnp.round((hr + 1) * 127.5).transpose(2, 0, 1) / 255  # c h w
+    image = hr.astype(jnp.float32).transpose(2, 0, 1) / 255  # c h w
     image = blur(image, kernels[0], full)
     image = resize(image, full, first_size, first_canvas, modes[0])
     image = add_noise(image, plan, 0, normals[0])
@@ -114,7 +135,7 @@ def degrade_one(
     image = jnp.where(plan["jpeg_last"], jpeg(image, lr_size, quality[1]), image)
 
     image = resize(image, lr_size, full, full, modes[3])
-    return (jnp.clip(jnp.round(image * 255), 0, 255) / 127.5 - 1).transpose(1, 2, 0)  # h w c
+    return jnp.clip(jnp.round(image * 255), 0, 255).astype(jnp.uint8).transpose(1, 2, 0)  # h w c
 
 
 def canvases(config: DegradationConfig, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from etils import epath
@@ -14,7 +15,27 @@ from .. import files
 from ..errors import InputError
 from ..files import DamagedImageError, decoding, write_image
 
-__all__ = ["DamagedImageError", "decode_image", "list_images", "read_image", "write_image"]
+__all__ = [
+    "DamagedImageError",
+    "decode_image",
+    "list_images",
+    "read_image",
+    "signed",
+    "write_image",
+]
+
+if TYPE_CHECKING:
+    import jax
+
+Levels = TypeVar("Levels", np.ndarray, "jax.Array")
+
+
+def signed(levels: Levels) -> Levels:
+    """uint8 as float32 in [-1, 1], as networks take images. Arrays of NumPy's or JAX's."""
+    scaled = levels.astype(np.float32) * np.float32(2 / 255)
+    # The limit changes nothing. Without it XLA makes one rounding of the product and the
+    # difference, and a host's and a device's images are not the same to the last bit.
+    return scaled.clip(max=2) - 1
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

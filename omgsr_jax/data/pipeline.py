@@ -1,16 +1,17 @@
 """The Grain pipeline: shuffled crops and their degradation, the same on any number of workers.
 
 A position in the endless stream of examples fixes the epoch, the image, its crop and its
-degradation. Processes take positions in turn, workers only compute them, and the state of an
-iterator is a position in the stream of all processes, so a saved one resumes with any number of
-processes and workers.
+degradation. Processes take positions in turn, workers only compute them and stack them, and the
+state of an iterator is a position in the stream of all processes, so a saved one resumes with any
+number of processes and workers.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -26,6 +27,7 @@ from .degradation import degrade
 from .images import DamagedImageError, decode_image
 from .plan import DegradationConfig, Plan, example_rng, sampled_plan
 from .sources import Source, open_sources
+from .workers import Workers
 
 if TYPE_CHECKING:
     import jax
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 Example = dict[str, Any]
 
 _THREADS = 4  # of each process or worker
+_TOGETHER = 8  # examples that a worker stacks, at most
 _CROPS = 4  # how often a flat crop is cut anew
 _STAND_INS = 20  # tried for an image that is damaged
 
@@ -52,11 +55,12 @@ def make_pipeline(
     shuffle: bool = True,
     process_index: int | None = None,
     process_count: int | None = None,
-) -> grain.IterDataset:
-    """Endless batches of this process: `lr` and `hr`, b h w c float32 in [-1, 1], and `id`, a list.
+) -> BatchStream:
+    """Endless batches of this process: `lr` and `hr`, b h w c uint8, and `id`, a list of names.
 
-    A LeftOutWarning says which files of a folder are passed over.
-    With `degrade_on="device"` there is `plan` instead of `lr`. The process defaults to JAX's own.
+    `images.signed` makes of them what networks take. A LeftOutWarning says which files of a folder
+    are passed over. With `degrade_on="device"` there is `plan` instead of `lr`, for
+    `degradation_jax.degrade_batch`. The process defaults to JAX's own.
     """
     if process_index is None or process_count is None:
         import jax
@@ -68,8 +72,7 @@ def make_pipeline(
         )
     source = open_sources(config.sources, _warn if process_index == 0 else None)
     examples = Examples(config, source, seed, shuffle=shuffle)
-    stream = ExampleStream(examples, process_index, process_count)
-    return stream.batch(config.batch_size // process_count, drop_remainder=True, batch_fn=_collate)
+    return BatchStream(examples, process_index, process_count)
 
 
 def _warn(mention: str) -> None:
@@ -91,6 +94,13 @@ class Examples:
         self._order: tuple[int, np.ndarray] | None = None
 
     def __call__(self, position: int) -> Example:
+        began, busy = time.perf_counter(), time.thread_time()
+        found = self._found(position)
+        # A worker has one core at most, and waits for several files at a time.
+        waited = (time.perf_counter() - began) / _THREADS
+        return {**found, "seconds": max(waited, time.thread_time() - busy)}
+
+    def _found(self, position: int) -> Example:
         epoch, turn = divmod(position, len(self.source))
         found: Example = {"epoch": epoch}
         for index in self._candidates(epoch, turn):
@@ -172,49 +182,69 @@ def _crop_indices(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.minimum(folded, period - folded) if n > 1 else np.zeros_like(run)
 
 
-class ExampleStream(grain.IterDataset):
-    """The examples of one process, damaged ones left out."""
+class BatchStream(grain.IterDataset):
+    """The batches of one process. `workers` are those of its iterators."""
 
     def __init__(self, examples: Examples, process_index: int, process_count: int):
         super().__init__()
         self.examples = examples
         self.process_index = process_index
         self.process_count = process_count
+        self.size = examples.config.batch_size // process_count
+        self.workers = Workers(examples.config.workers)
 
-    def __iter__(self) -> ExampleIterator:
-        return ExampleIterator(self)
+    def __iter__(self) -> BatchIterator:
+        return BatchIterator(self)
 
-    def starting_at(self, position: int) -> grain.DatasetIterator:
-        config = self.examples.config
+    def starting_at(self, position: int, workers: int) -> grain.DatasetIterator:
+        """Whole batches, or equal parts of them, from this process's `position` on."""
         first = position * self.process_count + self.process_index
         positions = grain.MapDataset.range(first, sys.maxsize, self.process_count)
-        threads = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS)
-        stream = positions.map(self.examples).to_iter_dataset(threads)
+        together = _largest_divisor(self.size, _TOGETHER) if workers else 1
+        stacked = positions.map(self.examples).batch(together, batch_fn=_stacked)
+        threads = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_THREADS)
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's worker processes read its absl flags
-        workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=4)
-        return iter(stream.mp_prefetch(workers, worker_init_fn=_one_opencv_thread))
+        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        stream = stacked.to_iter_dataset(threads)
+        return iter(stream.mp_prefetch(processes, worker_init_fn=_one_opencv_thread))
 
 
-class ExampleIterator(grain.DatasetIterator):
-    """Hands examples on, counts damaged ones, and remembers how far it got."""
+class BatchIterator(grain.DatasetIterator):
+    """Hands batches on, counts damaged images, and remembers how far it got."""
 
-    def __init__(self, stream: ExampleStream):
+    def __init__(self, stream: BatchStream):
         super().__init__()
         self._stream = stream
         self._running: grain.DatasetIterator | None = None
+        self._workers = 0  # that run
         self._position = 0  # in the stream of this process
         self._epoch = 0
         self._damaged = 0  # in this epoch, since the process has started
 
     def __next__(self) -> Example:
-        if self._running is None:
-            self._running = self._stream.starting_at(self._position)
-        example = next(self._running)
-        self._position += 1
-        if "damaged" in example:
-            self._leave_out(example.pop("damaged"), example["epoch"], lost="hr" not in example)
-        return example
+        self._stream.workers.asked()
+        self._run(self._stream.workers.count)
+        size, parts = self._stream.size, []
+        while sum(len(part["epoch"]) for part in parts) < size:
+            parts.append(self._next_part())
+        self._position += size
+        return _joined(parts)
+
+    def _run(self, workers: int) -> None:
+        if self._running is None or workers != self._workers:
+            self.close()
+            self._running = self._stream.starting_at(self._position, workers)
+            self._workers = workers
+
+    def _next_part(self) -> Example:
+        assert self._running is not None
+        part: Example = next(self._running)
+        self._stream.workers.measured(part["seconds"])
+        for message, epoch in zip(part["damaged"], part["epoch"], strict=True):
+            if message is not None:
+                self._leave_out(message, epoch, lost="hr" not in part)
+        return part
 
     def _leave_out(self, message: str, epoch: int, *, lost: bool) -> None:
         if epoch != self._epoch:
@@ -262,15 +292,15 @@ class ExampleIterator(grain.DatasetIterator):
 
 
 def to_device(
-    batches: grain.IterDataset,
-    config: DataConfig,
+    batches: BatchStream,
     sharding: jax.sharding.NamedSharding | None = None,
     ahead: int = 2,
 ) -> grain.IterDataset:
-    """The batches as JAX arrays, `ahead` of them under way, and degraded there if so configured.
+    """The batches as JAX arrays, `ahead` of them under way.
 
     `sharding` divides the first axis; with several processes each contributes its part. The state
-    of an iterator is that of the batch it handed out last.
+    of an iterator is that of the batch it handed out last. No program runs here: those of several
+    processes must start in one order, and this is a thread.
     """
     import jax
 
@@ -282,33 +312,54 @@ def to_device(
             return jax.device_put(array, sharding)
         return jax.make_array_from_process_local_data(sharding, array)
 
-    if config.degrade_on == "device":
-        from .degradation_jax import degrade_function
-
-        assert isinstance(config.degradation_config, DegradationConfig)
-        degrade_there = degrade_function(config.degradation_config, sharding)
-
     def put_all(batch: Example) -> Example:
-        there = {key: jax.tree.map(put, batch[key]) for key in batch if key != "id"}
-        if config.degrade_on == "device":
-            there["lr"] = degrade_there(there["hr"], there.pop("plan"))
-        return {**there, "id": batch["id"]}
+        arrays = {key: part for key, part in batch.items() if key != "id"}
+        there = {**jax.tree.map(put, arrays), "id": batch["id"]}
+        batches.workers.ready()
+        return there
 
     return grain.experimental.ThreadPrefetchIterDataset(
         batches.map(put_all), prefetch_buffer_size=ahead
     )
 
 
-def _collate(examples: Sequence[Example]) -> Example:
-    batch: Example = {"id": [example["id"] for example in examples]}
-    for key in ("lr", "hr"):
-        if key in examples[0]:
-            stacked = np.stack([example[key] for example in examples])  # b h w c
-            batch[key] = np.multiply(stacked, np.float32(2 / 255), dtype=np.float32) - 1
-    if "plan" in examples[0]:
-        plans = [example["plan"] for example in examples]
-        batch["plan"] = {key: np.stack([plan[key] for plan in plans]) for key in plans[0]}
-    return batch
+def _stacked(examples: Sequence[Example]) -> Example:
+    """Examples as arrays with a first axis, and what is told of them. No arrays if one is lost."""
+    part: Example = {
+        "epoch": [example["epoch"] for example in examples],
+        "damaged": [example.get("damaged") for example in examples],
+        "seconds": sum(example["seconds"] for example in examples) / len(examples),
+    }
+    if any("hr" not in example for example in examples):
+        return part
+    arrays = [
+        {key: example[key] for key in ("lr", "plan", "hr") if key in example}
+        for example in examples
+    ]
+    return {**part, "id": [example["id"] for example in examples], **_combined(np.stack, arrays)}
+
+
+def _joined(parts: Sequence[Example]) -> Example:
+    """A batch of its parts, without what was only told of them."""
+    arrays = [{key: part[key] for key in ("lr", "plan", "hr") if key in part} for part in parts]
+    join = np.concatenate if len(parts) > 1 else _only
+    names = [name for part in parts for name in part["id"]]
+    return {**_combined(join, arrays), "id": names}
+
+
+def _only(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.asarray(arrays[0])  # it may be an array in shared memory, of Grain's own type
+
+
+def _combined(combine: Callable[[Sequence[Any]], Any], trees: Sequence[Any]) -> Any:
+    """Arrays of the same place in nested dicts, combined."""
+    if not isinstance(trees[0], dict):
+        return combine(trees)
+    return {key: _combined(combine, [tree[key] for tree in trees]) for key in trees[0]}
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(n for n in range(1, min(number, limit) + 1) if number % n == 0)
 
 
 def _one_opencv_thread(worker_index: int, worker_count: int) -> None:

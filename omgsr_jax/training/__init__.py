@@ -7,6 +7,8 @@ layout.py       where its arrays lie on its devices
 state.py        what it trains and remembers, and the weights that it does not
 step.py         one optimiser step, a pure function
 loop.py         the loop around a step: data, logs, validation, checkpoints
+timing.py       who waits for whom
+skipping.py     steps that are not finite
 stopping.py     signals
 validation.py   a fixed set of pairs, restored now and then
 work_directory.py    whose it is, and that one run at a time writes into it
@@ -16,5 +18,6 @@ log.py          what is written for people; appended.py: into files that grow, a
 goodput.py      where a run's seconds went; profile.py: a trace of some steps
 export.py       its model, from a checkpoint
 distributed.py  several processes; host_memory.py: one on a CPU
+gpu_flags.py    XLA's flags for GPUs
 pretrain/       a base from nothing
 """

@@ -94,9 +94,11 @@ class RunConfig:
     log_every: int = 10
     save_every: int = 500
     keep: int = 3
-    # Steps to trace with the profiler, from `profile_at` on; 0 traces none.
+    # Steps to trace with the profiler, when `profile_at` are done since the start; 0 traces none.
     profile_at: int = 10
     profile_steps: int = 0
+    # Steps of the whole run that are passed over where something is not finite; then the run stops.
+    skip_not_finite: int = 0
     # "last_whole" goes on from an earlier checkpoint where the latest is damaged.
     resume: str = "latest"
     # Every so many steps each process keeps its shards in this folder on its own host; 0: never.
@@ -107,8 +109,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "run", "steps", "log_every", "save_every", "keep")
-        if self.emergency_every < 0:
-            raise InputError(f"run.emergency_every is {self.emergency_every}, expected 0 or more")
+        for name in ("profile_at", "profile_steps", "skip_not_finite", "emergency_every"):
+            if (value := getattr(self, name)) < 0:
+                raise InputError(f"run.{name} is {value}, expected 0 or more")
         folder = self.emergency_folder
         if self.emergency_every and (not folder or buckets.is_remote(folder)):
             raise InputError(

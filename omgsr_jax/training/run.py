@@ -67,12 +67,18 @@ class Run:
         with jax.set_mesh(self.mesh):
             return self._compiling(state, frozen, dict(batch))
 
-    def lower(self) -> Any:
-        """The step as a program that is not compiled yet."""
+    def lower(self, batch: Mapping[str, Any] | None = None) -> Any:
+        """The step as a program that is not compiled yet.
+
+        Args:
+            batch: one like those that it is going to get; None for the pipeline's.
+        """
+        if batch is None:
+            shapes = batch_shapes(self.blueprint)
+        else:
+            shapes = jax.eval_shape(lambda arrays: arrays, dict(batch))
         with jax.set_mesh(self.mesh):
-            return self._compiling.lower(
-                self.layout.state, self.layout.frozen, batch_shapes(self.blueprint)
-            )
+            return self._compiling.lower(self.layout.state, self.layout.frozen, shapes)
 
     @cached_property
     def _compiling(self) -> Any:
@@ -97,7 +103,7 @@ class Run:
             )
         check_batch(config.data.batch_size, config.data.accumulation, self.mesh)
         pipeline = make_pipeline(config.data, config.seed)
-        batches = to_device(pipeline, config.data, batch_sharding(self.mesh))
+        batches = to_device(pipeline, batch_sharding(self.mesh))
         frozen = self.frozen()
 
         def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
@@ -111,6 +117,7 @@ class Run:
             batches=iter(batches),
             images=config.data.batch_size,
             rows=rows_by_process(config.data.batch_size, self.mesh)[jax.process_index()],
+            workers=pipeline.workers,
             utilisation=utilisation,
             validate=make_validator(self.blueprint, self.layout, frozen, metrics)
             if config.validation.sources

@@ -16,6 +16,8 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ..data import DataConfig, DegradationConfig, signed
+from ..data.degradation_jax import degrade_function, plan_shapes
 from ..losses.adversarial import (
     generator_loss,
     relativistic_discriminator_loss,
@@ -24,7 +26,7 @@ from ..losses.adversarial import (
 from ..losses.total import Restoration, total
 from ..models.sampling import sampled_normal
 from ..weights import below, fill
-from .blueprint import Blueprint, Shapes, Weights, values
+from .blueprint import Blueprint, Weights, values
 from .layout import (
     BATCH_AXES,
     Layout,
@@ -34,9 +36,10 @@ from .layout import (
     replicated,
     rows_by_process,
 )
+from .skipping import unless_not_finite, updates
 from .state import TrainState, learning_rate, optimizer
 
-Batch = dict[str, Array]  # lr, hr: b h w 3
+Batch = dict[str, Any]  # lr, hr: b h w 3, uint8 or float in [-1, 1]; or hr, and plan for lr
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
 
@@ -60,6 +63,7 @@ def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     rate = learning_rate(config.optimizer, config.run)
     count = config.data.accumulation
     numbers = _numbers(rows_by_process(config.data.batch_size, mesh))
+    as_floats = _as_floats(config.data, mesh)
 
     def step(state: TrainState, frozen: Weights, batch: Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -67,7 +71,7 @@ def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
 
         def accumulate(sums: _Sums, micro: Batch) -> tuple[_Sums, Array]:
             gradients, terms, spectral, ok = _gradients(
-                blueprint, state, sums.spectral, frozen, micro, step_key
+                blueprint, state, sums.spectral, frozen, as_floats(micro), step_key
             )
             g, d, t = jax.tree.map(lambda a, b: a + b / count, sums[:3], (*gradients, terms))
             return _Sums(g, d, t, spectral), ok
@@ -100,14 +104,37 @@ def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
             discriminator_optimizer=d_optimizer,
             ema=_averaged(state.ema, generator, config.optimizer.ema),
         )
-        return new, sums.terms | {
+        metrics = sums.terms | {
             "gradient/generator": optax.global_norm(sums.generator),
             "gradient/discriminator": optax.global_norm(sums.discriminator),
-            "learning_rate": rate(state.step),
+            "learning_rate": rate(updates(state)),
             "ok": ok.swapaxes(0, 1).reshape(-1),  # per example, in the order of the batch
         }
+        return (
+            unless_not_finite(state, new, metrics) if config.run.skip_not_finite else (new, metrics)
+        )
 
     return step
+
+
+def _as_floats(data: DataConfig, mesh: Mesh) -> Callable[[Batch], Batch]:
+    """Of a micro-batch: `lr` and `hr` in [-1, 1], degraded here if so configured.
+
+    Within the step, so that processes cannot begin the two in different orders.
+    """
+    degradation = data.degradation_config
+    if data.degrade_on == "device":
+        assert isinstance(degradation, DegradationConfig)
+        degrade = degrade_function(degradation, batch_sharding(mesh))
+
+    def as_floats(micro: Batch) -> Batch:
+        pairs = {"hr": micro["hr"], "number": micro["number"]}
+        pairs["lr"] = degrade(micro["hr"], micro["plan"]) if "plan" in micro else micro["lr"]
+        return pairs | {
+            name: signed(pairs[name]) for name in ("lr", "hr") if pairs[name].dtype == jnp.uint8
+        }
+
+    return as_floats
 
 
 def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
@@ -124,10 +151,14 @@ def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
     )
 
 
-def batch_shapes(blueprint: Blueprint) -> Shapes:
+def batch_shapes(blueprint: Blueprint) -> dict[str, Any]:
     data = blueprint.config.data
-    shape = (data.batch_size, data.resolution, data.resolution, 3)
-    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name in ("lr", "hr")}
+    size, degradation = (data.resolution, data.resolution), data.degradation_config
+    images = jax.ShapeDtypeStruct((data.batch_size, *size, 3), jnp.uint8)
+    if data.degrade_on == "host":
+        return {"lr": images, "hr": images}
+    assert isinstance(degradation, DegradationConfig)
+    return {"plan": plan_shapes(degradation, size, data.batch_size), "hr": images}
 
 
 def _gradients(

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from ..data import DataConfig, make_pipeline
+from ..data import DataConfig, make_pipeline, signed
 from ..weights import fill
 from .blueprint import Blueprint, Weights
 from .config import ValidationConfig
@@ -70,7 +70,7 @@ def fixed_pairs(data: DataConfig, validation: ValidationConfig) -> tuple[np.ndar
         workers=0,
     )
     batch = next(iter(make_pipeline(pairs, shuffle=False, process_index=0, process_count=1)))
-    return batch["lr"], batch["hr"]
+    return signed(batch["lr"]), signed(batch["hr"])
 
 
 def _spread(array: np.ndarray, mesh: Mesh) -> Array:

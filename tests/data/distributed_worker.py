@@ -2,7 +2,8 @@
 
     python tests/data/distributed_worker.py PORT INDEX COUNT FOLDER host|device OUT.npz
 
-OUT.npz gets, for each of three global batches, `id` and `lr` of the part that this process holds.
+OUT.npz gets, for each of three global batches, `id` and `lr` of the part that this process holds;
+on a device the degradation is a program of all processes.
 """
 
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 def main(port: str, index: int, count: int, folder: str, degrade_on: str, output: str) -> None:
     jax.distributed.initialize(f"localhost:{port}", count, index)
     from omgsr_jax.data import DataConfig, make_pipeline, to_device
+    from omgsr_jax.data.degradation_jax import degrade_function
 
     config = DataConfig(
         (folder,),
@@ -24,10 +26,13 @@ def main(port: str, index: int, count: int, folder: str, degrade_on: str, output
     )
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    batches = iter(to_device(make_pipeline(config, 5), config, sharding))
+    batches = iter(to_device(make_pipeline(config, 5), sharding))
+    degrade = degrade_function(config.degradation_config, sharding)
     parts = {}
     for step in range(3):
         batch = next(batches)
+        if degrade_on == "device":
+            batch["lr"] = degrade(batch["hr"], batch["plan"])
         assert batch["lr"].shape == (4, 64, 64, 3), "the global shape"
         shards = sorted(batch["lr"].addressable_shards, key=lambda s: s.index[0].start or 0)
         parts[f"id{step}"] = batch["id"]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from omgsr_jax.data.workers import Workers
 from omgsr_jax.errors import InputError
 from omgsr_jax.training import checkpoints, log, loop
 from tests.training import toy
@@ -59,11 +60,24 @@ def test_stops_on_nan_with_the_example_and_keeps_the_last_good_checkpoint(uninte
     assert _losses(tmp_path) == uninterrupted
 
 
-def test_utilisation_is_logged_where_it_is_known(tmp_path):
+def test_utilisation_is_logged_where_it_is_known_but_not_of_the_step_that_compiles(tmp_path):
     toy.run(tmp_path, 3, utilisation=lambda seconds: 1 / seconds)
-    for values in log.read(tmp_path).values():
+    first, *others = log.read(tmp_path).values()
+    assert "time/step" not in first
+    for values in others:
         expected = 1 / values["time/step"]
         assert values["time/model_flop_utilisation"] == pytest.approx(expected)
+
+
+def test_the_number_of_workers_is_chosen_after_a_few_steps_and_said(tmp_path, capsys):
+    workers = Workers(None)
+    workers.measured(1e-9)
+    toy.run(tmp_path, 3, workers=workers)
+    assert "data.workers" not in capsys.readouterr().out
+    toy.run(tmp_path, 10, workers=workers)
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "data.workers" in line)
+    assert said.startswith("data.workers is set to 1: a pair takes a worker 0.000 s")
+    assert log.read(tmp_path)[10]["data/workers"] == 1
 
 
 def test_keeps_the_latest_and_the_best(tmp_path):

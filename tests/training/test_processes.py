@@ -34,8 +34,8 @@ def start(photos, tmp_path_factory):
     """Starts a process that trains; all of them share compiled programs."""
     cache = tmp_path_factory.mktemp("programs")
 
-    def begin(workdir, *flags, steps=60, devices=1):
-        command = [sys.executable, "scripts/train.py", "--config=tests/training/smallest.py"]
+    def begin(workdir, *flags, steps=60, devices=1, script="scripts/train.py"):
+        command = [sys.executable, script, "--config=tests/training/smallest.py"]
         command += [f"--workdir={workdir}", f"--config.data.sources=('{photos}',)"]
         command += [f"--config.run.steps={steps}", *flags]
         environment = {
@@ -130,6 +130,19 @@ def test_two_processes_train_as_one(start, whole, tmp_path):
     for step, terms in losses.items():
         for term, value in terms.items():
             assert value == pytest.approx(whole[step][term], rel=1e-3), (step, term)
+
+
+def test_the_process_that_is_slowed_is_named(start, tmp_path):
+    outputs = _together(
+        start, 2, tmp_path / "run", "--config.run.log_every=6", steps=12,
+        script="tests/training/slowed.py",
+    )  # fmt: skip
+    said = [line for line in outputs[0][0].splitlines() if line.startswith("step 12: ")]
+    assert f"the slowest is process 1 on {socket.gethostname()}: its devices wait" in said[0]
+    values = log.read(tmp_path / "run")[12]
+    assert values["process/slowest"] == 1
+    assert values["process/1/waiting_for_data"] > 0.5 * values["time/step"]
+    assert values["process/0/waiting_for_data"] < 0.2 * values["time/step"]
 
 
 def test_saved_by_two_processes_and_resumed_by_one_and_by_four(start, whole, tmp_path):

@@ -5,19 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from omgsr_jax.data import PRESETS, example_rng, sampled_plan, signed
+from omgsr_jax.data.degradation_jax import degrade_batch, plan_arrays
 from omgsr_jax.training import step
 from omgsr_jax.training.run import Run
+from tests.data.photos import synthetic_photo
 from tests.training.runs import batches, smallest
 
 
 class _Compiled:
-    """A run of the smallest kind on one device, its step compiled once."""
+    """A run of the smallest kind on one device, its step compiled once, for floats: those of
+    `batches`, which may be spoilt, or an example."""
 
-    def __init__(self, **changes):
+    def __init__(self, example=None, **changes):
         run = Run.of(smallest(**changes), jax.devices()[:1])
         self.frozen, self.start = run.frozen(), run.start
         # Without optimisation: half the time.
-        self.compiled = run.lower().compile({"xla_backend_optimization_level": 0})
+        lowered = run.lower(example or batches(1)[0])
+        self.compiled = lowered.compile({"xla_backend_optimization_level": 0})
 
     def step(self, now, batch):
         return self.compiled(now, self.frozen, jax.device_put(batch))
@@ -25,7 +30,7 @@ class _Compiled:
 
 @pytest.fixture(scope="module")
 def run():
-    return _Compiled(data={"accumulation": 2})
+    return _Compiled(data={"accumulation": 2}, run={"skip_not_finite": 1})
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,42 @@ def test_an_example_that_is_not_finite_is_pointed_at(run):
     _, metrics = run.step(run.start(), batch)
     assert np.flatnonzero(~np.asarray(metrics["ok"])).tolist() == [5]
     assert not np.isfinite(metrics["mse"])
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_number_of_the_step(run, after):
+    _, end, _ = after
+    batch = batches(1)[0]
+    batch["hr"][2, 3, 4, 0] = np.inf
+    now, metrics = run.step(jax.device_put(end), batch)
+    assert metrics["skipped"] == 1
+    assert now.step == end.step + 1
+    jax.tree.map(np.testing.assert_array_equal, now._replace(step=end.step), end)
+    assert after[2][-1]["skipped"] == 0
+
+
+def test_bytes_are_made_floats_of_in_the_step():
+    micro = {"lr": np.uint8([[0, 255]]), "hr": np.uint8([[7, 9]]), "number": np.int32([0])}
+    mesh = Run.of(smallest(), jax.devices()[:1]).mesh
+    floats = step._as_floats(smallest().data, mesh)(micro)
+    np.testing.assert_array_equal(floats["lr"], np.float32([[-1, 1]]))
+    np.testing.assert_array_equal(floats["hr"], signed(micro["hr"]))
+    assert step._as_floats(smallest().data, mesh)(floats).keys() == floats.keys()
+
+
+@pytest.mark.slow
+def test_degraded_in_the_step_is_degraded_alone():
+    """The whole step with plans in place of low-quality images, against one that is given these."""
+    plans = [sampled_plan(PRESETS[512], example_rng(0, 0, i)) for i in range(8)]
+    arrays = [plan_arrays(plan, PRESETS[512], (64, 64)) for plan in plans]
+    plan = {key: np.stack([one[key] for one in arrays]) for key in arrays[0]}
+    hr = np.stack([synthetic_photo(64, 64, i) for i in range(8)])
+    lr = np.asarray(degrade_batch(hr, plan, PRESETS[512]))
+    found = {}
+    for where, batch in {"host": {"lr": lr, "hr": hr}, "device": {"plan": plan, "hr": hr}}.items():
+        run = _Compiled(batch, data={"resolution": 64, "degrade_on": where})
+        _, found[where] = run.step(run.start(), batch)
+    for name in ("ldr", "mse", "features", "gan", "gradient/generator"):
+        assert found["device"][name] == pytest.approx(found["host"][name], rel=1e-3), name
 
 
 def test_noise_belongs_to_the_example_whatever_the_number_of_processes():

@@ -79,8 +79,8 @@ def test_the_written_model_is_like_any_other(base, begun, tmp_path):
 
 def test_a_step_changes_all_of_it_and_the_discriminator(begun):
     run, frozen, state, start = begun
-    compiled = run.lower().compile({"xla_backend_optimization_level": 0})
     (batch,) = batches(1)
+    compiled = run.lower(batch).compile({"xla_backend_optimization_level": 0})
     end, metrics = jax.device_get(compiled(state, frozen, jax.device_put(batch)))  # takes `state`
     assert all(np.abs(end.generator[n] - a).max() > 0 for n, a in start.generator.items()
                if not n.endswith("to_k.kernel") and "attn2" not in n)  # fmt: skip

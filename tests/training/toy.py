@@ -49,7 +49,7 @@ def _collate(examples):
     }
 
 
-def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=0):
+def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=0, workers=None):
     """`do(batch)` happens to the batch of step `at`; `ballast` numbers make checkpoints larger.
 
     A step takes `pause` seconds more.
@@ -77,16 +77,22 @@ def task(*, at=None, do=None, validate=None, utilisation=None, ballast=0, pause=
         batches=iter(stream.batch(4, batch_fn=_collate)),
         images=4,
         rows=[0, 1, 2, 3],
+        workers=workers,
         validate=validate,
         validate_every=10,
         utilisation=utilisation,
     )
 
 
-def run(workdir, steps, *, resume="latest", emergency=None, **options):
-    """`emergency` is a folder for checkpoints of every fourth step."""
-    near = {"emergency_every": 4, "emergency_folder": str(emergency)} if emergency else {}
-    config = RunConfig(steps=steps, log_every=1, save_every=10, keep=2, resume=resume, **near)
+def run(workdir, steps, *, emergency=None, **options):
+    """`emergency` is a folder for checkpoints of every fourth step. Options are the run's or the
+    task's."""
+    settings = {"log_every": 1, "save_every": 10, "keep": 2}
+    if emergency:
+        settings |= {"emergency_every": 4, "emergency_folder": str(emergency)}
+    own = {field.name for field in dataclasses.fields(RunConfig)} & options.keys()
+    settings |= {name: options.pop(name) for name in own}
+    config = RunConfig(steps=steps, **settings)
     settings = {"run": dataclasses.asdict(config)}
     with stop_requests() as stop, work_directory.opened(workdir, settings, config) as saved:
         return loop.train(task(**options), config, saved, stop)

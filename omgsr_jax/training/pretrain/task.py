@@ -11,11 +11,12 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
-from ...data import make_pipeline, to_device
+from ...data import make_pipeline, signed, to_device
 from ...weights import variables
 from ..blueprint import Weights, shapes
 from ..layout import batch_sharding, data_mesh, replicated, rows_by_process
 from ..loop import Metrics, Task
+from ..skipping import unless_not_finite
 from ..state import optimizer, random_weights
 from ..step import CPU_OPTIONS
 from .config import PretrainConfig
@@ -37,7 +38,7 @@ def make_task(config: PretrainConfig, weights: Weights, loss: Loss) -> Task:
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
     pipeline = make_pipeline(config.data, config.seed)
-    batches = to_device(pipeline, config.data, batch_sharding(mesh))
+    batches = to_device(pipeline, batch_sharding(mesh))
     state_shapes = jax.eval_shape(begin, weights)
     return Task(
         state=jax.jit(begin, out_shardings=everywhere)(weights),
@@ -47,6 +48,7 @@ def make_task(config: PretrainConfig, weights: Weights, loss: Loss) -> Task:
         batches=iter(batches),
         images=config.data.batch_size,
         rows=rows_by_process(config.data.batch_size, mesh)[jax.process_index()],
+        workers=pipeline.workers,
     )
 
 
@@ -68,7 +70,8 @@ def _begin(config: PretrainConfig, weights: Weights) -> PretrainState:
 def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
     adam = optimizer(config.optimizer, config.run)
 
-    def step(state: PretrainState, images: Array) -> tuple[PretrainState, Metrics]:
+    def step(state: PretrainState, levels: Array) -> tuple[PretrainState, Metrics]:
+        images = signed(levels)
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
             state.weights, images, key
@@ -79,7 +82,10 @@ def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
         decay = jnp.minimum(config.optimizer.ema, (1 + state.step) / (10 + state.step))
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, weights)
         new = PretrainState(state.step + 1, weights, opt, ema)
-        return new, {**terms, "loss": value, "gradient": optax.global_norm(gradient)}
+        metrics = {**terms, "loss": value, "gradient": optax.global_norm(gradient)}
+        return (
+            unless_not_finite(state, new, metrics) if config.run.skip_not_finite else (new, metrics)
+        )
 
     everywhere = replicated(mesh)
     compiled = jax.jit(
