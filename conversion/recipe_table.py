@@ -18,7 +18,7 @@ _DRIVE = "https://drive.google.com/drive/folders/"
 _HYPIR = "https://github.com/XPixelGroup/HYPIR"
 _OSEDIFF = "https://github.com/cswry/OSEDiff"
 _PISA = "https://github.com/csslc/PiSA-SR"
-_TILES = 768, 256  # 96 latents, overlapping by 32
+_TILES = 1.5, 0.5  # 96 latents, overlapping by 32
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Recipe:
             relatives.py.
         process: "residual" (see omgsr_jax/process.py), or empty for that of the base.
         color, resizing: see omgsr_jax/inference/colour.py and restore.py.
-        tiles: the size of the backbone's tiles and their overlap, in pixels, where that is not the
-            process size and half of it.
+        tiles: the size of the backbone's tiles and their overlap, in process sizes, where that is
+            not 1 and 1/2.
         license, license_link: of code and adapters; empty if they were published without one.
     """
 
@@ -128,7 +128,7 @@ class Recipe:
     process: str = ""
     color: str = COLOR
     resizing: str = RESIZING
-    tiles: tuple[int, int] | None = None
+    tiles: tuple[float, float] | None = None
     license: str = ""
     license_link: str = ""
 

@@ -203,7 +203,9 @@ def settings(recipe: Recipe | None, given: Mapping[str, Any], hub_id: str) -> Se
     if recipe is None:
         return Settings(name="custom", color=COLOR, origin=Origin(base=hub_id), **chosen)
     base = recipe.base
-    size, overlap = recipe.tiles or (None, None)
+    process_size = chosen.get("process_size", recipe.process_size)
+    tiles = [int(share * process_size) for share in recipe.tiles or ()]
+    size, overlap = tiles or (None, None)
     found = Settings(
         name=recipe.name,
         mid_timestep=recipe.mid_timestep,

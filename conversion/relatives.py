@@ -26,14 +26,16 @@ from omgsr_jax.generator import OMGSR
 from omgsr_jax.models.lora import SD_TARGETS, LoRASpec
 from omgsr_jax.storage import Pending, Weight
 
+from .backbones import Backbone
 from .diffusers_folder import sha256
 from .keymap import Spelling, plan_state, prefixed, to_jax
 from .recipes import Adapted
 from .tensor_files import LoadedTensors, Tensors, read_pickle, require_pickles_allowed
 
-_HYPIR_TARGETS = (*(name for name in SD_TARGETS if name != "conv_in"), "proj_in", "proj_out")
-_HYPIR_TARGETS += ("ff.net.2", "ff.net.0.proj")
-_UNET_TARGETS = (*_HYPIR_TARGETS, "conv_in")
+_MORE_TARGETS = ("proj_in", "proj_out", "ff.net.2", "ff.net.0.proj")
+_UNET_TARGETS = tuple(sorted((*SD_TARGETS, *_MORE_TARGETS)))
+_HYPIR_TARGETS = tuple(name for name in _UNET_TARGETS if name != "conv_in")
+_ENCODER_TARGETS = tuple(sorted(SD_TARGETS))
 _PEFT_ALPHA = 8.0  # that of a LoraConfig which is not told another
 _GROUPS = ("encoder", "decoder", "others")
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<half>[AB])\.(?P<adapter>\w+)\.weight")
@@ -76,6 +78,14 @@ class OneFile:
         contents = self._contents
         encoder = contents.encoder_spec.rank if contents.encoder_spec else 0
         return Adapted("unet", encoder, contents.backbone_spec.rank, contents.family)
+
+    def require_kind(self, kind: Backbone, where: str) -> None:
+        """All of them were trained on a UNet."""
+        if kind.folder != self.adapted.backbone:
+            raise InputError(
+                f"{self.path} is for a UNet, and {where} has a {kind.network}: choose the base "
+                "that it was trained on with --base"
+            )
 
     def factors(self, model: OMGSR) -> dict[str, Pending]:
         """The factors that are kept apart, by their names in the generator."""
@@ -201,7 +211,7 @@ def _osediff(content: Mapping[str, Any], where: str) -> Contents:
         backbone,
         LoRASpec(_rank(content, "rank_unet", where), _PEFT_ALPHA, _UNET_TARGETS),
         inside,
-        LoRASpec(_rank(content, "rank_vae", where), _PEFT_ALPHA, SD_TARGETS),
+        LoRASpec(_rank(content, "rank_vae", where), _PEFT_ALPHA, _ENCODER_TARGETS),
         folded={"vae": beside},
         whole={"backbone": whole},
     )

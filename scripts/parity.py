@@ -116,8 +116,9 @@ def _relative(args: argparse.Namespace) -> int:
     """One of OMGSR's relatives, against its own published code."""
     if args.published is None:
         raise SystemExit("--recipe compares with published code: say --published CHECKOUT")
-    found = relatives.report(args.recipe, args.published, seed=args.seed)
-    print(relatives.text(found))
+    found = relatives.report(
+        args.recipe, args.published, seed=args.seed, say=lambda text: print(text, flush=True)
+    )
     path = relatives.write(found | {"versions": _versions()}, args.out)
     print(f"wrote {path}")
     return 0 if found["agrees"] else 1

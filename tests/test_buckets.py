@@ -1,6 +1,7 @@
 """Models and images in buckets. A stand-in for Google's, on loopback, answers."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,8 +58,8 @@ def test_a_damaged_model_in_a_bucket_is_a_sentence(fake_buckets, bucket):
     cut = max(fake_buckets.names(bucket, "nano/params/"), key=len)
     fake_buckets.put(bucket, cut, b"cut")
     answer = command("info", f"gs://{bucket}/nano")
-    assert answer.code == 2
-    assert answer.reason.startswith(f"error: gs://{bucket}/{cut} is damaged: it has 3 bytes, ")
+    assert answer.code == 1
+    assert answer.reason.startswith(f"omgsr info: gs://{bucket}/{cut} is damaged: it has 3 bytes, ")
 
 
 @pytest.mark.slow
@@ -105,31 +106,29 @@ def test_shards_in_a_bucket_are_a_sentence(fake_buckets, bucket):
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("gs://nowhere/model", "error: there is no bucket gs://nowhere, or you may not see it"),
-        ("gs://closed/model", "error: gs://closed cannot be used: Anonymous caller does not have"),
-        (
-            "ftp://host/model",
-            "error: ftp://host is no address of a bucket, which begins with gs://",
-        ),
-        ("gs:///model", "error: gs:// is no address of a bucket"),
+        ("gs://nowhere/model", "there is no bucket gs://nowhere, or you may not see it"),
+        ("gs://closed/model", "gs://closed cannot be used: Anonymous caller does not have"),
+        ("ftp://host/model", "ftp://host is no address of a bucket, which begins with gs://"),
+        ("gs:///model", "gs:// is no address of a bucket"),
     ],
 )
 def test_a_bucket_that_cannot_be_used_is_one_sentence(fake_buckets, address, sentence):
     fake_buckets.buckets["closed"] = {}
     fake_buckets.closed.add("closed")
     answer = command("info", address)
-    assert answer.code == 2
-    assert answer.err.startswith(sentence), answer.err
+    assert answer.code == 1
+    assert answer.err.startswith(f"omgsr info: {sentence}"), answer.err
     assert answer.err.count("\n") == 1
     if "closed" in address:
         assert "gcloud auth application-default login" in answer.err
 
 
 def test_without_gcsfs_the_sentence_says_what_to_install(monkeypatch):
-    def missing(self):
+    def missing():
         raise ImportError("Please install gcsfs to access Google Storage")
 
-    monkeypatch.setattr(buckets.epath.Path, "stat", missing)
+    found = SimpleNamespace(Path=lambda address: SimpleNamespace(stat=missing))
+    monkeypatch.setattr(buckets, "epath", found)
     with pytest.raises(InputError, match=r"pip install 'omgsr-jax\[gcs\]'"):
         buckets.require("gs://not-asked-before/model")
 

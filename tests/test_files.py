@@ -49,10 +49,10 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_failed_write_names_the_file(tmp_path, monkeypatch):
-    def full(path):
+    def full(path, mode):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("omgsr_jax.files.writing._create", full)
+    monkeypatch.setattr("omgsr_jax.files.writing.open", full, raising=False)
     with pytest.raises(InputError, match="a cannot be written: No space left on device"):
         files.write_bytes(tmp_path / "a", b"new")
     assert contents(tmp_path) == {}

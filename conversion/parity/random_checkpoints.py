@@ -321,7 +321,18 @@ _VAE_OF_8 = {
 }
 PRESETS |= {
     "s-published": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8),
-    "sd21-tiny": replace(PRESETS["tiny"], vae=_TINY_VAE | _VAE_OF_8, scheduler=_SD21),
+    "sd21-tiny": replace(
+        PRESETS["tiny"],
+        backbone=PRESETS["tiny"].backbone
+        | {
+            "block_out_channels": [32, 64],
+            "attention_head_dim": [2, 4],
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        },
+        vae=_TINY_VAE | _VAE_OF_8,
+        scheduler=_SD21,
+    ),
     "f-published": replace(
         PRESETS["flux-tiny"],
         vae=_TINY_VAE | _FLUX_VAE | _VAE_OF_8,

@@ -201,7 +201,9 @@ class BatchStream(grain.IterDataset):
         first = position * self.process_count + self.process_index
         positions = grain.MapDataset.range(first, sys.maxsize, self.process_count)
         together = _largest_divisor(self.size, _TOGETHER) if workers else 1
-        stacked = positions.map(self.examples).batch(together, batch_fn=_stacked)
+        examples = positions.map(self.examples)
+        # With a remainder their number would be more than an index holds.
+        stacked = examples.batch(together, drop_remainder=True, batch_fn=_stacked)
         threads = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_THREADS)
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's worker processes read its absl flags

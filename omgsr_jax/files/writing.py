@@ -41,7 +41,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     partial = goal.parent / f"{_BEGUN}{secrets.token_hex(8)}{_PARTIAL}"
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "xb") as file:
+        with _create(partial) as file:
             yield file
         partial.replace(goal)
     except OSError as error:
@@ -143,6 +143,10 @@ def _new_in_a_bucket(directory: str | os.PathLike[str]) -> Iterator[epath.Path]:
             raise
         reason = buckets.reason(error)
         raise InputError(f"{directory} could not be written: {reason}") from error
+
+
+def _create(path: Path) -> IO[bytes]:
+    return open(path, "xb")
 
 
 def _remove_for_good(folder: Path) -> None:

@@ -17,10 +17,8 @@ from .canvases import Stage
 from .options import require_whole_scale
 from .pictures import Picture
 from .published import SCRIPTS, PublishedSizes, PublishedTiling, Script
-from .sizes import Enlargement, Size
+from .sizes import Enlargement, Size, process_size
 from .tiling import Tiling, blend_weights
-
-_TILE = 768
 
 
 class CentredTiling(PublishedTiling):
@@ -36,11 +34,13 @@ class SquareTiling(PublishedTiling):
 
 
 class _LargeTiles(Script):
+    """Tiles of one and a half process sizes, which overlap by a third."""
+
     _overlap = 3
 
     @property
     def _side(self) -> int:
-        return _TILE // self.downsampling
+        return 3 * self.process_size // 2 // self.downsampling
 
 
 class OSEDiffScript(_LargeTiles):
@@ -65,7 +65,7 @@ class PisaScript(_LargeTiles):
         if self.tiling.shape(latents, self._side) not in (latents, (self._side,) * 2):
             raise InputError(
                 f"the published script fails at {processed[1]} x {processed[0]} px, where its "
-                f"tiles are smaller than {_TILE} px: ask for another scale, or no quirks"
+                f"tiles are smaller than {self._side} latents: ask for another scale, or no quirks"
             )
 
 
@@ -79,6 +79,7 @@ class HypirScript(Script):
     def sizes(self, source: Size, enlargement: Enlargement) -> PublishedSizes:
         factor, least = int(require_whole_scale(enlargement)), self.process_size
         asked_for = source[0] * factor, source[1] * factor
+        process_size(asked_for, least)  # which refuses what is too large
         short = min(asked_for)
         height, width = (
             least if side == short else int(side * (least / short)) for side in asked_for

@@ -166,7 +166,7 @@ class Checkpoints:
         if self.nearby:
             self.nearby.close()
             self.nearby.drop(self._whole)
-        if "step" in self.goodput.seconds:  # the loop has begun
+        if self.goodput.begun:
             self.goodput.write()
             if jax.process_index() == 0:
                 print(self.goodput.summary(), flush=True)

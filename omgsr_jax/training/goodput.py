@@ -31,6 +31,7 @@ class Goodput:
         self.seconds: dict[str, float] = {}
         self._saved: dict[int, dict[str, float]] = {}  # what had been done then, by step
         self._read()
+        self.begun = False  # whether the loop is
         self._kind, self._since = "starting", time.perf_counter()
         self._written = time.monotonic()
         self._pause = _SECONDS * (6 if buckets.is_remote(folder) else 1)
@@ -58,7 +59,8 @@ class Goodput:
         self.write()
 
     def resumed(self, step: int) -> None:
-        """What was done after this step is done again."""
+        """The loop begins. What was done after this step is done again."""
+        self.begun = True
         kept = self._saved.get(step, {} if step == 0 else self._work())
         for kind, seconds in self._work().items():
             repeated = seconds - kept.get(kind, 0.0)

@@ -21,7 +21,7 @@ def unless_not_finite(
 
     The metrics get `skipped`: how many steps of the run have been passed over so far.
     """
-    numbers = [value for value in metrics.values() if value.ndim == 0]
+    numbers = [value for value in metrics.values() if jnp.ndim(value) == 0]
     finite = jnp.stack([jnp.isfinite(value) for value in numbers]).all()
     kept = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
     kept = kept._replace(step=new.step)

@@ -9,6 +9,7 @@ workdir/checkpoints/           see checkpoints.py; workdir/damaged/: what could 
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import sys
@@ -68,16 +69,26 @@ def _claim(
     stack.enter_context(locked(workdir))
     if not _require_own(workdir, config):  # nobody else can have come in between now
         files.write_text(absolute(workdir) / CONFIG, json.dumps(config, indent=2) + "\n")
-    if run.emergency_every and not (absolute(workdir) / _ID).exists():
+    if run.emergency_every and _identity(workdir) is None:
         files.write_text(absolute(workdir) / _ID, f"{secrets.token_hex(8)}\n")
     sort_out(workdir, run.resume)
 
 
 def _nearby(workdir: str | Path, run: RunConfig) -> Nearby | None:
-    if not run.emergency_every:
+    identity = _identity(workdir) if run.emergency_every else None
+    if identity is None:
         return None
-    own = Path(run.emergency_folder) / (absolute(workdir) / _ID).read_text().strip()
-    return Nearby(own.absolute(), run.emergency_every)
+    return Nearby((Path(run.emergency_folder) / identity).absolute(), run.emergency_every)
+
+
+def _identity(workdir: str | Path) -> str | None:
+    """It names a folder, so it has to be what was written."""
+    path = absolute(workdir) / _ID
+    try:
+        found = path.read_text().strip()
+    except (buckets.failures(path), ValueError):
+        return None
+    return found if re.fullmatch("[0-9a-f]{16}", found) else None
 
 
 def _require_own(workdir: str | Path, config: Mapping[str, Any]) -> bool:

@@ -195,6 +195,7 @@ def test_of_flux_half_is_left_on_the_hub(fake_hub):
     for path, names in ((index, shards), (text_index, text_shards)):
         files[path] = json.dumps({"weight_map": {n: n for n in names}}).encode()
     files["scheduler/scheduler_config.json"] = b"{}"
+    files["transformer/config.json"] = b'{"_class_name": "FluxTransformer2DModel"}'
     fake_hub.repositories[name] = files
     backbones.fetched(name)
     assert fake_hub.names_sent() == needed

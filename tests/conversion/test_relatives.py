@@ -1,5 +1,6 @@
 """OMGSR's relatives: from their files to restored pictures, and what is refused."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -71,8 +72,8 @@ def _tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def _coloured(image: torch.Tensor, source: torch.Tensor, method: str) -> np.ndarray:
     """Aligning colours has a test of its own (test_parts.py)."""
-    image, source = (jax.numpy.asarray(to_nhwc(x)) for x in (image, source))
-    return np.asarray(colour.align(image, source, method)[0])
+    align = jax.jit(colour.align, static_argnums=2)
+    return np.asarray(align(to_nhwc(image), to_nhwc(source), method)[0])
 
 
 def _levels_apart(ours, theirs: np.ndarray) -> int:
@@ -169,24 +170,30 @@ def test_hypirs_enlargement_padding_and_reduction_are_those_of_pytorch(shared):
     largest = Stage((20, 17), (80, 91), (80, 68))
     for i, stage in enumerate(SIZES):
         canvas = Canvas(largest if shared else stage, (8, 8), 8, 8, shared)
-        sizes = np.array([stage]) if shared else None
-        here = Stage.of(canvas, sizes)
-        images = _on_canvas(pictures[i], canvas.extent.source)
-        source, seen = restore._twice_enlarged(images, canvas, here)
+        source, seen, found = _enlarged_and_reduced(
+            canvas,
+            np.array([stage]) if shared else None,
+            _on_canvas(pictures[i], canvas.extent.source),
+            _on_canvas(results[i], canvas.padded),
+        )
         expected, padded = _in_torch(pictures[i], stage)
         height, width = stage.target
         np.testing.assert_allclose(source[:, :height, :width], to_nhwc(expected), atol=2e-6)
         rows, columns = padded.shape[2:]
         np.testing.assert_allclose(seen[:, :rows, :columns], to_nhwc(padded), atol=2e-6)
         assert np.all(np.asarray(seen)[:, rows:] == 0.5)
-        how = restore.Decoding(canvas, 1, "wavelet", resizing="hypir")
-        image = _on_canvas(results[i], canvas.padded)
-        found = restore._reduced_and_coloured(image, source, here, how, "wavelet")
         reduced = functional.interpolate(
             _tensor(results[i]), size=stage.target, mode="bicubic", antialias=True
         )
         wanted = _coloured(reduced, expected, "wavelet")
         np.testing.assert_allclose(found[0, :height, :width], wanted, atol=3e-6)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _enlarged_and_reduced(canvas: Canvas, sizes, images, image):
+    stage, how = Stage.of(canvas, sizes), restore.Decoding(canvas, 1, "wavelet", resizing="hypir")
+    source, seen = restore._twice_enlarged(images, canvas, stage)
+    return source, seen, restore._reduced_and_coloured(image, source, stage, how, "wavelet")
 
 
 def _on_canvas(pixels: np.ndarray, size: tuple[int, int]) -> jax.Array:
@@ -265,7 +272,7 @@ _FACTOR = "mid_block.attentions.0.proj_in.lora_A.default_others_pix.weight"
             "do not fit this base",
         ),
         (
-            lambda c: c["state_dict_unet"].update({_FACTOR: torch.full((4, 96), torch.nan)}),
+            lambda c: c["state_dict_unet"].update({_FACTOR: torch.full((4, 64), torch.nan)}),
             "has values that are not finite",
         ),
     ],
@@ -297,7 +304,8 @@ def test_cards_say_what_recipes_say(models):
             card = converted.read_card(models[recipe.name])
             assert card.generator.mid_timestep == recipe.mid_timestep
             assert (card.color, card.resizing) == (recipe.color, recipe.resizing)
-            assert (card.tile_size, card.tile_overlap) == (recipe.tiles or (None, None))
+            tiles = [int(share * 64) for share in recipe.tiles or ()]
+            assert [card.tile_size, card.tile_overlap] == (tiles or [None, None])
     residual = converted.read_card(models["pisa-sr"]).generator.process
     assert converted.kind_name(residual) == "residual"
 

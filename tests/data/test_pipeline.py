@@ -79,11 +79,12 @@ def test_low_quality_images_show_what_the_high_quality_ones_show(photos):
     assert match.diagonal().min() > 0.4
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_workers_change_nothing(photos, expected, workers):
-    batches = iter(pipeline(config(photos, workers=workers)))
+@pytest.mark.parametrize(("workers", "size"), [(1, 4), (4, 14)])
+def test_workers_change_nothing(photos, expected, workers, size):
+    """They stack eight examples at most: 14 are two parts of 7."""
+    batches = iter(pipeline(config(photos, workers=workers, batch_size=size)))
     try:
-        assert take(batches, 7) == expected
+        assert take(batches, 28 // size) == expected
     finally:
         batches.close()
 

@@ -24,6 +24,7 @@ from omgsr_jax.inference.prepare import for_inference
 from omgsr_jax.inference.tiling import blend_weights, in_tiles
 from omgsr_jax.models import flux, int8
 from omgsr_jax.models.layers import Linear
+from omgsr_jax.models.stack import Sequence
 from omgsr_jax.models.vae import VAEConfig
 from tests.helpers import relative_error
 from tests.inference.conftest import photo, restored
@@ -57,7 +58,9 @@ def test_tiled_equals_pytorch(upscaler, torch_pipelines, published):
 
 def test_the_quirks_of_v2_take_odd_maps_of_flux():
     """136 x 72 px are 17 x 9 latents. The network is replaced by one for which positions count."""
-    vae = VAEConfig((4,) * 4, layers_per_block=1, norm_num_groups=2, latent_channels=16)
+    vae = VAEConfig(
+        block_out_channels=(4,) * 4, layers_per_block=1, norm_num_groups=2, latent_channels=16
+    )
     config = replace(architectures.named("smallest-flux"), vae=vae)
     generator = OMGSR(config, rngs=nnx.Rngs(0))
     model = Upscaler(generator, 64, color="none").with_quirks("v2")
@@ -102,7 +105,8 @@ def test_int8_quantises_the_blocks_and_little_is_lost(flux_model):
 def test_what_8_bits_cost_a_block_of_full_width(kind):
     """pytest -m slow -s -k full_width: the figures of docs/flux.md."""
     config, tokens = flux.FluxConfig(), (512, 1024)
-    holder = nnx.Dict(transformer_blocks=nnx.List([kind(config, rngs=nnx.Rngs(0))]))
+    one = Sequence(lambda rngs: kind(config, rngs=rngs), 1, remat=False, rngs=nnx.Rngs(0))
+    holder = nnx.Dict(transformer_blocks=one)
     graph, state = nnx.split(holder)
     state = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state)
     rng = np.random.default_rng(0)

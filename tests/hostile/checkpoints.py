@@ -94,7 +94,7 @@ def _from_two(workdir: Path) -> None:
     shutil.copytree(folder / "20" / "state", folder / "30" / "state")
 
 
-_DATA = "data/process_0-of-1.json"
+_DATA = "position/metadata"
 _ARRAYS = "state/**/d/*"
 _DAMAGED = ("checkpoint 30", "is damaged", "The last whole one is 20", "run.resume=last_whole")
 

@@ -102,7 +102,7 @@ def test_what_is_half_a_line_stays_apart_from_the_lines_after_it(workdir):
 
 def test_only_a_whole_checkpoint_is_exported(workdir):
     assert checkpoints.find(workdir, "best") == BEST
-    flip(workdir / "checkpoints" / "20" / "data" / "process_0-of-1.json")
+    flip(workdir / "checkpoints" / "20" / "position" / "metadata")
     assert checkpoints.find(workdir, "latest") == LATEST
     assert checkpoints.find(workdir, "10") == 10
     for which in ("20", "best"):  # whether 20 is the best cannot be known
@@ -131,7 +131,7 @@ def test_digests_cover_every_file_that_is_restored(run):
         }
         digested = set(json.loads((checkpoint / "digests.json").read_text()))
         assert written - digested <= {"digests.json", "_CHECKPOINT_METADATA", "commit_success.txt"}
-        assert {name.split("/")[0] for name in digested} == {"state", "data", "metrics"}
+        assert {name.split("/")[0] for name in digested} == {"state", "position", "metrics"}
 
 
 def test_restored_arrays_are_those_that_were_saved(workdir):

@@ -78,7 +78,7 @@ def test_correct_weights_are_symmetric_and_the_published_are_not():
     [
         ((13, 17), (50, 71), (56, 72)),
         ((100, 90), (40, 30), (48, 40)),
-        ((12, 3000), (30, 9001), (32, 9008)),
+        pytest.param((12, 3000), (30, 9001), (32, 9008), marks=pytest.mark.slow),
     ],
 )
 def test_images_are_resized_as_pil_does_it(old, new, canvas):

@@ -101,7 +101,7 @@ def vae() -> VAE:
 @pytest.mark.parametrize(
     ("size", "canvas", "strip"),
     [
-        ((96, 64), (96, 64), 64 * 16),
+        pytest.param((96, 64), (96, 64), 64 * 16, marks=pytest.mark.slow),
         ((100, 52), (128, 64), 64 * 24),
     ],
 )

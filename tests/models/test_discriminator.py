@@ -134,7 +134,7 @@ def _same_order(theirs, ours):
     return theirs.detach().numpy().reshape(ours.shape)
 
 
-@pytest.mark.parametrize("kind", ["v1", 512, 1024])
+@pytest.mark.parametrize("kind", ["v1", 512, pytest.param(1024, marks=pytest.mark.slow)])
 def test_heads_agree_with_pytorch_forward_and_backward(kind):
     ours, theirs, forward, maps = _heads(kind)
     graph, params, spectral = nnx.split(ours, nnx.Param, SpectralVector)

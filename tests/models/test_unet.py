@@ -42,7 +42,12 @@ def unets(request, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("unets", "size"),
-    [("sd2", (8, 24)), ("sd2", (11, 14)), ("sd1", (11, 14)), ("other", (8, 24))],
+    [
+        pytest.param("sd2", (8, 24), marks=pytest.mark.slow),
+        ("sd2", (11, 14)),
+        ("sd1", (11, 14)),
+        ("other", (8, 24)),
+    ],
     indirect=["unets"],
 )
 def test_every_block_agrees_with_diffusers(unets, size):

@@ -79,6 +79,14 @@ def test_another_run_in_the_same_folder_is_another_run(tmp_path, capsys):
     assert 16 in _steps(tmp_path)
 
 
+@pytest.mark.usefixtures("cut_at_17")
+def test_a_name_that_was_edited_leads_nowhere(tmp_path, capsys):
+    (tmp_path / "run" / "run.id").write_text("../other")
+    toy.run(tmp_path / "run", 25, emergency=tmp_path / "near")
+    assert "resumed from step 10\n" in capsys.readouterr().out
+    assert _steps(tmp_path) == [12, 16]  # of the name that it had
+
+
 def test_every_type_comes_back_as_it_was(tmp_path):
     state = {
         "a/b": jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3),

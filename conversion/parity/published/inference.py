@@ -25,7 +25,7 @@ _PROCESS_SIZE = 64
 _CONTRAST = 6
 _COLORS = {"nofix": "none"}  # of the scripts, where ours has another name
 PRESETS = {"s": "s-published", "f": "f-published"}
-_T_M = {("s", "v1"): 195, ("s", "v2"): 273, ("f", "v1"): 295, ("f", "v2"): 244}
+T_M = {("s", "v1"): 195, ("s", "v2"): 273, ("f", "v1"): 295, ("f", "v2"): 244}
 PROMPTS = {"v1": V1_PROMPT, "v2": ""}
 
 
@@ -122,7 +122,7 @@ def _compare_kind(
         str(base),
         model,
         adapter=str(adapter),
-        mid_timestep=_T_M[kind, checkout.version],
+        mid_timestep=T_M[kind, checkout.version],
         prompt=PROMPTS[checkout.version],
         process_size=_PROCESS_SIZE,
     )
@@ -158,7 +158,7 @@ def _arguments(checkout: Checkout, case: Case, scratch: Path) -> list[str]:
         "--upscale", str(case.scale),
         "--align_method", case.color,
         "--weight_dtype", "fp32",
-        "--mid_timestep", str(_T_M[case.kind, checkout.version]),
+        "--mid_timestep", str(T_M[case.kind, checkout.version]),
         *(tiles if checkout.version == "v1" else []),
     ]  # fmt: skip
 

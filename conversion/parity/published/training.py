@@ -25,7 +25,7 @@ from ..processes import in_own_process
 from ..training import cosine, difference, random_numbers_of_step
 from . import judges
 from .checkout import Checkout
-from .inference import PROMPTS, write_checkpoint
+from .inference import PROMPTS, T_M, write_checkpoint
 from .theirs import Arrays, Task, Theirs, train
 
 RESOLUTION = 512
@@ -36,7 +36,6 @@ _CONFIGS = {
     ("v2", "s"): "configs/omgsr_s_512.yml",
     ("v2", "f"): "configs/omgsr_f_1024.yml",
 }
-_T_M = {("v1", "s"): 195, ("v1", "f"): 295, ("v2", "s"): 273, ("v2", "f"): 244}
 _RANKS = {"vae_lora_rank": 4, "unet_lora_rank": 8, "flux_transformer_lora_rank": 8}
 _RATE = {"v1": 2e-5, "v2": 5e-5}
 _LOSSES: dict[str, dict[str, float]] = {
@@ -87,7 +86,7 @@ def _compare(checkout: Checkout, kind: str, steps: int, seed: int, scratch: Path
     convert(
         str(base),
         model,
-        mid_timestep=_T_M[version, kind],
+        mid_timestep=T_M[kind, version],
         prompt=PROMPTS[version],
         process_size=RESOLUTION,
     )
@@ -224,7 +223,7 @@ def _trained(run: Run, kind: str, batches: list[Arrays], theirs: Theirs, adapter
     version = run.config.quirks or ""
     expected = _terms(version, run.config, theirs)
     with jax.default_matmul_precision("highest"), jax.set_mesh(run.mesh):
-        compiled = run.lower().compile()
+        compiled = run.lower(batches[0]).compile()
         for batch, terms in zip(batches, expected, strict=True):
             now, metrics = compiled(now, frozen, jax.device_put(batch))
             ours.append({name: float(metrics[name]) for name in terms})

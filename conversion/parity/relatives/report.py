@@ -6,7 +6,7 @@ pictures: one that a tile holds, one that is too small, one that needs several t
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,17 +29,15 @@ RECIPES = tuple(RUNNERS)
 TOLERANCE = 1e-5  # of numbers in [0, 1]
 LEVELS = 1
 
-_SCALE = 4
 _ONE_TILE, _SMALL, _SEVERAL = "one tile", "small", "several tiles"
 _SIZES = {
-    "hypir-sd2": {_ONE_TILE: (128, 128), _SMALL: (90, 70), _SEVERAL: (131, 128)},
-    "osediff": {_ONE_TILE: (128, 128), _SMALL: (90, 70), _SEVERAL: (193, 195)},
-    "pisa-sr": {_ONE_TILE: (128, 128), _SMALL: (90, 70), _SEVERAL: (193, 195)},
+    "hypir-sd2": {_ONE_TILE: (32, 32), _SMALL: (23, 18), _SEVERAL: (33, 41)},
+    "osediff": {_ONE_TILE: (32, 32), _SMALL: (23, 18), _SEVERAL: (49, 51)},
+    "pisa-sr": {_ONE_TILE: (32, 32), _SMALL: (23, 18), _SEVERAL: (49, 51)},
 }
 _STRENGTHS = (0.7, 1.3)
 _QUIRKS = ", quirks"
 _CONTRAST = 0.25  # so little that AdaIN stretches no rounding
-_FEW = "few"  # pictures, which no tiles make slow
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,16 @@ class Row:
         return self.before <= TOLERANCE and self.levels is not None and self.levels <= LEVELS
 
 
-def report(recipe: str, checkout: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Rows for every picture; for several tiles, also against their code with its VAE whole."""
+def report(
+    recipe: str, checkout: Path, *, seed: int = 0, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Rows for every picture, which `say` is told one by one; HYPIR's also with its VAE whole."""
+    rows = []
+    say(heading())
     with _prepared(recipe, checkout, seed) as (given, model):
-        rows = list(_rows(recipe, given, model))
+        for row in _rows(recipe, given, model):
+            rows.append(row)
+            say(line(row))
     agree = [row for row in rows if _must_agree(recipe, row.case)]
     return {
         "recipe": recipe,
@@ -92,16 +96,14 @@ def _rows(recipe: str, given: Given, model: Path) -> Iterator[Row]:
     if recipe == "hypir-sd2":
         settings[", VAE whole"] = replace(given, whole=True)
     if recipe == "pisa-sr":
-        few = given.pictures.with_name(_FEW)
-        label = f", strengths {_STRENGTHS}"
-        settings[label] = replace(given, pictures=few, strengths=_STRENGTHS)
+        settings[f", strengths {_STRENGTHS}"] = replace(given, strengths=_STRENGTHS)
     for label, setting in settings.items():
         theirs = in_own_process(run, setting)
         plain = load(model, precision="fp32", strengths=setting.strengths)
         for quirks, upscaler in ((_QUIRKS, plain.with_quirks(recipe)), ("", plain)):
             for name, result in theirs.items():
                 pixels = np.asarray(Image.open(given.pictures / name))
-                after = np.asarray(upscaler.upscale(pixels, scale=_SCALE))
+                after = np.asarray(upscaler.upscale(pixels, scale=given.scale))
                 before = _before_rounding(upscaler, pixels, result)
                 yield Row.of(f"{name.removesuffix('.png')}{label}{quirks}", before, after, result)
 
@@ -109,7 +111,7 @@ def _rows(recipe: str, given: Given, model: Path) -> Iterator[Row]:
 def _before_rounding(upscaler: Upscaler, pixels: np.ndarray, theirs: Published) -> np.ndarray:
     """In [0, 1]: of what their networks saw, without colours, or from picture to picture."""
     if theirs.seen is None:
-        given, scale, color = pixels, _SCALE, None
+        given, scale, color = pixels, Given.scale, None
     else:
         given, scale, color = theirs.seen, 1, "none"
     (how,) = upscaler.steps(given.shape[:2], scale=scale, color=color)
@@ -132,11 +134,9 @@ def _prepared(recipe: str, checkout: Path, seed: int) -> Iterator[tuple[Given, P
         preset = random_checkpoints.PRESETS["sd21-tiny"]
         in_own_process(random_checkpoints.write_base, base, preset, seed=seed)
         in_own_process(writer, weights, base, seed=seed + 1)
-        for folder in (pictures, root / _FEW):
-            folder.mkdir()
-            for name, size in _SIZES[recipe].items():
-                if folder.name != _FEW or name != _SEVERAL:
-                    _picture(size, seed).save(folder / f"{name}.png")
+        pictures.mkdir()
+        for name, size in _SIZES[recipe].items():
+            _picture(size, seed).save(pictures / f"{name}.png")
         in_own_process(
             convert,
             str(base),
@@ -144,9 +144,10 @@ def _prepared(recipe: str, checkout: Path, seed: int) -> Iterator[tuple[Given, P
             recipe=recipe,
             adapter=str(weights),
             prompt=prompt_of(recipe),
+            process_size=Given.process_size,
             allow_pickle=True,
         )
-        yield Given(checkout.resolve(), base, weights, pictures, _SCALE), root / "converted"
+        yield Given(checkout.resolve(), base, weights, pictures), root / "converted"
 
 
 def _picture(size: tuple[int, int], seed: int) -> Image.Image:
@@ -161,16 +162,16 @@ def _picture(size: tuple[int, int], seed: int) -> Image.Image:
     return Image.fromarray(np.clip(total, 0, 255).astype(np.uint8))
 
 
-def text(found: dict[str, Any]) -> str:
-    """The report, for a terminal."""
-    lines = [f"{found['recipe']} against its own published code", ""]
-    lines += [f"{'picture':<44}{'before rounding':>17}{'mean':>10}{'levels':>8}{'differ':>9}"]
-    for row in found["rows"]:
-        after = f"{'other size':>17}"
-        if row["levels"] is not None:
-            after = f"{row['levels']:>8}{row['differing']:>9.2%}"
-        lines.append(f"{row['case']:<44}{row['before']:>17.1e}{row['before_mean']:>10.1e}{after}")
-    return "\n".join([*lines, "", "stand-ins:", *(f"  {one}" for one in found["stand-ins"])])
+def heading() -> str:
+    """Above rows, for a terminal."""
+    return f"{'picture':<40}{'before rounding':>17}{'mean':>10}{'levels':>8}{'differ':>9}"
+
+
+def line(row: Row) -> str:
+    after = f"{'other size':>17}"
+    if row.levels is not None:
+        after = f"{row.levels:>8}{row.differing:>9.2%}"
+    return f"{row.case:<40}{row.before:>17.1e}{row.before_mean:>10.1e}{after}"
 
 
 def write(found: dict[str, Any], folder: Path) -> Path:

@@ -23,10 +23,16 @@ MOVED = "diffusers 0.25: names that have moved since, for its copies of the UNet
 
 @contextmanager
 def published(checkout: Path) -> Iterator[None]:
-    """A checkout's own modules, on the CPU."""
+    """A checkout's own modules, on the CPU. No bytecode is written beside them."""
+    # Now, since these look for the packages that get a stand-in.
+    import accelerate  # noqa: F401
+    import peft  # noqa: F401
     import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel  # noqa: F401
+    from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer  # noqa: F401
 
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(sys, "dont_write_bytecode", True))
         stack.enter_context(mock.patch.object(sys, "path", [str(checkout), *sys.path]))
         stack.enter_context(mock.patch.dict(sys.modules, _libraries()))
         stack.enter_context(mock.patch.object(torch.cuda, "synchronize", return_value=None))

@@ -34,6 +34,7 @@ class Given:
     """What their code is given.
 
     Attributes:
+        process_size: a quarter of theirs, and so are tiles: all that depends on them is there.
         scale: how many times as large.
         strengths: None for the default setting.
         whole: put their VAE to work in one piece, where it would work in tiles of its own.
@@ -43,13 +44,19 @@ class Given:
     base: Path
     weights: Path
     pictures: Path  # a folder of PNG files
+    process_size: int = 128
     scale: int = 4
     strengths: tuple[float, float] | None = None
     whole: bool = False
 
+    @property
+    def tile(self) -> int:
+        """In latents, of OSEDiff and PiSA-SR."""
+        return 3 * self.process_size // 16
+
 
 def hypir(given: Given) -> dict[str, Published]:
-    """`SD2Enhancer` with the settings of its own config, in fp32 in place of bf16."""
+    """`SD2Enhancer` with its own config, in fp32 in place of bf16."""
     import torch
     import yaml  # type: ignore[import-untyped]
 
@@ -73,14 +80,21 @@ def hypir(given: Given) -> dict[str, Published]:
             for path in _pictures(given):
                 x = torch.from_numpy(np.asarray(Image.open(path), np.float32) / 255)
                 x = x.permute(2, 0, 1)[None].contiguous()
-                before = enhancer.enhance(x, "", upscale=given.scale, return_type="pt")
+                before = enhancer.enhance(
+                    x,
+                    "",
+                    upscale=given.scale,
+                    patch_size=given.process_size,
+                    stride=given.process_size // 2,
+                    return_type="pt",
+                )
                 (after,) = enhancer.tensor2image(before)
                 found[path.name] = Published(None, to_nhwc(before)[0], after)
     return found
 
 
 def pisa(given: Given) -> dict[str, Published]:
-    """`pisa_sr` of test_pisasr.py, with its own defaults but for fp32."""
+    """`pisa_sr` of test_pisasr.py, with its own defaults but for fp32 and sizes."""
     with published(given.checkout), old_diffusers(), _inside(given.checkout):
         import pisasr  # type: ignore[import-not-found]
         import test_pisasr  # type: ignore[import-not-found]
@@ -91,15 +105,15 @@ def pisa(given: Given) -> dict[str, Published]:
             output_dir=str(_results(given)),
             pretrained_model_path=str(given.base),
             pretrained_path=str(given.weights),
-            process_size=512,
+            process_size=given.process_size,
             upscale=given.scale,
             align_method="adain",
             lambda_pix=pixel,
             lambda_sem=semantic,
             vae_decoder_tiled_size=224,
             vae_encoder_tiled_size=1024,
-            latent_tiled_size=96,
-            latent_tiled_overlap=32,
+            latent_tiled_size=given.tile,
+            latent_tiled_overlap=given.tile // 3,
             mixed_precision="fp32",
             default=given.strengths is None,
         )
@@ -109,12 +123,14 @@ def pisa(given: Given) -> dict[str, Published]:
 
 
 def osediff(given: Given) -> dict[str, Published]:
-    """test_osediff.py, with its own defaults but for fp32, and tags that are said beforehand."""
+    """test_osediff.py, with its own defaults but for fp32 and sizes; tags are said beforehand."""
     from diffusers import DDPMScheduler
 
     argv = ["test_osediff.py", "-i", given.pictures, "-o", _results(given)]
     argv += ["--pretrained_model_name_or_path", given.base, "--osediff_path", given.weights]
     argv += ["--mixed_precision", "fp32", "--upscale", given.scale]
+    argv += ["--process_size", given.process_size, "--latent_tiled_size", given.tile]
+    argv += ["--latent_tiled_overlap", given.tile // 3]
     with published(given.checkout), old_diffusers(), _inside(given.checkout), _tagger():
         import osediff  # type: ignore[import-not-found]
 
