@@ -13,7 +13,8 @@ from PIL import Image
 
 import omgsr_jax
 from omgsr_jax import assets, converted
-from omgsr_jax.evaluation import fidelity
+from omgsr_jax.evaluation import Settings
+from omgsr_jax.evaluation.metrics import BY_KEY
 from omgsr_jax.inference import images, labels
 
 ROOT = Path(__file__).parent.parent
@@ -39,20 +40,23 @@ def test_a_second_process_gives_every_bit_again(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_nano_sharpens_the_samples_and_stays_near_their_originals(upscaler):
-    gained = []
-    for name in assets.SAMPLES:
-        pair = assets.sample(name)
-        source, original = images.read(pair.lr), images.read(pair.hr)
-        restored = np.asarray(upscaler.upscale(pair.lr, scale=4))
-        bicubic = labels.bicubic(source, original.size).pixels(8)
-        of_nano, of_bicubic = fidelity.psnr(
-            np.stack([restored, bicubic]), np.stack([original.pixels(8)] * 2)
-        )
-        assert of_nano >= of_bicubic - 0.5, name
-        gained.append(_new_detail(restored) / _new_detail(bicubic))
-    # A blur would pass the line above. On average: one sample's bicubic is mostly noise.
-    assert np.mean(gained) > 1.2, gained
+@pytest.mark.parametrize("name", assets.SAMPLES)
+def test_nano_is_better_than_bicubic(upscaler, name):
+    """Nearer to the original, and with more detail of the original's own, in its place."""
+    pair = assets.sample(name)
+    source, original = images.read(pair.lr), images.read(pair.hr)
+    restored = np.asarray(upscaler.upscale(pair.lr, scale=4))
+    bicubic = labels.bicubic(source, original.size).pixels(8)
+    outputs, originals = np.stack([restored, bicubic]), np.stack([original.pixels(8)] * 2)
+    # How much more is less than was measured: it may differ with the platform's rounding.
+    for key, more in (
+        ("psnr", 0.2),
+        ("ssim", 0.003),
+        ("coherence", 0.01),
+        ("coherence_fine", 0.05),
+    ):
+        of_nano, of_bicubic = BY_KEY[key].prepare(Settings())(outputs, originals)
+        assert of_nano >= of_bicubic + more, key
 
 
 @pytest.mark.slow
@@ -92,12 +96,3 @@ def _start(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     )
     assert run.returncode == 0, run.stderr
     return run
-
-
-def _new_detail(image: np.ndarray) -> float:
-    """The power at frequencies that a picture of a quarter of the size does not have."""
-    grey = np.asarray(Image.fromarray(image).convert("L"), float)
-    down, right = (np.abs(np.fft.fftfreq(side)) for side in grey.shape)
-    beyond = np.maximum.outer(down, right) > 1 / 8
-    window = np.outer(*(np.hanning(side) for side in grey.shape))
-    return float(np.mean(np.abs(np.fft.fft2((grey - grey.mean()) * window))[beyond] ** 2))
