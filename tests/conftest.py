@@ -45,12 +45,9 @@ def compile_cache() -> Path:
 def fake_buckets():
     """Buckets on loopback, one server for all tests: clients remember where they have asked."""
     pytest.importorskip("gcsfs", reason="needs gcsfs (the extra gcs)")
-    from fsspec import config
-
     with FakeBuckets().running() as buckets, pytest.MonkeyPatch.context() as patch:
         for name, value in buckets.environment.items():
             patch.setenv(name, value)
-        patch.setitem(config.conf, "gcs", {"token": "anon"})
         yield buckets
 
 

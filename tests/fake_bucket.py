@@ -124,8 +124,6 @@ class _Refused(Exception):  # noqa: N818
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or each answer waits for the acknowledgement of its headers
-    wbufsize = -1
     server_side: FakeBuckets
 
     def _answer(self):

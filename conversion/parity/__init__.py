@@ -9,7 +9,8 @@ inference_*.py         inference, timed: what, who takes part, and in which orde
 layer_kinds.py         time by kind of layer
 workers.py             systems in processes of their own, with a time limit
 torch_*.py             the PyTorch side: backbones, judges, the training loop
-random_checkpoints.py  small and full-size checkpoints of random weights, in the published formats
+random_presets.py, random_checkpoints.py, random_tokenizers.py
+                       small and full-size checkpoints of random weights, in the published formats
 arrays.py              errors, and the order of axes
 processes.py           a function in a process of its own, for its memory
 """

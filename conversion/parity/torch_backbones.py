@@ -90,7 +90,7 @@ class ZImagePredictor:
 
 
 # By the class of diffusers that a folder's config names.
-PREDICTORS = {
+PREDICTORS: dict[str, Any] = {
     "UNet2DConditionModel": UNetPredictor,
     "FluxTransformer2DModel": FluxPredictor,
     "ZImageTransformer2DModel": ZImagePredictor,

@@ -227,7 +227,8 @@ class BatchIterator(grain.DatasetIterator):
     def __next__(self) -> Example:
         self._stream.workers.asked()
         self._run(self._stream.workers.count)
-        size, parts = self._stream.size, []
+        size = self._stream.size
+        parts: list[Example] = []
         while sum(len(part["epoch"]) for part in parts) < size:
             parts.append(self._next_part())
         self._position += size

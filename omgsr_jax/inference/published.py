@@ -186,8 +186,10 @@ def _upscaled(picture: Picture, sizes: PublishedSizes) -> Image.Image:
 
 def _aligned(image: np.ndarray, source: np.ndarray, color: str) -> np.ndarray:
     """In 8 bits, truncated."""
-    given = (jnp.asarray(values[None], jnp.float32) / 255 for values in (image, source))
-    (aligned,) = np.asarray(colour.align(*given, color))
+    image_levels, source_levels = (
+        jnp.asarray(values[None], jnp.float32) / 255 for values in (image, source)
+    )
+    (aligned,) = np.asarray(colour.align(image_levels, source_levels, color))
     return np.floor(aligned * 255).astype(np.uint8)
 
 

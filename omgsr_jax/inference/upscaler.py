@@ -11,9 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from PIL import Image
 
@@ -23,6 +21,7 @@ from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import layout
 from .canvases import Canvas, Stage
+from .description import description
 from .function import Function
 from .inputs import name_of, picture_of
 from .memory import Budget
@@ -106,11 +105,7 @@ class Upscaler:
         self._patch = model.multiple // vae.downsampling
         self._published: dict[str, Upscaler] = {}
         self._preparing = threading.Lock()
-        self._description = (
-            f"{name}: {_described(model.vae)}, {_described(model.backbone)}, "
-            f"t_m {model.t_m} of {model.process.timesteps}, "
-            f"process size {process_size} px, {precision} on {_counted(mesh.devices.flat)}"
-        )
+        self._description = description(name, model, process_size, precision, mesh)
 
     def __repr__(self) -> str:
         script = self._passes.script
@@ -325,14 +320,13 @@ class Upscaler:
             for i, (picture, stages) in enumerate(zip(pictures, passes, strict=True)):
                 if number < len(stages):
                     how = self._how(picture, stages, number, each[i])
-                    said = self._color(each[i]), each[i].seed, self._strengths(each[i])
-                    key = how, *said
+                    key = how, self._color(each[i]), each[i].seed, self._strengths(each[i])
                     members.setdefault(key, {})[i] = stages[number]
-            for (how, *said), alike in members.items():
+            for (how, color, seed, strengths), alike in members.items():
                 left = iter(alike.items())
                 for part in self._passes.divided(how, len(alike)):
                     some = dict(itertools.islice(left, part.batch))
-                    chunks.append(Chunk(part, some, *said))
+                    chunks.append(Chunk(part, some, color, seed, strengths))
         return chunks
 
     def _how(
@@ -404,12 +398,3 @@ class Upscaler:
             work = Work(dict(each), how.tiles_of([stage]), canvas.strips, canvas.padded)
             results.append(Upscaled(result, stage.process, work))
         return results
-
-
-def _described(network: nnx.Module) -> str:
-    leaves = jax.tree.leaves(nnx.state(network))
-    return f"{type(network).__name__} of {sum(leaf.size for leaf in leaves) / 1e6:.2f} M parameters"
-
-
-def _counted(devices: Iterable[jax.Device]) -> str:
-    return ", ".join(f"{n} x {kind}" for kind, n in Counter(d.device_kind for d in devices).items())

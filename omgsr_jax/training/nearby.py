@@ -58,7 +58,6 @@ class Nearby:
     def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, Any]:
         """The state and the data's position."""
         with np.load(self._path(step)) as stored:
-            paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
 
             def array(path: Any, leaf: Any, sharding: Any) -> jax.Array:
                 def shard(index: Any) -> np.ndarray:
@@ -67,11 +66,8 @@ class Nearby:
 
                 return jax.make_array_from_callback(leaf.shape, sharding, shard)
 
-            leaves = [
-                array(path, leaf, sharding)
-                for (path, leaf), sharding in zip(paths, tree.flatten_up_to(shardings), strict=True)
-            ]
-            return tree.unflatten(leaves), json.loads(bytes(stored[_POSITION]))
+            state = jax.tree_util.tree_map_with_path(array, shapes, shardings)
+            return state, json.loads(bytes(stored[_POSITION]))
 
     def steps(self) -> list[int]:
         return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
@@ -89,7 +85,7 @@ class Nearby:
         self.wait()
         self._writer.shutdown()
 
-    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+    def _write(self, step: int, arrays: dict[str, Any]) -> None:
         with files.atomic(self._path(step)) as file:
             np.savez(file, **arrays)
         for old in self.steps()[:-_KEPT]:
@@ -103,7 +99,7 @@ class Nearby:
         try:
             with zipfile.ZipFile(self._path(step)) as stored:  # has a CRC-32 of every member
                 names = {Path(name).stem for name in stored.namelist()}
-                return {*_names(shapes, shardings)} <= names and stored.testzip() is None
+                return _names(shapes, shardings) <= names and stored.testzip() is None
         except (OSError, zipfile.BadZipFile):
             return False
 
@@ -116,11 +112,15 @@ def _shards(state: Any) -> Iterator[tuple[str, Any]]:
         }.items()
 
 
-def _names(shapes: Any, shardings: Any) -> Iterator[str]:
-    paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    for (path, leaf), sharding in zip(paths, tree.flatten_up_to(shardings), strict=True):
-        for index in sharding.addressable_devices_indices_map(leaf.shape).values():
-            yield _name(path, index, leaf.shape)
+def _names(shapes: Any, shardings: Any) -> set[str]:
+    found: set[str] = set()
+
+    def add(path: Any, leaf: Any, sharding: Any) -> None:
+        indices = sharding.addressable_devices_indices_map(leaf.shape).values()
+        found.update(_name(path, index, leaf.shape) for index in indices)
+
+    jax.tree_util.tree_map_with_path(add, shapes, shardings)
+    return found
 
 
 def _name(path: Any, index: Any, shape: tuple[int, ...]) -> str:

@@ -18,6 +18,7 @@ class PublishedF(OMGSR):
     latents it keeps in bf16 all the way to the decoder."""
 
     def decode(self, z_p: Array) -> Array:
+        assert isinstance(self.process, FlowMatching)
         config, stored = self.vae.config, self.process.stored
         z = stored(stored(z_p / config.scaling_factor) + config.shift_factor)
         return self.decode_unclipped(z)

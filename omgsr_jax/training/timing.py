@@ -105,7 +105,7 @@ class Processes:
 
     def intervals(self, own: Interval) -> list[Interval]:
         """Everybody's."""
-        return [Interval(*map(float, row)) for row in _gathered(np.float32(astuple(own)))]
+        return [Interval(*map(float, row)) for row in _gathered(np.array(astuple(own), np.float32))]
 
     def described(self, intervals: Sequence[Interval]) -> str:
         """Of an interval in the process that asks: who waits; and of all: which is the slowest."""

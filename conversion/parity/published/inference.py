@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import omgsr_jax
 from omgsr_jax.inference.sizes import Size
+from omgsr_jax.quirks import Quirks
 
 from ...convert import convert
 from ...recipe_table import V1_PROMPT
@@ -127,7 +129,7 @@ def _compare_kind(
         process_size=_PROCESS_SIZE,
     )
     with jax.default_matmul_precision("highest"):
-        upscaler = omgsr_jax.load(model, precision="fp32", quirks=checkout.version)
+        upscaler = omgsr_jax.load(model, precision="fp32", quirks=cast(Quirks, checkout.version))
         for case in of_kind:
             for size in case.sizes:
                 yield _compared(upscaler, case, size, scratch)

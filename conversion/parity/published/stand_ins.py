@@ -90,7 +90,7 @@ def for_inference(checkout: Checkout) -> None:
     from diffusers import FluxTransformer2DModel
     from diffusers.models.autoencoders import vae
 
-    vae.randn_tensor = lambda shape, **_: torch.zeros(shape)  # type: ignore[attr-defined]
+    vae.randn_tensor = lambda shape, **_: torch.zeros(shape)
     of_class = importlib.import_module(checkout.flux_classes).OMGSR_F_Infer.__init__
     _, *others = of_class.__defaults__
     of_class.__defaults__ = (torch.float32, *others)
@@ -99,7 +99,8 @@ def for_inference(checkout: Checkout) -> None:
     def told(self: Any, *args: Any, timestep: Any, **kwargs: Any) -> Any:
         return forward(self, *args, timestep=as_in_bf16(timestep), **kwargs)
 
-    FluxTransformer2DModel.forward = told  # type: ignore[method-assign,assignment]
+    flux: Any = FluxTransformer2DModel
+    flux.forward = told
 
 
 def as_in_bf16(time: Any) -> Any:
@@ -133,11 +134,11 @@ def _without_cuda() -> None:
     from diffusers import DiffusionPipeline
 
     torch.cuda.synchronize = lambda *_: None
-    torch.Tensor.cuda = lambda self, *_: self  # type: ignore[method-assign,assignment]
-    to = DiffusionPipeline.to
-    DiffusionPipeline.to = (  # type: ignore[method-assign]
-        lambda self, *args, **kwargs: to(self, *(_on_cpu(a) for a in args), **kwargs)
-    )
+    tensor: Any = torch.Tensor
+    tensor.cuda = lambda self, *_: self
+    pipeline: Any = DiffusionPipeline
+    to = pipeline.to
+    pipeline.to = lambda self, *args, **kwargs: to(self, *(_on_cpu(a) for a in args), **kwargs)
 
 
 def _on_cpu(argument: Any) -> Any:

@@ -178,9 +178,7 @@ def _give_noise(checkout: Checkout, task: Task, module: Any, numbers: Arrays) ->
     z_h, z_l, eps = (numbers[name].transpose(0, 1, 4, 2, 3) for name in ("z_h", "z_l", "eps"))
     posteriors = stand_ins.Numbers(x[i] for i in range(count) for x in (z_h, z_l))
     noise = stand_ins.Numbers(iter(eps))
-    vae.randn_tensor = (  # type: ignore[attr-defined]
-        lambda shape, **_: posteriors.next(shape).contiguous()
-    )
+    vae.randn_tensor = lambda shape, **_: posteriors.next(shape).contiguous()
     module.torch = stand_ins.Injected(
         {"randn_like": lambda x: noise.next(x.shape).contiguous().to(x)}
     )
@@ -221,10 +219,9 @@ def _keep_flux_in_fp32(checkout: Checkout, module: Any) -> None:
         (prediction,) = forward(self, timestep=stand_ins.as_in_bf16(timestep), **given)
         return (prediction.bfloat16(),)
 
-    FluxTransformer2DModel.forward = in_fp32  # type: ignore[method-assign,assignment]
-    FluxTransformer2DModel.from_pretrained = (  # type: ignore[method-assign]
-        lambda *args, torch_dtype, **kwargs: load(*args, **kwargs)
-    )
+    flux: Any = FluxTransformer2DModel
+    flux.forward = in_fp32
+    flux.from_pretrained = lambda *args, torch_dtype, **kwargs: load(*args, **kwargs)
     if checkout.version == "v2":
         module.encode_images.__defaults__ = (torch.bfloat16,)
 

@@ -95,7 +95,8 @@ def _compare(checkout: Checkout, kind: str, steps: int, seed: int, scratch: Path
     config = training_config(version, str(model), str(converted), steps)
     run = Run.of(config, jax.devices()[:1])
     batches = list(_batches(config, steps, seed))
-    np.savez(scratch / "numbers.npz", **_numbers(run.blueprint, batches))
+    numbers: dict[str, Any] = _numbers(run.blueprint, batches)
+    np.savez(scratch / "numbers.npz", **numbers)
     theirs = in_own_process(train, checkout, _task(checkout, kind, steps, scratch))
     return _trained(run, kind, batches, theirs, scratch / "adapters")
 
@@ -214,11 +215,11 @@ def _numbers(blueprint: Blueprint, batches: list[Arrays]) -> Arrays:
 def _trained(run: Run, kind: str, batches: list[Arrays], theirs: Theirs, adapters: Path) -> Trained:
     before, after = (_adapters(run.blueprint, adapters / when) for when in ("before", "after"))
     (heads, vectors), (heads_after, _) = theirs.before, theirs.after
-    now = run.start()._replace(
-        **{name: {key: jnp.array(value) for key, value in of.items()}
-           for name, of in (("generator", before), ("discriminator", heads),
-                            ("spectral", vectors))}
-    )  # fmt: skip
+    parts = {"generator": before, "discriminator": heads, "spectral": vectors}
+    begun: dict[str, Any] = {
+        name: {key: jnp.array(value) for key, value in of.items()} for name, of in parts.items()
+    }
+    now = run.start()._replace(**begun)
     frozen, ours = run.frozen(), []
     version = run.config.quirks or ""
     expected = _terms(version, run.config, theirs)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_ENCODER = ("conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out")
+_ENCODER: tuple[str, ...] = ("conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out")
 _ENCODER += ("to_k", "to_q", "to_v", "to_out.0")
 _UNET = (*_ENCODER, "proj_out", "proj_in", "ff.net.2", "ff.net.0.proj")
 _DELTA = 0.02  # about the deviation of what adapters add to a weight
@@ -50,7 +50,9 @@ def write_osediff(path: Path, base: Path, *, rank: int = 4, seed: int = 1) -> No
         for weight in unet.conv_in.base_layer.parameters():
             weight += _DELTA * torch.randn_like(weight)
     trained = {k: v for k, v in unet.state_dict().items() if "lora" in k or "conv_in" in k}
-    content = {f"unet_lora_{group}_modules": names for group, names in groups.items()}
+    content: dict[str, Any] = {
+        f"unet_lora_{group}_modules": names for group, names in groups.items()
+    }
     content |= {"vae_lora_encoder_modules": layers, "rank_unet": rank, "rank_vae": rank}
     content["state_dict_unet"] = trained
     content["state_dict_vae"] = {k: v for k, v in vae.state_dict().items() if "lora" in k}

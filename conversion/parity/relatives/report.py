@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import jax
 import numpy as np
 from PIL import Image
 
 from omgsr_jax.inference.loading import load
 from omgsr_jax.inference.programs import Item
 from omgsr_jax.inference.upscaler import Upscaler
+from omgsr_jax.quirks import Quirks
 
 from ...convert import convert
 from .. import random_checkpoints
@@ -70,7 +72,8 @@ def report(
     """Rows for every picture, which `say` is told one by one; HYPIR's also with its VAE whole."""
     rows = []
     say(heading())
-    with _prepared(recipe, checkout, seed) as (given, model):
+    highest = jax.default_matmul_precision("highest")  # so without Winograd's convolutions
+    with _prepared(recipe, checkout, seed) as (given, model), highest:
         for row in _rows(recipe, given, model):
             rows.append(row)
             say(line(row))
@@ -100,7 +103,7 @@ def _rows(recipe: str, given: Given, model: Path) -> Iterator[Row]:
     for label, setting in settings.items():
         theirs = in_own_process(run, setting)
         plain = load(model, precision="fp32", strengths=setting.strengths)
-        for quirks, upscaler in ((_QUIRKS, plain.with_quirks(recipe)), ("", plain)):
+        for quirks, upscaler in ((_QUIRKS, plain.with_quirks(cast(Quirks, recipe))), ("", plain)):
             for name, result in theirs.items():
                 pixels = np.asarray(Image.open(given.pictures / name))
                 after = np.asarray(upscaler.upscale(pixels, scale=given.scale))

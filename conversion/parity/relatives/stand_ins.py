@@ -71,13 +71,13 @@ def _modes() -> Any:
 
 
 def _libraries() -> dict[str, types.ModuleType]:
-    found = {}
+    found: dict[str, types.ModuleType] = {}
     try:
-        import torchvision  # type: ignore[import-not-found] # noqa: F401
+        import torchvision  # noqa: F401
     except ImportError:
         found |= _torchvision()
     try:
-        import einops  # type: ignore[import-not-found] # noqa: F401
+        import einops  # noqa: F401
     except ImportError:
         found["einops"] = _module("einops", rearrange=None)
     return found

@@ -58,13 +58,13 @@ class Given:
 def hypir(given: Given) -> dict[str, Published]:
     """`SD2Enhancer` with its own config, in fp32 in place of bf16."""
     import torch
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     config = yaml.safe_load((given.checkout / "configs" / "sd2_gradio.yaml").read_text())
     found = {}
     with published(given.checkout), _inside(given.checkout):
-        from HYPIR.enhancer import base  # type: ignore[import-not-found]
-        from HYPIR.enhancer.sd2 import SD2Enhancer  # type: ignore[import-not-found]
+        from HYPIR.enhancer import base
+        from HYPIR.enhancer.sd2 import SD2Enhancer
 
         names = ("lora_modules", "lora_rank", "model_t", "coeff_t")
         settings = {name: config[name] for name in names}
@@ -96,8 +96,8 @@ def hypir(given: Given) -> dict[str, Published]:
 def pisa(given: Given) -> dict[str, Published]:
     """`pisa_sr` of test_pisasr.py, with its own defaults but for fp32 and sizes."""
     with published(given.checkout), old_diffusers(), _inside(given.checkout):
-        import pisasr  # type: ignore[import-not-found]
-        import test_pisasr  # type: ignore[import-not-found]
+        import pisasr
+        import test_pisasr
 
         pixel, semantic = given.strengths or (1.0, 1.0)
         settings = Namespace(
@@ -132,7 +132,7 @@ def osediff(given: Given) -> dict[str, Published]:
     argv += ["--process_size", given.process_size, "--latent_tiled_size", given.tile]
     argv += ["--latent_tiled_overlap", given.tile // 3]
     with published(given.checkout), old_diffusers(), _inside(given.checkout), _tagger():
-        import osediff  # type: ignore[import-not-found]
+        import osediff
 
         with (
             mock.patch.object(DDPMScheduler, "previous_timestep", _previous_timestep),
