@@ -55,6 +55,7 @@ def test_upscale_takes_nano_when_no_model_is_named_and_says_so_once(nano, photo,
     assert a == b == c
 
 
+@pytest.mark.slow
 def test_load_takes_nano_by_default_and_by_name(nano, photo, tmp_path):
     images = [np.asarray(omgsr_jax.load(*name).upscale(photo)) for name in ((), ("nano",))]
     np.testing.assert_array_equal(*images)

@@ -13,6 +13,7 @@ from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 from tests.hostile.judge import command
 
+pytestmark = pytest.mark.slow
 _NANO = assets.MODELS["nano"]
 
 
@@ -62,7 +63,6 @@ def test_a_damaged_model_in_a_bucket_is_a_sentence(fake_buckets, bucket):
     assert answer.reason.startswith(f"omgsr info: gs://{bucket}/{cut} is damaged: it has 3 bytes, ")
 
 
-@pytest.mark.slow
 def test_upscaling_with_a_model_in_a_bucket_changes_nothing(fake_buckets, bucket, tmp_path):
     fake_buckets.upload(_NANO, bucket, "nano")
     Image.fromarray(synthetic_photo(24, 32)).save(tmp_path / "photo.png")

@@ -143,7 +143,7 @@ def photos(tmp_path) -> list[Path]:
     ("stage", "precision", "value"),
     [
         ("encode", "fp32", np.nan),
-        ("predict", "int8", np.nan),  # and the rest in bf16
+        pytest.param("predict", "int8", np.nan, marks=pytest.mark.slow),  # the rest in bf16
         ("decode", "fp32", np.inf),  # which clipping would make white
     ],
 )
@@ -186,6 +186,7 @@ def test_a_folder_goes_on_behind_an_image_that_is_not_finite(
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "c.png"]
 
 
+@pytest.mark.slow
 def test_the_second_of_two_passes_names_the_image_too(whole, photos, compile_cache, monkeypatch):
     """8x of the second image alone takes two passes."""
     upscaler = omgsr_jax.load(whole)

@@ -1,7 +1,7 @@
 """Comparing the whole of inference with the published pipeline, stage by stage."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,14 +166,18 @@ class StageResults:
 
 
 def compare_stages(
-    base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray
+    base: Path,
+    adapter: Path | None,
+    model_folder: Path,
+    x_l: np.ndarray,
+    precisions: Sequence[str] = ("fp32", "bf16"),
 ) -> StageResults:
     """Runs PyTorch and JAX, one after the other, on the same weights and images (b h w 3).
 
     PyTorch runs in fp64 too: only that can tell which of two fp32 results is the better one.
     """
-    results = in_own_process(_torch_results, base, adapter, model_folder, x_l)
-    for precision in ("fp32", "bf16"):
+    results = in_own_process(_torch_results, base, adapter, model_folder, x_l, precisions)
+    for precision in precisions:
         with jax.default_matmul_precision("highest" if precision == "fp32" else "default"):
             model = for_inference(converted.read(model_folder), precision)
             results[precision] = jax_stages(model, x_l)
@@ -183,14 +187,20 @@ def compare_stages(
 
 
 def _torch_results(
-    base: Path, adapter: Path | None, model_folder: Path, x_l: np.ndarray
+    base: Path,
+    adapter: Path | None,
+    model_folder: Path,
+    x_l: np.ndarray,
+    precisions: Sequence[str],
 ) -> dict[str, dict[str, np.ndarray]]:
     import torch
 
     mid_timestep = converted.read_card(model_folder).generator.mid_timestep
     pipeline = TorchPipeline(base, adapter, mid_timestep, converted.read_prompt(model_folder))
-    return {
+    results = {
         "torch_fp32": pipeline.stages(x_l),
         "torch_fp64": pipeline.cast(torch.float64).stages(x_l),
-        "torch_bf16": pipeline.cast(torch.float32).stages_in_bf16(x_l),
     }
+    if "bf16" in precisions:
+        results["torch_bf16"] = pipeline.cast(torch.float32).stages_in_bf16(x_l)
+    return results

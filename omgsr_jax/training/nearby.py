@@ -77,8 +77,9 @@ class Nearby:
         for step in self.steps():
             if step <= until:
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)
-        with suppress(OSError):  # there are others
-            self._folder.rmdir()
+        if self._writing is None:  # else the folder is about to be used
+            with suppress(OSError):  # there are others
+                self._folder.rmdir()
 
     def close(self) -> None:
         """Waits until everything is written."""

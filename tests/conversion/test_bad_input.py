@@ -203,6 +203,7 @@ def test_a_disk_that_fills_up_midway_leaves_nothing(tiny_base, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_leaves_nothing_that_loads(tiny_base, tmp_path):
     out = tmp_path / "out"
     process = _omgsr("", f"convert --base {tiny_base} --out {out}")

@@ -22,13 +22,18 @@ from tests.helpers import images, relative_error, run_readme
 
 
 def test_converted_model_agrees_with_pytorch_at_every_stage(tiny_base, tiny_adapter, tiny_model):
-    parity = compare_stages(tiny_base, tiny_adapter, tiny_model, images(0, 2, 64, 96, 3))
+    x = images(0, 2, 64, 96, 3)
+    parity = compare_stages(tiny_base, tiny_adapter, tiny_model, x, precisions=["fp32"])
     # Errors add up from stage to stage, hence more than the 1e-5 of a single network.
     for reference in ("torch_fp32", "torch_fp64"):
         errors = parity.errors("fp32", reference)
         assert max(errors.values()) <= 2e-5, (reference, errors)
         assert parity.psnr("fp32", reference) >= 90
-    # bf16 is held against what PyTorch itself loses in bf16.
+
+
+@pytest.mark.slow
+def test_in_bf16_no_stage_loses_twice_what_pytorch_loses(tiny_base, tiny_adapter, tiny_model):
+    parity = compare_stages(tiny_base, tiny_adapter, tiny_model, images(0, 2, 64, 96, 3))
     ours, theirs = (parity.errors(who, "torch_fp64") for who in ("bf16", "torch_bf16"))
     assert all(ours[stage] <= 2 * theirs[stage] for stage in ours), (ours, theirs)
 

@@ -242,7 +242,7 @@ def published(fake_hub):
 def test_a_converted_model_is_fetched_once_and_alone(published, monkeypatch, capsys):
     needed = {n for n in published.repositories[MODEL] if n.startswith("params/")} | {"omgsr.json"}
     assert omgsr("info", f"{MODEL}@v1") == 0
-    assert "mid-timestep:   64" in capsys.readouterr().out
+    assert "mid-timestep:   284" in capsys.readouterr().out
     assert published.names_sent() == needed
     assert published.bytes_sent() == published.bytes_of(MODEL, needed)
     assert omgsr_jax.load(MODEL).process_size == 512

@@ -29,6 +29,7 @@ def test_a_loop_is_counted_as_often_as_it_runs_or_once():
     assert count(jaxpr, loops_once=True) == Flops(weights=once)
 
 
+@pytest.mark.slow
 def test_utilisation_is_what_a_step_needs_of_what_the_devices_could_do(monkeypatch):
     blueprint = Blueprint.of(smallest())
     assert flops.utilisation(blueprint) is None  # of a CPU no peak is known

@@ -112,12 +112,15 @@ def test_a_folder_is_listed_with_its_subfolders_in_order(tmp_path):
     assert names == ["a.webp", "b.PNG", "sub/a.jpg"]
 
 
-def test_a_list_names_its_images(tmp_path):
+def test_a_list_names_its_images(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("omgsr_jax.buckets.require", asked.append)
     for name in ("a.png", "sub/b.png"):
         write_bytes(tmp_path / name, b"")
     (tmp_path / "list.txt").write_text(f"# two\nsub/b.png\n\n{tmp_path}/a.png\ngs://bucket/c.png\n")
     expected = [f"{tmp_path}/sub/b.png", f"{tmp_path}/a.png", "gs://bucket/c.png"]
     assert list_images(tmp_path / "list.txt") == expected
+    assert "gs://bucket/c.png" in asked
 
 
 def test_what_cannot_be_listed_is_explained(tmp_path):

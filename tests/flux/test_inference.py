@@ -174,6 +174,7 @@ print(json.dumps(report))
 """
 
 
+@pytest.mark.slow
 def test_divided_weights_give_the_same_image(flux_model, tmp_path):
     np.save(tmp_path / "in.npy", photo(64, 80)[None].astype(np.float32) / 127.5 - 1)
     flags = "--xla_force_host_platform_device_count=8"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from .adapters import ADAPTERS
 from .corpus import Ask, assert_same_weights, assert_sentences
 from .judge import Answer, command
@@ -18,6 +20,7 @@ def test_every_damaged_adapter_is_one_sentence(originals, tmp_path):
     assert_sentences(ADAPTERS, base, tmp_path, onto(base))
 
 
+@pytest.mark.slow
 def test_an_adapter_with_nothing_wrong_has_the_weights_that_it_had(originals, tmp_path):
     model, base = originals
     assert_same_weights(ADAPTERS, base, tmp_path, onto(base), model)

@@ -67,7 +67,7 @@ class Run:
         """As a run that goes on reads it."""
         with work_directory.opened(self.workdir, self.config, _RUN) as saved:
             task = self.task
-            state = saved.restore(saved.latest, task.shapes, task.shardings, task.batches)
+            _, state = saved.resume(task.shapes, task.shardings, task.batches)
         return (
             int(state.step),
             np.asarray(state.weights["kernel"]).tobytes(),

@@ -243,6 +243,7 @@ def test_training_data_answer_every_case(corpus):
     judged([*BAD, *GOOD[::8]], judge)
 
 
+@pytest.mark.slow
 def test_the_real_network_gets_the_right_pixels(corpus, compile_cache, tmp_path, monkeypatch):
     """Of twenty kinds of file: the result is bit for bit that of the array that is in it."""
     model = write_stand_in(tmp_path / "model", process_size=64)

@@ -39,6 +39,7 @@ def test_every_damaged_folder_to_convert_is_one_sentence(originals, tmp_path):
     assert_sentences(BASES, base, tmp_path, convert)
 
 
+@pytest.mark.slow
 def test_a_model_with_nothing_wrong_has_the_weights_that_it_had(originals, tmp_path):
     model, base = originals
 

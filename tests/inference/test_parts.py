@@ -77,7 +77,7 @@ def test_correct_weights_are_symmetric_and_the_published_are_not():
     ("old", "new", "canvas"),
     [
         ((13, 17), (50, 71), (56, 72)),
-        ((100, 90), (40, 30), (48, 40)),
+        pytest.param((100, 90), (40, 30), (48, 40), marks=pytest.mark.slow),
         pytest.param((12, 3000), (30, 9001), (32, 9008), marks=pytest.mark.slow),
     ],
 )

@@ -98,10 +98,11 @@ def vae() -> VAE:
     return drawn(VAE(VAEConfig(block_out_channels=(16, 32, 32), norm_num_groups=8), rngs=None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "canvas", "strip"),
     [
-        pytest.param((96, 64), (96, 64), 64 * 16, marks=pytest.mark.slow),
+        ((96, 64), (96, 64), 64 * 16),
         ((100, 52), (128, 64), 64 * 24),
     ],
 )

@@ -56,6 +56,7 @@ def _call(model: omgsr_jax.Upscaler, images: list[np.ndarray], number: int) -> b
     return _restored(model, images[number % len(images)])
 
 
+@pytest.mark.slow
 def test_eight_threads_get_the_bits_that_each_call_gets_alone(
     model_64, compile_cache, compilations
 ):

@@ -169,10 +169,12 @@ def test_the_quirks_of_v1_pad_with_black_and_overlap_by_a_quarter(upscaler, torc
     assert differences["adain"] <= 2
 
 
+@pytest.mark.slow
 def test_small_images_get_the_size_that_v1_means(upscaler):
     assert upscaler.upscale(photo(9, 13), quirks="v1", scale=4).size == (52, 36)
 
 
+@pytest.mark.slow
 def test_quirks_may_be_chosen_at_load(upscaler, model_64):
     published = omgsr_jax.load(model_64, quirks="v2")
     expected = upscaler.upscale(photo(19, 27), quirks="v2")

@@ -56,6 +56,7 @@ def test_recomputing_activations_changes_no_gradient():
     assert relative_error(recomputed, kept) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_generator_works_in_tree_mode():
     """No shared references: the model can be split and merged without NNX's graph machinery."""
     x = jnp.asarray(images(0, 1, 16, 16, 3))
@@ -71,6 +72,7 @@ def test_the_generator_works_in_tree_mode():
     assert relative_error(result, expected) <= 1e-5
 
 
+@pytest.mark.slow
 def test_sampling_the_posterior_needs_a_key_and_moves_the_latent():
     model = drawn(OMGSR(CONFIG, rngs=None))
     x = jnp.asarray(images(0, 1, 16, 16, 3))

@@ -49,6 +49,7 @@ def first_difference(reference, model, x):
     return "none of the blocks: look at the pools between them, and at the mean"
 
 
+@pytest.mark.slow
 def test_features_match_torch(reference, weights_file):
     x = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype("f4")
     with torch.no_grad():

@@ -70,6 +70,7 @@ def test_every_block_agrees_with_diffusers(unets, size):
     assert relative_error(result, to_nhwc(outputs[0])) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unets", ["sd2"], indirect=True)
 def test_each_example_may_have_its_own_timestep(unets):
     ours, _ = unets

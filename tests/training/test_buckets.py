@@ -14,6 +14,7 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.training import appended, checkpoints, log, loop, work_directory
 from tests.training import toy
 
+pytestmark = pytest.mark.slow
 _ROOT = Path(__file__).parents[2]
 
 
@@ -118,7 +119,6 @@ def test_objects_that_grow_are_written_again_until_they_are_large(tmp_path, monk
     assert [(tmp_path / str(i)).read_bytes() for i in range(2)] == [b"head abcde", b"head fg"]
 
 
-@pytest.mark.slow
 def test_a_run_in_a_bucket_goes_on_after_kill_9(uninterrupted, fake_buckets, bucket):
     workdir = f"gs://{bucket}/toy"
     command = [sys.executable, "-m", "tests.training.toy", workdir, "25"]

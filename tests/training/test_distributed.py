@@ -158,6 +158,7 @@ def _clusters(metadata: str, worker: int) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_the_processes_of_every_cluster_find_each_other(metadata):
     started = {}
     for name in _clusters(metadata, 0):

@@ -40,6 +40,7 @@ def config(photos):
     )
 
 
+@pytest.mark.slow
 def test_denoising_is_the_error_of_the_predicted_noise_and_leaves_the_vae_alone(config):
     base = pretrain.base_of(config, pretrain.fitted_vae(config))
     generator = OMGSR(base.generator, rngs=None)

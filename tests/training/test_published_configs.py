@@ -184,9 +184,10 @@ def test_recipes_have_the_published_bases_prompts_and_ranks():
     found = {
         r.name: (r.base, r.mid_timestep, r.prompt, r.process_size, r.encoder_rank, r.backbone_ranks)
         for r in RECIPES
+        if r.name.startswith("omgsr-")
     }
     assert found == _RECIPES
-    for recipe in RECIPES:
+    for recipe in (recipe for recipe in RECIPES if recipe.name in _RECIPES):
         assert ("86297b2" if recipe.name.endswith("v1") else "8996613") in recipe.code
 
 
