@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from . import direct, winograd
+from . import direct, small_winograd, winograd
 from .direct import Padding
 
-Convolution = Callable[[Array, Array], Array]  # b h w c, 3 3 c o -> b h w o
+Convolution = Callable[..., Array]  # b h w c, 3 3 c o -> b h w o
 
 # Pixels of all images, and channels in and out.
 _WINOGRAD_PIXELS, _WINOGRAD_CHANNELS = 32 * 32, 32  # from here on
+_SMALL_PIXELS = 64 * 128  # up to here in small tiles
 _PATCHES_PIXELS, _PATCHES_CHANNELS = 16 * 16, 512  # up to here; from here on
 _WITH_HALO = ((0, 0), (1, 1))  # the padding of rows that come with their neighbours
 _NARROW_CHANNELS = 192  # up to here a kernel's gradient is three matrix products
@@ -26,8 +27,8 @@ def way(x: Array, kernel: Array, padding: Padding, stride: int) -> Convolution |
     """A function that convolves like this, with faster gradients than XLA's, if any."""
     if (padding, stride) == (_WITH_HALO, 1) and takes(x, kernel):
         rows = x[:, 1:-1]
-        is_fast = faster(rows, kernel) is winograd.convolve
-        return partial(winograd.convolve, with_halo=True) if is_fast else None
+        found = faster(rows, kernel)
+        return None if found in (None, through_patches) else partial(found, with_halo=True)
     (before, after), columns = padding
     if (before, after) != columns or after != 1 or not takes(x, kernel):
         return None
@@ -164,9 +165,11 @@ def faster(x: Array, kernel: Array) -> Convolution | None:
         return through_patches
     # Winograd's sums lose some digits: not where the highest precision is asked for.
     exact = jax.config.values["jax_default_matmul_precision"] == "highest"
-    if pixels >= _WINOGRAD_PIXELS and channels >= _WINOGRAD_CHANNELS and not exact:
-        return winograd.convolve if winograd.fits(h, w) else None
-    return None
+    if pixels < _WINOGRAD_PIXELS or channels < _WINOGRAD_CHANNELS or exact:
+        return None
+    if winograd.fits(h, w) and pixels > _SMALL_PIXELS:
+        return winograd.convolve
+    return small_winograd.convolve if small_winograd.fits(h, w) else None
 
 
 def through_patches(x: Array, kernel: Array) -> Array:  # b h w c, 3 3 c o -> b h w o

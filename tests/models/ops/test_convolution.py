@@ -9,7 +9,13 @@ import pytest
 from flax import nnx
 
 from omgsr_jax.models.layers import Conv
-from omgsr_jax.models.ops import cpu_convolution, direct, tpu_strips, winograd
+from omgsr_jax.models.ops import (
+    cpu_convolution,
+    direct,
+    small_winograd,
+    tpu_strips,
+    winograd,
+)
 from omgsr_jax.models.ops.convolution import convolve, convolve_doubled, doubled
 from tests.helpers import relative_error
 
@@ -34,18 +40,31 @@ def _exact(x, kernel):
     return sum(padded[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
 
 
-def test_equals_the_direct_convolution():
-    x, kernel = _operands()
-    assert cpu_convolution.faster(x, kernel) is winograd.convolve
-    assert relative_error(winograd.convolve(x, kernel), _exact(x, kernel)) <= 1.5e-6
+_LARGE_MAP, _SMALL_MAP, _ODD_TILES = {"b": 5}, {}, {"b": 4, "w": 38}
+_WINOGRADS = pytest.mark.parametrize(
+    ("size", "winograd_of", "limit"),
+    [
+        (_LARGE_MAP, winograd, 1.5e-6),
+        (_SMALL_MAP, small_winograd, 0.8e-6),
+        (_ODD_TILES, small_winograd, 0.8e-6),
+    ],
+)
 
 
-def test_rows_with_their_halo_give_what_they_give_within_the_image():
-    x, kernel = _operands()
-    rows, padding = x[:, 7:33], ((0, 0), (1, 1))  # 24 rows and their neighbours
+@_WINOGRADS
+def test_equals_the_direct_convolution(size, winograd_of, limit):
+    x, kernel = _operands(**size)
+    assert cpu_convolution.faster(x, kernel) is winograd_of.convolve
+    assert relative_error(winograd_of.convolve(x, kernel), _exact(x, kernel)) <= limit
+
+
+@_WINOGRADS
+def test_rows_with_their_halo_give_what_they_give_within_the_image(size, winograd_of, limit):
+    x, kernel = _operands(**size)
+    rows, padding = x[:, 5:63], ((0, 0), (1, 1))  # 56 rows and their neighbours
     way = cpu_convolution.way(jnp.asarray(rows), jnp.asarray(kernel), padding, 1)
-    assert way.func is winograd.convolve
-    assert relative_error(way(rows, kernel), _exact(x, kernel)[:, 8:32]) <= 1.5e-6
+    assert way.func is winograd_of.convolve
+    assert relative_error(way(rows, kernel), _exact(x, kernel)[:, 6:62]) <= limit
 
 
 @pytest.mark.parametrize("strip", [2**10, 2**14, 2**22])
@@ -60,7 +79,8 @@ def test_strips_join_without_a_trace(strip, monkeypatch):
 @pytest.mark.parametrize(
     "size",
     [
-        {},  # by Winograd's algorithm, and so the gradient by x
+        _SMALL_MAP,  # by Winograd's algorithm, and so the gradient by x
+        _LARGE_MAP,
         {"o": 4},  # an adapter's A, whose gradient is one product
         {"c": 4, "o": 32},
         {"b": 1, "h": 8, "w": 12, "c": 512, "o": 520},  # one product
@@ -197,8 +217,8 @@ def test_patches_equal_the_direct_convolution():
 @pytest.mark.parametrize(
     ("change", "because"),
     [
-        ({"h": 66}, "rows that tiles do not divide"),
-        ({"w": 34}, "columns that tiles do not divide"),
+        ({"h": 65}, "rows that tiles do not divide"),
+        ({"w": 35}, "columns that tiles do not divide"),
         ({"c": 31}, "few channels"),
         ({"b": 1, "h": 28}, "few pixels"),
         ({"b": 1, "h": 8, "w": 8, "c": 31}, "few pixels and few channels"),
