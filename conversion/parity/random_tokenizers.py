@@ -33,7 +33,7 @@ def write_clip(folder: Path) -> None:
 
 def write_t5(folder: Path, *, tokens: int = 24) -> None:
     """A T5 tokenizer whose vocabulary is a few special tokens and the printable characters."""
-    from transformers import T5TokenizerFast  # type: ignore[attr-defined]
+    from transformers import T5TokenizerFast
 
     letters = ["▁", *(chr(code) for code in range(33, 127))]
     pieces = [

@@ -17,7 +17,7 @@ from jax import Array, lax
 
 _A, _B = 5 / 8, 3 / 2
 _TILE, _REACH = 4, 6  # pixels of a tile that are put out, and that are read
-_STRIP = 2**15  # tiles times channels that are worked on at once
+_STRIP = 2**17  # tiles times channels that are worked on at once: products of fewer rows are slow
 
 
 def fits(h: int, w: int) -> bool:
