@@ -23,12 +23,13 @@ from omgsr_jax.quirks import Quirks
 
 from ...convert import convert
 from .. import random_checkpoints
+from ..arrays import relative_error
 from ..processes import in_own_process
 from .checkpoints import WRITERS
 from .theirs import RUNNERS, Given, Published, prompt_of
 
 RECIPES = tuple(RUNNERS)
-TOLERANCE = 1e-5  # of numbers in [0, 1]
+TOLERANCE = 1e-5  # of the relative error of a whole image
 LEVELS = 1
 
 _ONE_TILE, _SMALL, _SEVERAL = "one tile", "small", "several tiles"
@@ -44,18 +45,18 @@ _CONTRAST = 0.25  # so little that AdaIN stretches no rounding
 
 @dataclass(frozen=True)
 class Row:
-    """How far apart both are on a picture: at most, and on average. None where sizes differ."""
+    """How far apart both are on a picture. None where sizes differ."""
 
     case: str
-    before: float  # rounding, in [0, 1]
-    before_mean: float
+    before: float  # rounding: the relative error
+    before_most: float  # of any number in [0, 1]
     levels: int | None
     differing: float | None  # the share of numbers that are not the same level
 
     @classmethod
     def of(cls, case: str, before: np.ndarray, after: np.ndarray, theirs: Published) -> "Row":
-        apart = np.abs(before.astype(np.float64) - theirs.before)
-        found = cls(case, float(apart.max()), float(apart.mean()), None, None)
+        most = float(np.abs(before.astype(np.float64) - theirs.before).max())
+        found = cls(case, relative_error(before, theirs.before), most, None, None)
         if after.shape != theirs.after.shape:
             return found
         levels = np.abs(after.astype(int) - theirs.after)
@@ -167,14 +168,14 @@ def _picture(size: tuple[int, int], seed: int) -> Image.Image:
 
 def heading() -> str:
     """Above rows, for a terminal."""
-    return f"{'picture':<40}{'before rounding':>17}{'mean':>10}{'levels':>8}{'differ':>9}"
+    return f"{'picture':<40}{'before rounding':>17}{'at most':>10}{'levels':>8}{'differ':>9}"
 
 
 def line(row: Row) -> str:
     after = f"{'other size':>17}"
     if row.levels is not None:
         after = f"{row.levels:>8}{row.differing:>9.2%}"
-    return f"{row.case:<40}{row.before:>17.1e}{row.before_mean:>10.1e}{after}"
+    return f"{row.case:<40}{row.before:>17.1e}{row.before_most:>10.1e}{after}"
 
 
 def write(found: dict[str, Any], folder: Path) -> Path:
