@@ -21,8 +21,8 @@ github.com/wuer5/OMGSR, at 86297b2 or 8996613, on small random checkpoints, agai
 quirks of that version. Writes published_v1.json or published_v2.json, which names what stands in
 for CUDA and the hub. Exits with 1 if a pixel differs by more than 1 of 255, a loss by more than
 1e-4, or what training added by more than 1e-3. With --recipe the checkout is that of a relative;
-writes parity-NAME.json, and exits with 1 if ours with its quirks is off by more than 1e-5 (relative) before
-rounding, or by more than 1 of 255.
+writes parity-NAME.json, and exits with 1 if ours with its quirks is off by a relative error of more
+than 1e-5 before rounding, or by more than 1 of 255.
 """
 
 import argparse
