@@ -40,7 +40,7 @@ _SIZES = {
 }
 _STRENGTHS = (0.7, 1.3)
 _QUIRKS = ", quirks"
-_CONTRAST = 0.25  # so little that AdaIN stretches no rounding
+_CONTRAST = 0.15  # so little that AdaIN stretches no rounding
 
 
 @dataclass(frozen=True)
