@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 CACHED_LOGITS_BYTES = 2**22
+_LEAST_ROWS = 64  # of a block: each takes all keys out of memory again
 
 _product = partial(jnp.matmul, preferred_element_type=jnp.float32)
 
@@ -86,7 +87,7 @@ def _heads(x: Array) -> Array:  # b n k d -> bk n d
 def _blocks(x: Array, k: Array) -> Array:  # b n k d -> bk count size d
     """Queries' rows in blocks whose logits for the keys `k` a cache holds; zeros fill the last."""
     n, m = x.shape[1], k.shape[1]
-    count = -(-4 * n * m // CACHED_LOGITS_BYTES)
+    count = min(-(-4 * n * m // CACHED_LOGITS_BYTES), -(-n // _LEAST_ROWS))
     size = -(-n // count)
     padded = jnp.pad(_heads(x), ((0, 0), (0, count * size - n), (0, 0)))
     return padded.reshape(padded.shape[0], count, size, x.shape[-1])

@@ -49,6 +49,7 @@ def test_attention_in_parts_and_its_gradient_equal_the_whole(
 ):
     qkv = _qkv(n=n)
     monkeypatch.setattr(*limit, 4 * logits_per_query * 7)  # 7 queries at a time
+    monkeypatch.setattr(cpu_attention, "_LEAST_ROWS", 1)
 
     def total(backend):
         return jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(backend(*x))), argnums=(0, 1, 2))(*qkv)
@@ -90,6 +91,7 @@ def test_the_logits_of_long_sequences_are_never_all_in_memory():
     assert "36864x36864" not in lowered(192 * 192, "cuda")
     assert "4096x4096" in lowered(4096, "cuda")
     assert "4096x4096" not in lowered(4096, "cpu")  # a cache is smaller
+    assert "64x65536" in lowered(65536, "cpu")  # fewer rows than that are slow
 
 
 def test_the_choice_falls_through_where_cudnn_is_not_there():
