@@ -158,14 +158,28 @@ def read(
         remat: recompute activations in the backward pass.
         notify: told how long comparing a large model with its digests takes.
     """
-    card = read_card(directory)
+    model = _shapes(directory, read_card(directory).generator, remat=remat)
+    return fill(model, read_weights(directory, variables(model), sharding=sharding, notify=notify))
+
+
+def read_base(directory: str | Path, *, notify: Notify | None = None) -> OMGSR:
+    """The generator without its adapters: the pre-trained networks, where only adapters were
+    trained."""
+    generator = read_card(directory).generator
+    model = _shapes(
+        directory, dataclasses.replace(generator, encoder_lora=None, backbone_lora=None)
+    )
+    return fill(model, read_weights(directory, variables(model), part=True, notify=notify))
+
+
+def _shapes(directory: str | Path, generator: OMGSRConfig, *, remat: bool = False) -> OMGSR:
+    """The generator that a card describes, with shapes in place of weights."""
     try:
-        model = OMGSR(card.generator, remat=remat, rngs=None)
+        return OMGSR(generator, remat=remat, rngs=None)
     except ValueError as error:
         raise InputError(
             f"{epath.Path(directory) / KIND.card} is damaged: {first_line(error)}"
         ) from error
-    return fill(model, read_weights(directory, variables(model), sharding=sharding, notify=notify))
 
 
 def read_weights(

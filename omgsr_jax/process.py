@@ -28,6 +28,9 @@ class Process(Protocol):
     def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
         """The clean latent, from z_t and what the network predicts there (Eq. 12 and 13)."""
 
+    def noise(self, z_0: Array, prediction: Array) -> Array:
+        """The noise in a z_t, from what the network predicts there and the clean latent."""
+
     def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
         """The signal-to-noise ratio of z_t, for clean latents of mean square `power`."""
 
@@ -63,6 +66,9 @@ class DDPM:
         alpha_bar = _per_example(self.alpha_bar(t), z_t)
         noise = prediction.astype(jnp.float32)
         return (z_t - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
+
+    def noise(self, z_0: Array, prediction: Array) -> Array:
+        return prediction.astype(jnp.float32)
 
     def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
         alpha_bar = self.alpha_bar(t)
@@ -140,6 +146,9 @@ class FlowMatching:
     def clean(self, z_t: Array, prediction: Array, t: ArrayLike) -> Array:
         sigma, stored = _per_example(self.sigma(t), z_t), self.stored
         return stored(z_t - stored(sigma * stored(prediction.astype(jnp.float32))))
+
+    def noise(self, z_0: Array, prediction: Array) -> Array:
+        return z_0 + prediction.astype(jnp.float32)
 
     def stored(self, z: Array) -> Array:
         """A latent as it is kept between two operations."""

@@ -1,5 +1,6 @@
 """A small model with random weights in the place of nano, and of nano's kind."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,16 @@ def write_stand_in(
     process_size: int = 256,
     mid_timestep: int = 300,
     adapters: LoRASpec | None = None,
+    parts: OMGSRConfig | None = None,
+    seed: int = 0,
 ) -> Path:
-    """`adapters` are those of the encoder and of the backbone."""
-    config = OMGSRConfig(_VAE, _UNET, DDPM(), mid_timestep, {"context": (1, 8)}, adapters, adapters)
+    """`adapters` are those of the encoder and of the backbone; `parts` are others than nano has."""
+    parts = parts or OMGSRConfig(_VAE, _UNET, DDPM(), mid_timestep, {"context": (1, 8)})
+    config = replace(
+        parts, mid_timestep=mid_timestep, encoder_lora=adapters, backbone_lora=adapters
+    )
     shapes = variables(OMGSR(config, rngs=None))
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     arrays = {name: _random(name, leaf.get_value().shape, rng) for name, leaf in shapes.items()}
     converted.write(directory, converted.ModelCard(config, process_size, "none"), arrays)
     return directory

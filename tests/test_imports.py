@@ -25,13 +25,15 @@ _GROUND = {
     "__version__",
 }
 _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
-_CORE = _NETWORKS | {"generator", "architectures", "storage", "converted", "compile_cache"}
+_CORE = _NETWORKS | {"chain", "generator", "architectures", "storage", "converted"}
+_CORE |= {"compile_cache"}
 FLOORS = {
     "compile_cache": set(),
     "errors": set(),
     "buckets": {"errors"},
     "quirks": {"errors"},
     "launchers": set(),
+    "curves": set(),
     "files": {"buckets", "errors", "files"},
     "descriptions": {"buckets", "errors"},
     "digests": {"buckets", "errors", "descriptions"},
@@ -42,6 +44,7 @@ FLOORS = {
     "models": {"models", "models.ops"},
     "process": _GROUND,
     "weights": _GROUND,
+    "chain": {"errors", "process"},
     "generator": {"models", "process"},
     "architectures": _NETWORKS | {"generator"},
     "storage": _GROUND,

@@ -174,21 +174,17 @@ def _given_in_vain(args: Namespace, not_run: Mapping[str, str]) -> Iterator[str]
 def _outputs(args: Namespace, shown: Display) -> Iterator[dict[str, Path]]:
     """The folders of outputs to score: those given, and those that the given models make."""
     from ..evaluation.benchmark import name_systems
-    from ..evaluation.restoring import restore_inputs
-    from ..files import Outputs
+    from ..evaluation.restoring import restore_by_each
 
     with tempfile.TemporaryDirectory(prefix="omgsr-eval-") as scratch:
-        made, planned = Path(args.out or scratch) / "sr", Outputs()
-        folders = [Path(folder) for folder in args.sr]
-        for model in args.model:  # a/x and b/x make sr/x and sr/x-2
-            folders.append(planned.claim(planned.free(made / Path(model).resolve().name)))
-            shown.begin(f"loading {model}")
-            restore_inputs(
-                model,
-                args.lr,
-                args.hr,
-                folders[-1],
-                reads=args.sr,
-                progress=lambda name, done, total: shown.count(f"{name} restored", done, total),
-            )
+        made = restore_by_each(
+            args.model,
+            args.lr,
+            args.hr,
+            Path(args.out or scratch) / "sr",
+            begin=shown.begin,
+            reads=args.sr,
+            progress=lambda name, done, total: shown.count(f"{name} restored", done, total),
+        )
+        folders = [*map(Path, args.sr), *made]
         yield dict(zip(name_systems([*args.sr, *args.model]), folders, strict=True))
