@@ -11,6 +11,8 @@
     python scripts/aot_compile.py --cuda                        # lowers for CUDA (no GPU needed)
     python scripts/aot_compile.py --topology v5e:4x4 --config configs/omgsr_s_512.py \
         --set model.remat=True --set mesh.fsdp=4                # the training step of a config
+    python scripts/aot_compile.py --topology v5e:4x4 --config configs/omgsr_s_512.py \
+        --set mesh.spatial=4                                    # four chips share an image
 
 Networks are the generator's parts by themselves; a program is what `omgsr upscale` runs, from
 pixels to pixels, at four times the size. Several chips take the rows of one image if it is large.
@@ -22,8 +24,8 @@ counts as it does (attention is in kernels that it does not count). `needed_tflo
 backbone needs. Both are of an image, on all devices. Collectives are counted as often as they run.
 
 With --config the whole training step is compiled, and held against its analytic FLOPs, the device's
-memory and a roofline; --batch is images per device, and a config without a model is taken at full
-size.
+memory and a roofline; --batch is images per group of devices that share them (mesh.spatial x
+mesh.tensor), and a config without a model is taken at full size.
 Writes a JSON line per network to --out.
 """
 
@@ -126,6 +128,7 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     """What a config's optimiser step costs on all chips of a slice."""
     from omgsr_jax.cost import ahead_of_time
     from omgsr_jax.training.config import from_dict
+    from omgsr_jax.training.layout import make_mesh
 
     name, _, argument = str(args.config).partition(":")
     spec = importlib.util.spec_from_file_location("config", name)
@@ -137,9 +140,13 @@ def _training_step(args: argparse.Namespace) -> dict[str, Any]:
     devices = _devices(args)
     if not config.model.path and not config.model.architecture:
         config.model.architecture = MODELS[args.model][0]
-    config.data.batch_size = args.batch * len(devices) * config.data.accumulation
-    config.update_from_flattened_dict(dict(map(setting, args.set)))
+    settings = dict(map(setting, args.set))
+    config.update_from_flattened_dict(settings)
     try:
+        if "data.batch_size" not in settings:
+            shape = make_mesh(from_dict(config.to_dict()).mesh, devices).shape
+            groups = shape["data"] * shape["fsdp"]
+            config.data.batch_size = args.batch * groups * config.data.accumulation
         report = ahead_of_time.report(from_dict(config.to_dict()), devices)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None

@@ -60,7 +60,8 @@ def make_pipeline(
 
     `images.signed` makes of them what networks take. A LeftOutWarning says which files of a folder
     are passed over. With `degrade_on="device"` there is `plan` instead of `lr`, for
-    `degradation_jax.degrade_batch`. The process defaults to JAX's own.
+    `degradation_jax.degrade_batch`. The process defaults to JAX's own; several may be given the
+    same index, and read the same examples.
     """
     if process_index is None or process_count is None:
         import jax

@@ -15,11 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
+from ..models.ops.rows import SPATIAL
 from ..models.stack import EACH
 from ..weights import SPREADING, SUMMING, Rule, specs_by_name, weight_name
 
 _HEADS = "tensor"
-SPATIAL = "spatial"
 
 # Axes of a weight's last dimensions, by its name; the first rule that matches counts. Queries,
 # keys, values and hidden features are divided; the layer behind them sums over the parts. A single

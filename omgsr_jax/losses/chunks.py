@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..models.ops.rows import undivided
+
 
 def starts(length: int, window: int) -> list[int]:
     """Where the windows along one axis begin: as few as cover it, spread evenly.
@@ -19,6 +21,7 @@ def chunks(x: Array, window: int) -> Array:
 
     Every pixel is in at least one window.
     """
+    x = undivided(x)  # windows begin anywhere, and an image is small beside what is computed of it
     _, h, w, c = x.shape
     high, wide = min(window, h), min(window, w)
     windows = [

@@ -18,6 +18,7 @@ from .embeddings import TimestepEmbedding, timestep_embedding
 from .layers import ACTIVATIONS, Identity, Linear, RMSNorm, Rngs, standardised
 from .lora import FLUX_TARGETS
 from .ops.attention import attention
+from .ops.rows import joined, parted
 from .rotary import rotate
 from .stack import Sequence, Stack
 
@@ -188,14 +189,10 @@ class JointAttention(SelfAttention):
         return self.norm_added_q(q), self.norm_added_k(k), v
 
     def both(self, image: Array, text: Array, turn: Array) -> tuple[Array, Array]:
-        q, k, v = (
-            jnp.concatenate(parts, axis=1)  # text comes first: b m+n k d
-            for parts in zip(self.added_qkv(text), self.qkv(image), strict=True)
-        )
+        q, k, v = map(joined, self.added_qkv(text), self.qkv(image))  # text comes first: b m+n k d
         y = attention(rotate(q, turn), rotate(k, turn), v)
-        y = y.reshape(*y.shape[:2], -1)
-        m = text.shape[1]
-        return self.to_out[0](y[:, m:]), self.to_add_out(y[:, :m])
+        of_text, of_image = parted(y.reshape(*y.shape[:2], -1), text.shape[1])
+        return self.to_out[0](of_image), self.to_add_out(of_text)
 
 
 class GELU(nnx.Module):
@@ -256,8 +253,8 @@ class SingleBlock(nnx.Module):
     def __call__(self, x: Array, conditioning: Array, turn: Array) -> tuple[Array]:  # b m+n c
         shift, scale, gate = self.norm(conditioning)
         y = modulated(x, shift, scale)
-        both = jnp.concatenate([self.attn(y, turn), _gelu(self.proj_mlp(y))], axis=-1)
-        return (x + gate * self.proj_out(both),)
+        out = self.proj_out.of_parts(self.attn(y, turn), _gelu(self.proj_mlp(y)))
+        return (x + gate * out,)
 
 
 class Flux(nnx.Module):
@@ -300,12 +297,15 @@ class Flux(nnx.Module):
         conditioning = self.time_text_embed(
             each(jnp.asarray(t, jnp.float32)), each(jnp.asarray(guidance, jnp.float32)), pooled
         )
-        turn = rotation(positions(context.shape[1], (h, w)), self.config.axes_dims_rope)
+        m = context.shape[1]
+        turn = rotation(positions(m, (h, w)), self.config.axes_dims_rope)
+        turn = joined(turn[:, :m], turn[:, m:])
 
         image, text = self.x_embedder(pack(z)), self.context_embedder(context)
         image, text = self.transformer_blocks((image, text), conditioning, turn)
-        both = jnp.concatenate([text, image], axis=1)
+        both = joined(text, image)
         (both,) = self.single_transformer_blocks((both,), conditioning, turn)
         scale, shift = self.norm_out(conditioning)
-        velocity = self.proj_out(modulated(both[:, text.shape[1] :], shift, scale))
+        _, image = parted(both, m)
+        velocity = self.proj_out(modulated(image, shift, scale))
         return unpack(velocity, (h, w))

@@ -37,6 +37,10 @@ class Int8Linear(nnx.Module):
         y = (y * self.factor[...]).astype(self.dtype)
         return y if self.bias is None else y + self.bias[...]
 
+    def of_parts(self, *parts: Array) -> Array:
+        """The output for features that come in parts: ... c_1, ... c_2 -> ... c_out"""
+        return self(jnp.concatenate(parts, axis=-1))
+
 
 def quantised(kernel: Any) -> tuple[Any, Any]:
     """Integers and factors whose products are the kernel, within half a factor.

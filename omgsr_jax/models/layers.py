@@ -15,6 +15,8 @@ from jax import Array, lax
 
 from .ops.convolution import convolve, convolve_doubled
 from .ops.group_norm import group_norm
+from .ops.product import product_of_parts
+from .ops.rows import by_rows
 
 Module = TypeVar("Module", bound=nnx.Module)
 Rngs = nnx.Rngs | None
@@ -73,6 +75,12 @@ class Linear(nnx.Module):
         y = x.astype(kernel.dtype) @ kernel  # ... c_in -> ... c_out
         return y if self.bias is None else y + self.bias[...]
 
+    def of_parts(self, *parts: Array) -> Array:
+        """The output for features that come in parts: ... c_1, ... c_2 -> ... c_out"""
+        kernel = self.kernel[...]
+        y = product_of_parts([part.astype(kernel.dtype) for part in parts], kernel)
+        return y if self.bias is None else y + self.bias[...]
+
 
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
@@ -107,7 +115,7 @@ class Conv(nnx.Module):
 
     def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
         """The output for `x` with every pixel doubled; of a 3 x 3 kernel with padding 1 only."""
-        return convolve_doubled(x, self.kernel[...], self._bias())
+        return by_rows(convolve_doubled(by_rows(x), self.kernel[...], self._bias()))
 
     def of_strip(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
         """The output for rows of an image that come with their halo: no rows are padded."""
@@ -117,7 +125,9 @@ class Conv(nnx.Module):
 
     def convolve(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
         """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
-        return convolve(x, kernel, bias, stride=self.stride, padding=self.padding)
+        x = by_rows(x)
+        y = convolve(x, kernel, bias, stride=self.stride, padding=self.padding)
+        return by_rows(y)
 
     def _bias(self) -> Array | None:
         return None if self.bias is None else self.bias[...]

@@ -100,6 +100,10 @@ class LoRA(nnx.Module):
         adapted = narrow_product(reduced, b.reshape(b.shape[-2:]))  # ... r -> ... c_out
         return base(x) + self.scaling * adapted
 
+    def of_parts(self, *parts: Array) -> Array:
+        """The output for features that come in parts: ... c_1, ... c_2 -> ... c_out"""
+        return self(jnp.concatenate(parts, axis=-1))
+
     def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
         """The output for `x` with every pixel doubled: see `Conv.of_doubled`."""
         return self(doubled(x))

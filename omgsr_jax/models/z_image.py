@@ -21,6 +21,7 @@ from jax import Array
 from .embeddings import timestep_embedding
 from .layers import Identity, Linear, RMSNorm, Rngs, require_heads, standardised, zeros
 from .ops.attention import attention
+from .ops.rows import joined, parted
 from .rotary import angles, rotate
 from .stack import Sequence, Stack
 
@@ -290,7 +291,8 @@ class ZImage(nnx.Module):
         norm, embed = self.cap_embedder
         text = filled_up(embed(norm(context)), self.cap_pad_token[...])
         (text,) = self.context_refiner((text,), of_text)
-        both = jnp.concatenate([image, text], axis=1)
-        (both,) = self.layers((both,), time, jnp.concatenate([of_image, of_text], axis=1))
-        last = self.all_final_layer[_SQUARES](both[:, : h * w // 4], time)
+        both = joined(image, text)
+        (both,) = self.layers((both,), time, joined(of_image, of_text))
+        image, _ = parted(both, image.shape[1])
+        last = self.all_final_layer[_SQUARES](image[:, : h * w // 4], time)
         return -unpack(last, (h, w))

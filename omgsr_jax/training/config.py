@@ -12,14 +12,20 @@ from .. import buckets
 from ..data import DataConfig
 from ..errors import InputError
 from ..losses.total import LossWeights
+from ..models.stack import EACH
 from ..perceptual import BACKBONES
 from ..quirks import COMMITS, require_quirks
 from ..weights import PRECISIONS, SPREADING, SUMMING, Rule
 
-# Linear and convolution kernels both end in (in, out), so one rule fits them.
+# Linear and convolution kernels both end in (in, out), so one rule fits them. In a transformer's
+# stacked blocks every kernel is divided, and around them the large ones: what sums over heads or
+# features by what it takes, all else by what it puts out. An adapter's factor is divided on the
+# side on which its kernel is.
+_AROUND = r"(context_embedder|cap_embedder\.1|time_text_embed\.\w+\.linear_\d|norm_out\.linear)"
+_WIDE = rf"(\.{SPREADING}(\.lora_B)?|\.{EACH}\.(?!.*\.lora_).*|\.{_AROUND})"
 DEFAULT_RULES: tuple[Rule, ...] = (
-    (rf"\.{SPREADING}\.kernel$", ("fsdp", "tensor")),
-    (rf"\.{SUMMING}\.kernel$", ("tensor", "fsdp")),
+    (rf"\.{SUMMING}(\.lora_A)?\.kernel$", ("tensor", "fsdp")),
+    (rf"{_WIDE}\.kernel$", ("fsdp", "tensor")),
     (r"kernel$", ("fsdp", None)),
     (r"", ()),
 )
@@ -73,6 +79,7 @@ class MeshConfig:
 
     data: int = -1
     fsdp: int = 1
+    spatial: int = 1
     tensor: int = 1
 
 

@@ -1,7 +1,7 @@
 """Where a run's arrays lie on its devices: a mesh with named axes, and rules on weights' names.
 
-Batches are divided over `data` and `fsdp` together, weights over `fsdp` and `tensor` as the first
-rule says that matches their name.
+Batches are divided over `data` and `fsdp` together, and the rows of an image over `spatial`.
+Weights are divided over `fsdp` and `tensor`, as the first rule says that matches their name.
 """
 
 import math
@@ -17,12 +17,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..errors import InputError
 from ..models.layers import Module
-from ..models.ops.attention import BATCH_AXES
+from ..models.ops.rows import BATCH_AXES, SPATIAL
 from ..models.stack import EACH, Stack
 from ..weights import Rule, specs_by_name, weight_name
 from .config import MeshConfig
 
-AXES = ("data", "fsdp", "tensor")
+# The last ones are the nearest neighbours: they have the most to tell each other.
+AXES = ("data", "fsdp", SPATIAL, "tensor")
+_IMAGES = ("lr", "hr")  # of a batch
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -75,31 +77,61 @@ def sizes_between_slices(sizes: Mapping[str, int], slices: int) -> dict[str, int
     if sizes["fsdp"] % fsdp:
         raise InputError(
             f"the mesh {dict(sizes)} does not fit {slices} slices, or hosts with GPUs: data x fsdp "
-            f"must be a multiple of {slices}, since tensor stays within one"
+            f"must be a multiple of {slices}, since spatial and tensor stay within one"
         )
     return dict.fromkeys(AXES, 1) | {"data": data, "fsdp": fsdp}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of batches as they come: a program takes its rows of an image where it begins."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def micro_batches_sharding(name: str, mesh: Mesh) -> NamedSharding:
+    """Of what a batch calls `name`, divided into micro-batches: count b ..."""
+    rows = (SPATIAL,) if name in _IMAGES else ()
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES, *rows))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def rows_by_process(batch_size: int, mesh: Mesh) -> dict[int, list[int]]:
-    """Which rows of a batch each process feeds."""
+@dataclass(frozen=True)
+class Reader:
+    """Processes whose devices share images, so that they read the same ones; often only one."""
+
+    number: int  # among all readers
+    processes: tuple[int, ...]
+    rows: tuple[int, ...]  # of a batch
+
+
+def readers(batch_size: int, mesh: Mesh) -> list[Reader]:
+    """Who reads which examples of a batch, in the order in which they take them in turn."""
     rows: dict[int, set[int]] = {}
     indices: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
     for device, (index,) in indices.items():
         rows.setdefault(device.process_index, set()).update(range(*index.indices(batch_size)))
-    if sum(map(len, rows.values())) != batch_size:
+    together: dict[tuple[int, ...], list[int]] = {}
+    for process in sorted(rows):
+        together.setdefault(tuple(sorted(rows[process])), []).append(process)
+    if sum(map(len, together)) != batch_size:
         raise InputError(
-            "the mesh puts the same examples on several processes, which read different ones: keep "
-            "mesh.tensor within the devices of one process"
+            "the mesh has processes share some of their images with others, and some not: "
+            "mesh.spatial x mesh.tensor must divide the devices of a process, or be a multiple of "
+            "them"
         )
-    return {process: sorted(found) for process, found in sorted(rows.items())}
+    return [
+        Reader(number, tuple(processes), found)
+        for number, (found, processes) in enumerate(together.items())
+    ]
+
+
+def own_reader(batch_size: int, mesh: Mesh) -> tuple[Reader, int]:
+    """That of this process, and how many there are."""
+    found = readers(batch_size, mesh)
+    own = next(reader for reader in found if jax.process_index() in reader.processes)
+    return own, len(found)
 
 
 def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
@@ -109,7 +141,25 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
         raise InputError(
             f"data.batch_size {batch_size} cannot be divided into {accumulation} micro-batches on "
             f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices (data x fsdp): it must be a "
-            f"multiple of {shares}, such as {-(-batch_size // shares) * shares}"
+            f"multiple of {shares}, such as {-(-batch_size // shares) * shares}; with mesh.spatial "
+            "several devices share an image"
+        )
+
+
+def check_rows(resolution: int, multiple: int, mesh: Mesh) -> None:
+    """Every device that shares an image must get as many whole rows of latents as any other.
+
+    Args:
+        resolution: of the images.
+        multiple: how many of their rows belong together, behind one row of what a backbone sees.
+    """
+    rows, shares = resolution // multiple, mesh.shape[SPATIAL]
+    if rows % shares:
+        divisors = [count for count in range(1, rows + 1) if rows % count == 0]
+        raise InputError(
+            f"mesh.spatial is {shares}, which does not divide the {rows} rows of latents of images "
+            f"of {resolution} px: expected one of {', '.join(map(str, divisors))}, or a "
+            f"data.resolution that is a multiple of {shares * multiple}"
         )
 
 

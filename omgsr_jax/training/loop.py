@@ -65,7 +65,8 @@ def train(
             raise
         raise InputError(
             "the device is out of memory. Raise data.accumulation (smaller micro-batches), set "
-            "model.remat=True, shard the weights with mesh.fsdp, or lower data.batch_size. "
+            "model.remat=True, shard the weights with mesh.fsdp, let devices share images with "
+            "mesh.spatial, or lower data.batch_size. "
             f"{str(error).splitlines()[0]}"
         ) from error
 

@@ -15,10 +15,10 @@ from ..errors import InputError
 from ..weights import PRECISIONS, variables
 from .blueprint import Blueprint, Weights
 from .config import TrainConfig
-from .layout import Layout, batch_sharding, check_batch, make_mesh, rows_by_process
+from .layout import Layout, batch_sharding, make_mesh, own_reader
 from .loop import Task
 from .state import TrainState, load_frozen, make_state, state_shapes
-from .step import Metrics, batch_shapes, compile_ready
+from .step import Metrics, batch_shapes, check, compile_ready
 from .validation import Metric, make_validator
 
 
@@ -101,8 +101,11 @@ class Run:
                 "config.data.sources is empty: name folders of photographs, .txt lists or "
                 "ArrayRecord shards, such as --config.data.sources=\"('photos',)\""
             )
-        check_batch(config.data.batch_size, config.data.accumulation, self.mesh)
-        pipeline = make_pipeline(config.data, config.seed)
+        check(self.blueprint, self.mesh)
+        reader, count = own_reader(config.data.batch_size, self.mesh)
+        pipeline = make_pipeline(
+            config.data, config.seed, process_index=reader.number, process_count=count
+        )
         batches = to_device(pipeline, batch_sharding(self.mesh))
         frozen = self.frozen()
 
@@ -116,7 +119,7 @@ class Run:
             step=step,
             batches=iter(batches),
             images=config.data.batch_size,
-            rows=rows_by_process(config.data.batch_size, self.mesh)[jax.process_index()],
+            rows=list(reader.rows),
             workers=pipeline.workers,
             utilisation=utilisation,
             validate=make_validator(self.blueprint, self.layout, frozen, metrics)

@@ -5,8 +5,9 @@ discriminator's heads; then both are clipped and both optimisers step. Every ran
 from (seed, step, the example's number in the step), so it does not depend on the mesh.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ..data import DataConfig, DegradationConfig, signed
 from ..data.degradation_jax import degrade_function, plan_shapes
@@ -28,13 +29,15 @@ from ..models.sampling import sampled_normal
 from ..weights import below, fill
 from .blueprint import Blueprint, Weights, values
 from .layout import (
-    BATCH_AXES,
     Layout,
+    Reader,
     batch_sharding,
     check_batch,
+    check_rows,
     gathering,
+    micro_batches_sharding,
+    readers,
     replicated,
-    rows_by_process,
 )
 from .skipping import unless_not_finite, updates
 from .state import TrainState, learning_rate, optimizer
@@ -62,7 +65,7 @@ def make_step(blueprint: Blueprint, mesh: Mesh) -> Step:
     adam = optimizer(config.optimizer, config.run)
     rate = learning_rate(config.optimizer, config.run)
     count = config.data.accumulation
-    numbers = _numbers(rows_by_process(config.data.batch_size, mesh))
+    numbers = _numbers(readers(config.data.batch_size, mesh))
     as_floats = _as_floats(config.data, mesh)
 
     def step(state: TrainState, frozen: Weights, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -140,7 +143,7 @@ def _as_floats(data: DataConfig, mesh: Mesh) -> Callable[[Batch], Batch]:
 def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
     """The jitted step: donates the state, knows every sharding, and can be lowered from shapes."""
     mesh = layout.mesh
-    check_batch(blueprint.config.data.batch_size, blueprint.config.data.accumulation, mesh)
+    check(blueprint, mesh)
     laid_out = replace(blueprint, generator=gathering(blueprint.generator, layout.weights))
     return jax.jit(
         make_step(laid_out, mesh),
@@ -149,6 +152,13 @@ def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
         donate_argnums=0,
         compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
     )
+
+
+def check(blueprint: Blueprint, mesh: Mesh) -> None:
+    """Can the step's images be divided among the mesh's devices?"""
+    data = blueprint.config.data
+    check_batch(data.batch_size, data.accumulation, mesh)
+    check_rows(data.resolution, blueprint.generator.multiple, mesh)
 
 
 def batch_shapes(blueprint: Blueprint) -> dict[str, Any]:
@@ -238,15 +248,16 @@ def _term_names(blueprint: Blueprint) -> list[str]:
     return [*losses.active, "generator", *(["discriminator"] if losses.gan else [])]
 
 
-def _numbers(rows_of: dict[int, list[int]]) -> np.ndarray:
+def _numbers(all_readers: Sequence[Reader]) -> np.ndarray:
     """The number of each row's example in the step.
 
-    Processes take examples in turn, so that the same example has the same number whatever the
-    number of processes and wherever their rows are.
+    Readers take examples in turn, so that the same example has the same number whatever the number
+    of readers and wherever their rows are.
     """
-    numbers = np.empty(sum(map(len, rows_of.values())), np.int32)
-    for turn, rows in enumerate(rows_of.values()):
-        numbers[rows] = np.arange(len(rows)) * len(rows_of) + turn
+    numbers = np.empty(sum(len(reader.rows) for reader in all_readers), np.int32)
+    for reader in all_readers:
+        turns = np.arange(len(reader.rows)) * len(all_readers)
+        numbers[list(reader.rows)] = turns + reader.number
     return numbers
 
 
@@ -262,11 +273,11 @@ def example_keys(step_key: Array, numbers: Array) -> Array:
 def _divided(batch: Batch, count: int, mesh: Mesh) -> Batch:
     """b ... -> count b/count ...: every device divides what it has, so that nothing is moved."""
 
-    def divide(x: Array) -> Array:
+    def divide(name: str, x: Array) -> Array:
         x = x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
-        return lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
+        return lax.with_sharding_constraint(x, micro_batches_sharding(name, mesh))
 
-    return jax.tree.map(divide, batch)
+    return {name: jax.tree.map(partial(divide, name), part) for name, part in batch.items()}
 
 
 def _averaged(ema: Weights, generator: Weights, decay: float) -> Weights:

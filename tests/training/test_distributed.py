@@ -1,6 +1,7 @@
 """A run starts wherever JAX finds its processes, and lays its mesh over slow and fast networks."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from jax.experimental import topologies
 from omgsr_jax import launchers
 from omgsr_jax.errors import InputError
 from omgsr_jax.training.config import MeshConfig
-from omgsr_jax.training.layout import make_mesh, rows_by_process, sizes_between_slices
+from omgsr_jax.training.layout import AXES, make_mesh, readers, sizes_between_slices
 
 _ROOT = Path(__file__).parents[2]
 
@@ -42,35 +43,52 @@ def _gpus(hosts: int, each: int = 8) -> list[_GPU]:
 
 
 def _slices(mesh: jax.sharding.Mesh) -> np.ndarray:
-    """Which slice each device of the mesh is in: data fsdp tensor."""
+    """Which slice each device of the mesh is in: data fsdp spatial tensor."""
     return np.vectorize(lambda device: device.slice_index)(mesh.devices)
 
 
 def test_batches_are_divided_between_gpu_hosts_and_weights_within_them():
     mesh = make_mesh(MeshConfig(data=-1, fsdp=2, tensor=2), _gpus(hosts=2))
-    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 2}
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "spatial": 1, "tensor": 2}
     slices = _slices(mesh)
     assert (slices[:2] == 0).all()
     assert (slices[2:] == 1).all()
-    assert {process: len(rows) for process, rows in rows_by_process(8, mesh).items()} == {
-        0: 4,
-        1: 4,
-    }
+    found = [(reader.processes, len(reader.rows)) for reader in readers(8, mesh)]
+    assert found == [((0,), 4), ((1,), 4)]
 
 
 def test_weights_are_divided_between_hosts_where_batches_cannot_be():
     slices = _slices(make_mesh(MeshConfig(data=1, fsdp=-1), _gpus(hosts=2)))
     assert slices.ravel().tolist() == [0] * 8 + [1] * 8
-    assert sizes_between_slices({"data": 2, "fsdp": 8, "tensor": 1}, 4) == {
-        "data": 2,
-        "fsdp": 2,
-        "tensor": 1,
-    }
+    sizes = {"data": 2, "fsdp": 8, "spatial": 2, "tensor": 1}
+    assert sizes_between_slices(sizes, 4) == {"data": 2, "fsdp": 2, "spatial": 1, "tensor": 1}
 
 
-def test_tensors_stay_within_one_host():
+@pytest.mark.parametrize("axis", ["spatial", "tensor"])
+def test_images_and_tensors_stay_within_one_host(axis):
     with pytest.raises(InputError, match=r"data x fsdp must be a multiple of 2"):
-        make_mesh(MeshConfig(data=1, fsdp=1, tensor=-1), _gpus(hosts=2))
+        make_mesh(MeshConfig(data=1, fsdp=1, **{axis: -1}), _gpus(hosts=2))
+
+
+def _of_hosts_with_four(*sizes: int) -> jax.sharding.Mesh:
+    """data fsdp spatial tensor"""
+    devices = np.array(_gpus(hosts=math.prod(sizes) // 4, each=4), object)
+    return jax.sharding.Mesh(devices.reshape(sizes), AXES)
+
+
+def test_processes_that_share_images_read_the_same_ones():
+    """As on 64 chips with a batch of 8: eight chips of two hosts share each image."""
+    found = readers(8, _of_hosts_with_four(8, 1, 8, 1))
+    assert [reader.number for reader in found] == list(range(8))
+    assert [reader.processes for reader in found] == [(2 * i, 2 * i + 1) for i in range(8)]
+    assert [reader.rows for reader in found] == [(i,) for i in range(8)]
+    (alone,) = readers(1, _of_hosts_with_four(1, 1, 8, 2))
+    assert alone.processes == (0, 1, 2, 3)
+
+
+def test_processes_that_share_some_of_their_images_are_refused():
+    with pytest.raises(InputError, match="be a multiple of them"):
+        readers(4, _of_hosts_with_four(4, 1, 6, 1))
 
 
 @pytest.mark.tpu_compiler

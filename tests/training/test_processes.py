@@ -132,6 +132,17 @@ def test_two_processes_train_as_one(start, whole, tmp_path):
             assert value == pytest.approx(whole[step][term], rel=1e-3), (step, term)
 
 
+def test_two_processes_share_every_image(start, whole, tmp_path):
+    """They read the same examples, and each has half of the rows."""
+    workdir = tmp_path / "run"
+    _together(start, 2, workdir, "--config.mesh.spatial=2", steps=10)
+    losses = _losses(workdir)
+    assert sorted(losses) == list(range(1, 11))
+    for step, terms in losses.items():
+        for term, value in terms.items():
+            assert value == pytest.approx(whole[step][term], rel=1e-3), (step, term)
+
+
 def test_the_process_that_is_slowed_is_named(start, tmp_path):
     outputs = _together(
         start, 2, tmp_path / "run", "--config.run.log_every=6", steps=12,

@@ -33,12 +33,12 @@ def _mesh(processes_of, shape):
 @pytest.mark.parametrize(
     ("processes", "shape", "spec", "expected"),
     [
-        ((0, 0, 1, 1), (2, 2, 1), (None, "fsdp"), True),
-        ((0, 1, 2, 3), (2, 2, 1), (("fsdp", "tensor"),), True),
-        ((0, 0, 1, 1), (1, 4, 1), ("fsdp",), False),  # there is one replica
-        ((0, 1, 0, 1), (2, 2, 1), ("fsdp",), False),  # a process lies in both
-        ((0, 0, 0, 0), (4, 1, 1), (), False),  # and here in four
-        ((0, 1), (2, 1, 1), ("data",), False),  # the replicas differ
+        ((0, 0, 1, 1), (2, 2, 1, 1), (None, "fsdp"), True),
+        ((0, 1, 2, 3), (2, 2, 1, 1), (("fsdp", "tensor"),), True),
+        ((0, 0, 1, 1), (1, 4, 1, 1), ("fsdp",), False),  # there is one replica
+        ((0, 1, 0, 1), (2, 2, 1, 1), ("fsdp",), False),  # a process lies in both
+        ((0, 0, 0, 0), (4, 1, 1, 1), (), False),  # and here in four
+        ((0, 1), (2, 1, 1, 1), ("data",), False),  # the replicas differ
     ],
 )
 def test_one_replica_reads_for_all_where_there_are_several(

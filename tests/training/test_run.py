@@ -25,7 +25,7 @@ def run():
 def test_a_run_is_shapes_until_it_is_asked_for_arrays(run):
     leaves = jax.tree.leaves((run.layout.state, run.layout.frozen))
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
-    assert dict(run.mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(run.mesh.shape) == {"data": 1, "fsdp": 1, "spatial": 1, "tensor": 1}
 
 
 def test_what_a_run_makes_lies_as_its_layout_says(run):

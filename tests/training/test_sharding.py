@@ -1,6 +1,7 @@
 """Meshes and layouts, and the step on eight simulated devices against one."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from omgsr_jax.errors import InputError
+from omgsr_jax.models.stack import EACH
+from omgsr_jax.training.blueprint import Blueprint
 from omgsr_jax.training.config import DEFAULT_RULES, MeshConfig
-from omgsr_jax.training.layout import check_batch, gathering, make_mesh
+from omgsr_jax.training.layout import AXES, Layout, check_batch, check_rows, gathering, make_mesh
 from omgsr_jax.training.run import Run
+from omgsr_jax.training.state import state_shapes
 from omgsr_jax.weights import by_name, specs_by_name
 
 from .runs import smallest
@@ -24,7 +28,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 class _Mesh:
-    shape = {"data": 2, "fsdp": 4, "tensor": 2}  # noqa: RUF012
+    shape = {"data": 2, "fsdp": 4, "spatial": 4, "tensor": 2}  # noqa: RUF012
 
 
 _SHAPES = {
@@ -52,7 +56,7 @@ def test_the_first_rule_that_matches_divides_the_last_dimensions():
     [
         ([("no_such_layer", ("fsdp",)), ("", ())], "no_such_layer"),
         ([("kernel", ("fsdp",))], "backbone.norm.scale"),
-        ([("kernel", ("model",)), ("", ())], "'model'; there are data, fsdp, tensor"),
+        ([("kernel", ("model",)), ("", ())], "'model'; there are data, fsdp, spatial, tensor"),
     ],
 )
 def test_rules_that_match_nothing_or_leave_something_out_are_errors(rules, message):
@@ -62,7 +66,7 @@ def test_rules_that_match_nothing_or_leave_something_out_are_errors(rules, messa
 
 def test_a_mesh_must_fit_the_devices():
     one = jax.devices()[:1]
-    assert dict(make_mesh(MeshConfig(), one).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh(MeshConfig(), one).shape) == dict.fromkeys(AXES, 1)
     for wrong in (MeshConfig(data=2), MeshConfig(data=-1, fsdp=3), MeshConfig(data=-1, fsdp=-1)):
         with pytest.raises(InputError, match="does not fit 1 devices"):
             make_mesh(wrong, one)
@@ -81,6 +85,50 @@ def test_a_batch_must_be_divisible():
     check_batch(16, 2, _Mesh())
     with pytest.raises(InputError, match="multiple of 16, such as 32"):
         check_batch(24, 2, _Mesh())
+
+
+def test_rows_must_be_divisible():
+    check_rows(512, 16, _Mesh())
+    with pytest.raises(InputError, match=r"the 6 rows .* one of 1, 2, 3, 6, or .* multiple of 64"):
+        check_rows(96, 16, _Mesh())
+
+
+def _blueprint(architecture):
+    return Blueprint.of(smallest(model={"architecture": architecture, "precision": "bf16"}))
+
+
+@pytest.mark.parametrize(("architecture", "gb"), [("flux", 3.16), ("z-image", 1.72)])
+def test_tensor_divides_every_matrix_of_a_transformer(architecture, gb):
+    """Of the frozen weights, 24.0 and 12.5 GB, hardly more than an eighth is on each device."""
+    mesh = AbstractMesh((1, 1, 1, 8), AXES, (AxisType.Auto,) * len(AXES))
+    blueprint = _blueprint(architecture)
+    layout = Layout.of(state_shapes(blueprint), blueprint.frozen, DEFAULT_RULES, mesh)
+    held = {
+        name: layout.frozen_sharding[name].shard_shape(leaf.shape)
+        for name, leaf in layout.frozen.items()
+    }
+    assert 2 * sum(map(math.prod, held.values())) <= gb * 1e9
+    for name, shape in held.items():
+        whole = layout.frozen[name].shape
+        if f".{EACH}." in name and name.endswith(".kernel"):
+            assert math.prod(shape) == math.prod(whole) / 8, name
+        assert shape != whole or math.prod(shape) < 2**25, name
+
+
+def test_adapters_are_divided_on_the_side_on_which_their_kernels_are():
+    blueprint = _blueprint("flux")
+    mesh = AbstractMesh((1, 1, 1, 8), AXES, (AxisType.Auto,) * len(AXES))
+    layout = Layout.of(state_shapes(blueprint), blueprint.frozen, DEFAULT_RULES, mesh)
+    divided = {
+        name.removeprefix("backbone.transformer_blocks.each."): [
+            axis == "tensor" for axis in sharding.spec
+        ]
+        for name, sharding in layout.state_sharding.generator.items()
+    }
+    assert divided["attn.to_q.lora_A.kernel"] == [False, False, False]
+    assert divided["attn.to_q.lora_B.kernel"] == [False, False, True]
+    assert divided["ff.net.2.lora_A.kernel"] == [False, True, False]
+    assert divided["ff.net.2.lora_B.kernel"] == [False, False, False]
 
 
 def test_a_stack_gathers_one_blocks_weights_from_fsdp_and_leaves_tensor_alone():
@@ -106,26 +154,29 @@ def test_a_stack_gathers_one_blocks_weights_from_fsdp_and_leaves_tensor_alone():
 
 
 _PROGRAM = """
-import json, sys
+import json, math, sys
 import jax, numpy as np
 jax.config.update("jax_default_matmul_precision", "highest")
 from omgsr_jax.training.layout import batch_sharding
 from omgsr_jax.training.run import Run
 from tests.training.runs import batches, smallest
 
-found = {}
-for name, mesh in json.loads(sys.argv[1]).items():
-    config = smallest(model=json.loads(sys.argv[2]), mesh=mesh, run={"skip_not_finite": 1})
-    run, losses = Run.of(config, jax.devices()[: 1 if name == "one" else 8]), []
+settings, meshes = map(json.loads, sys.argv[1:])
+norm = lambda tree: np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in tree.values()))
+worst = {}
+for name, mesh in meshes.items():
+    config = smallest(**settings, mesh=mesh, run={"skip_not_finite": 1})
+    data = config.data.batch_size, config.data.resolution
+    run, losses = Run.of(config, jax.devices()[: math.prod(mesh.values())]), []
     frozen, now = run.frozen(), run.start()
     start = jax.device_get(now.generator | now.discriminator)
-    for batch in batches(5):
+    for batch in batches(5, *data):
         now, metrics = run.step(now, frozen, jax.device_put(batch, batch_sharding(run.mesh)))
         losses.append({k: float(v) for k, v in metrics.items() if v.ndim == 0})
     end = jax.device_get(now.generator | now.discriminator)
-    found[name] = losses, {k: end[k] - start[k] for k in end}
-    spoilt = batches(1)[0]
-    spoilt["hr"][3, 0, 0, 0] = np.nan
+    updates = {k: end[k] - start[k] for k in end}
+    spoilt = batches(1, *data)[0]
+    spoilt["hr"][-1, 0, 0, 0] = np.nan
     before = jax.device_get(now)
     now, _ = run.step(now, frozen, jax.device_put(spoilt, batch_sharding(run.mesh)))
     after = jax.device_get(now)
@@ -133,31 +184,49 @@ for name, mesh in json.loads(sys.argv[1]).items():
     jax.tree.map(np.testing.assert_array_equal, after._replace(step=before.step), before)
     shards = {len({str(s.index) for s in a.addressable_shards}) for a in frozen.values()}
     print(name, "largest number of shards of a weight:", max(shards), flush=True)
-reference_losses, reference_updates = found.pop("one")
-norm = lambda tree: np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in tree.values()))
-worst = {}
-for name, (losses, updates) in found.items():
-    errors = [abs(a[k] / b[k] - 1) for a, b in zip(losses, reference_losses) for k in a]
-    difference = {k: updates[k] - reference_updates[k] for k in updates}
-    worst[name] = {"losses": max(errors), "updates": norm(difference) / norm(reference_updates)}
+    if name == "one":
+        reference = losses, updates
+        continue
+    pairs = [(a[k], b[k]) for a, b in zip(losses, reference[0]) for k in a]
+    errors = [abs(a - b) / max(abs(b), 1e-12) for a, b in pairs]
+    difference = {k: updates[k] - reference[1][k] for k in updates}
+    worst[name] = {"losses": max(errors), "updates": norm(difference) / norm(reference[1])}
+    print(worst[name], flush=True)
 print(json.dumps(worst))
 """
 
 
+def _mesh(**sizes):
+    return " x ".join(f"{axis} {size}" for axis, size in sizes.items()), {"data": 1} | sizes
+
+
 _SD, _FLUX = {}, {"architecture": "smallest-flux", "remat": True}
+_Z = {"architecture": "smallest-z-image", "remat": True}
+_ONE = {"batch_size": 1}
+_TWO = {"batch_size": 2}
+_LARGER = {"resolution": 32}  # for 8 rows of tokens
+_CASES = {
+    "sd, data and fsdp": (_SD, {}, [_mesh(data=8), _mesh(data=2, fsdp=4)]),
+    "sd, fsdp and tensor": (_SD, {}, [_mesh(fsdp=8), _mesh(data=4, tensor=2)]),
+    "flux": (_FLUX, {}, [_mesh(fsdp=8), _mesh(data=2, fsdp=2, tensor=2)]),
+    "sd, one image": (_SD, _ONE, [_mesh(spatial=n) for n in (2, 4, 8)]),
+    "sd, two images": (
+        _SD, _TWO, [_mesh(data=2, spatial=2), _mesh(fsdp=2, spatial=4), _mesh(spatial=8)],
+    ),
+    "sd, tensor": (_SD, _TWO, [_mesh(data=2, spatial=2, tensor=2)]),
+    "flux, one image": (_FLUX, _LARGER | _ONE, [_mesh(spatial=n) for n in (2, 4, 8)]),
+    "flux, two images": (
+        _FLUX, _LARGER | _TWO,
+        [_mesh(data=2, spatial=2), _mesh(fsdp=2, spatial=4), _mesh(spatial=8)],
+    ),
+    "flux, tensor": (_FLUX, _TWO, [_mesh(fsdp=2, spatial=2, tensor=2)]),
+    "z-image": (_Z, _TWO, [_mesh(fsdp=2, spatial=2, tensor=2), _mesh(spatial=4)]),
+}  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "meshes"),
-    [
-        (_SD, {"data=8": {"data": 8}, "data=2 x fsdp=4": {"data": 2, "fsdp": 4}}),
-        (_SD, {"fsdp=8": {"data": 1, "fsdp": 8}, "tensor=2": {"data": 4, "tensor": 2}}),
-        (_FLUX, {"fsdp=8": {"data": 1, "fsdp": 8}, "all": {"data": 2, "fsdp": 2, "tensor": 2}}),
-    ],
-    ids=["sd, data and fsdp", "sd, fsdp and tensor", "flux"],
-)
-def test_eight_devices_train_as_one(model, meshes):
+@pytest.mark.parametrize(("model", "data", "meshes"), _CASES.values(), ids=_CASES)
+def test_many_devices_train_as_one(model, data, meshes):
     """Losses and weight updates over 5 steps, fp32, within 1e-4. A sixth step, which is not finite
     and skipped, changes no bit of the state."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -167,14 +236,15 @@ def test_eight_devices_train_as_one(model, meshes):
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": ".",
     }
+    settings, all_meshes = {"model": model, "data": data}, {"one": {}} | dict(meshes)
     run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, json.dumps({"one": {}} | meshes), json.dumps(model)],
+        [sys.executable, "-c", _PROGRAM, json.dumps(settings), json.dumps(all_meshes)],
         cwd=_ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     print(run.stdout)
     worst = json.loads(run.stdout.splitlines()[-1])
-    assert set(worst) == set(meshes)
+    assert set(worst) == set(dict(meshes))
     for name, errors in worst.items():
         assert errors["losses"] <= 1e-4, name
         assert errors["updates"] <= 1e-4, name

@@ -8,6 +8,7 @@ import pytest
 from omgsr_jax.data import PRESETS, example_rng, sampled_plan, signed
 from omgsr_jax.data.degradation_jax import degrade_batch, plan_arrays
 from omgsr_jax.training import step
+from omgsr_jax.training.layout import Reader
 from omgsr_jax.training.run import Run
 from tests.data.photos import synthetic_photo
 from tests.training.runs import batches, smallest
@@ -140,11 +141,13 @@ def test_degraded_in_the_step_is_degraded_alone():
 
 def test_noise_belongs_to_the_example_whatever_the_number_of_processes():
     """Two processes take examples in turn; here their rows stand one process after the other."""
-    alone = step._numbers({0: [0, 1, 2, 3, 4, 5]})
-    both = step._numbers({0: [0, 1, 2], 1: [3, 4, 5]})
+    alone, both, apart = (
+        step._numbers([Reader(i, (i,), rows) for i, rows in enumerate(all_rows)])
+        for all_rows in (((0, 1, 2, 3, 4, 5),), ((0, 1, 2), (3, 4, 5)), ((0, 3), (1, 2)))
+    )
     assert alone.tolist() == [0, 1, 2, 3, 4, 5]
     assert both.tolist() == [0, 2, 4, 1, 3, 5]
-    assert step._numbers({0: [0, 3], 1: [1, 2]}).tolist() == [0, 1, 3, 2]
+    assert apart.tolist() == [0, 1, 3, 2]
     key = jax.random.key(3)
     keys = (step.example_keys(key, jnp.asarray(n)) for n in (alone, both))
     one, two = map(jax.random.key_data, keys)

@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
+from . import rows
 from .cpu_attention import CACHED_LOGITS_BYTES, blocked
+from .rows import BATCH_AXES, SPATIAL
 
 Backend = Callable[[Array, Array, Array], Array]
 
@@ -30,9 +32,7 @@ _SPLASH_MIN_TOKENS = 1024
 _SPLASH_BLOCKS = (512, 256, 128)
 _HIDDEN = -1e5  # a hidden key's logit, times sqrt(d)
 _HIDING = 8  # features: head sizes stay multiples of 8
-BATCH_AXES = ("data", "fsdp")
 _HEAD_AXIS = "tensor"
-_ROW_AXIS = "spatial"
 
 
 @jax.named_scope("attention")
@@ -54,18 +54,21 @@ def attention(
         return whole(q, k, v, bias=bias)
     if unseen is not None:
         return attention(*_blind_to(unseen, q, k, v))[..., : q.shape[-1]]
+    # Of devices that share an image, each has some queries, and sees all keys.
+    q, k, v = rows.by_rows(q), rows.undivided(k), rows.undivided(v)
     portable = whole if _logits_bytes(q, k) <= _WHOLE_LOGITS_BYTES else chunked
-    return lax.platform_dependent(
+    y = lax.platform_dependent(
         q, k, v,
         cpu=blocked if _logits_bytes(q, k) > CACHED_LOGITS_BYTES else whole,
         cuda=_first_that_takes(q, k, v, cudnn, portable),
         tpu=_first_that_takes(q, k, v, splash, portable),
         default=portable,
     )  # fmt: skip
+    return rows.by_rows(y)
 
 
 def _logits_bytes(q: Array, k: Array) -> int:
-    return 4 * q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2]
+    return 4 * q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2] // rows.devices()
 
 
 def _blind_to(unseen: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -114,11 +117,13 @@ def cudnn(q: Array, k: Array, v: Array) -> Array:
         raise RefusedError("cuDNN computes attention in bf16 and fp16 only")
     if q.shape[-1] % 8 or q.shape[-1] > 128:
         raise RefusedError("cuDNN wants a head size that is a multiple of 8, up to 128")
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    fused = partial(jax.nn.dot_product_attention, implementation="cudnn")
+    # By itself it is partitioned by batch and by heads, not by queries.
+    return _over_devices(fused, q, k, v) if rows.devices() > 1 else fused(q, k, v)
 
 
 def splash(q: Array, k: Array, v: Array) -> Array:
-    """Flash attention for TPUs. XLA does not partition Pallas kernels, so it maps over shards.
+    """Flash attention for TPUs. XLA does not partition Pallas kernels, so it runs device by device.
 
     Sequences of other lengths are filled up where the logits would be too large to be at once.
     """
@@ -129,23 +134,25 @@ def splash(q: Array, k: Array, v: Array) -> Array:
         raise RefusedError("splash attention pays for long sequences in multiples of 128")
     if uneven:
         q, k, v = map(_filled_up, (q, k, v))
-    n = q.shape[1]
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if jax.sharding.get_abstract_mesh().empty:
         raise RefusedError("splash attention must know how its operands are sharded")
+    kernel = partial(_splash_on_one_device, keys=keys)
+    return _over_devices(kernel, q, k, v, together=_SPLASH_BLOCKS[-1])[:, :tokens]
+
+
+def _over_devices(backend: Backend, q: Array, k: Array, v: Array, together: int = 1) -> Array:
+    """The batch, the heads and `together` queries or more on each device, as far as they divide."""
+    mesh = jax.sharding.get_abstract_mesh()
     batch = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
     if q.shape[0] % prod(mesh.shape[axis] for axis in batch):
         batch = ()
     by_head = _HEAD_AXIS if _divides(mesh, _HEAD_AXIS, q.shape[2]) else None
-    by_row = _ROW_AXIS if _divides(mesh, _ROW_AXIS, n // 128) else None
-    queries, shared = (PartitionSpec(batch, rows, by_head) for rows in (by_row, None))
+    by_row = SPATIAL if _divides(mesh, SPATIAL, q.shape[1] // together) else None
+    queries, shared = (PartitionSpec(batch, axis, by_head) for axis in (by_row, None))
     out: Array = jax.shard_map(
-        partial(_splash_on_one_device, keys=keys),
-        in_specs=(queries, shared, shared),
-        out_specs=queries,
-        check_vma=False,
+        backend, in_specs=(queries, shared, shared), out_specs=queries, check_vma=False
     )(q, k, v)
-    return out[:, :tokens]
+    return out
 
 
 def _filled_up(x: Array) -> Array:

@@ -1,7 +1,15 @@
-"""Matrix products with a factor of low rank, as adapters have them."""
+"""Matrix products: with a factor of low rank, as adapters have them, and of features in parts."""
+
+from collections.abc import Sequence
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+
+from . import rows
+
+_FEATURES = "tensor"
 
 
 @jax.custom_vjp
@@ -26,3 +34,19 @@ def _backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
 
 
 narrow_product.defvjp(_forward, _backward)
+
+
+def product_of_parts(parts: Sequence[Array], kernel: Array) -> Array:
+    """`concatenate(parts, -1) @ kernel`: ... c_1, ... c_2, (c_1+c_2) o -> ... o
+
+    Devices that divide the features of each part have others of the whole: they would exchange all
+    of them. So there the shares of a device are put together, and the kernel's rows with them.
+    """
+    widths = [part.shape[-1] for part in parts]
+    devices = rows.devices(_FEATURES)
+    if devices == 1 or any(width % devices for width in widths):
+        return jnp.concatenate(parts, axis=-1) @ kernel
+    of_parts = jnp.split(kernel, [sum(widths[:i]) for i in range(1, len(widths))])
+    by_device = PartitionSpec(_FEATURES, None)
+    kernel = lax.with_sharding_constraint(rows.dealt(of_parts, 0, devices), by_device)
+    return rows.dealt(parts, parts[0].ndim - 1, devices) @ kernel

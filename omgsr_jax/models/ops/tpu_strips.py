@@ -11,25 +11,30 @@ Every operation cuts its input and joins its output; between two of them, XLA ta
 import jax.numpy as jnp
 from jax import Array, lax
 
-from . import direct
+from . import direct, rows
 from .direct import Padding
 
-COUNT = 8
+_COUNT = 8
 _FEWEST_ROWS = 2  # of a strip; with one, two thirds of what is read are its neighbours
+
+
+def count() -> int:
+    """How many strips there are: of devices that share an image, each has as many as one has."""
+    return _COUNT * rows.devices()
 
 
 def fit(x: Array, stride: int = 1) -> bool:
     """Can `x` (b h w c) be cut so that a convolution with this stride goes by strips?"""
-    return x.ndim == 4 and x.shape[1] % (COUNT * stride) == 0 and _rows(x) >= _FEWEST_ROWS
+    return x.ndim == 4 and x.shape[1] % (count() * stride) == 0 and _rows(x) >= _FEWEST_ROWS
 
 
 def _rows(x: Array) -> int:  # b h w c
-    return int(x.shape[1]) // COUNT
+    return int(x.shape[1]) // count()
 
 
 def cut(x: Array) -> Array:  # b (s h) w c -> b s h w c
     b, h, w, c = x.shape
-    return x.reshape(b, COUNT, h // COUNT, w, c)
+    return x.reshape(b, count(), h // count(), w, c)
 
 
 def joined(x: Array) -> Array:  # b s h w c -> b (s h) w c
@@ -42,8 +47,8 @@ def takes(x: Array, kernel: Array, padding: Padding, stride: int) -> bool:
     if not fit(x, stride):
         return False
     (above, bottom), _ = padding
-    below, rows = _rows_below(kernel, above, stride), x.shape[1]
-    all_rows = (rows + above + bottom - kernel.shape[0]) // stride + 1 == rows // stride
+    below, height = _rows_below(kernel, above, stride), x.shape[1]
+    all_rows = (height + above + bottom - kernel.shape[0]) // stride + 1 == height // stride
     return all_rows and 0 <= below <= bottom and max(above, below) <= _rows(x)
 
 
@@ -66,7 +71,7 @@ def convolve(
     below = _rows_below(kernel, above, stride)
     y = _batch(_with_neighbours(cut(x), above, below))
     y = direct.plus(direct.convolve(y, kernel, ((0, 0), columns), stride), bias)
-    return joined(y.reshape(-1, COUNT, *y.shape[1:]))
+    return joined(y.reshape(-1, count(), *y.shape[1:]))
 
 
 def convolve_doubled(x: Array, kernel: Array, bias: Array | None) -> Array:
@@ -85,7 +90,7 @@ def convolve_doubled(x: Array, kernel: Array, bias: Array | None) -> Array:
     )  # (b s) h 2 w 2 o
     y = direct.plus(y, bias)
     _, h, _, w, _, o = y.shape
-    return joined(y.reshape(-1, COUNT, 2 * h, 2 * w, o))
+    return joined(y.reshape(-1, count(), 2 * h, 2 * w, o))
 
 
 def _phases(kernel: Array) -> Array:  # 3 3 c o -> 3 2 3 2 c o

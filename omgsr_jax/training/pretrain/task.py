@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ...data import make_pipeline, signed, to_device
 from ...weights import variables
 from ..blueprint import Weights, shapes
-from ..layout import batch_sharding, data_mesh, replicated, rows_by_process
+from ..layout import batch_sharding, data_mesh, own_reader, replicated
 from ..loop import Metrics, Task
 from ..skipping import unless_not_finite
 from ..state import optimizer, random_weights
@@ -37,6 +37,7 @@ def make_task(config: PretrainConfig, weights: Weights, loss: Loss) -> Task:
     mesh = data_mesh()
     everywhere = replicated(mesh)
     begin = partial(_begin, config)
+    reader, _ = own_reader(config.data.batch_size, mesh)
     pipeline = make_pipeline(config.data, config.seed)
     batches = to_device(pipeline, batch_sharding(mesh))
     state_shapes = jax.eval_shape(begin, weights)
@@ -47,7 +48,7 @@ def make_task(config: PretrainConfig, weights: Weights, loss: Loss) -> Task:
         step=_compile_ready(config, loss, mesh),
         batches=iter(batches),
         images=config.data.batch_size,
-        rows=rows_by_process(config.data.batch_size, mesh)[jax.process_index()],
+        rows=list(reader.rows),
         workers=pipeline.workers,
     )
 

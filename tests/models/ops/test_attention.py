@@ -160,6 +160,23 @@ def test_splash_attention_divides_the_queries_of_an_image_whose_rows_are(tokens,
     assert (f"bf16[1,1,{tokens // 2},64]" in text) == divided  # what a device's kernel is given
 
 
+def test_cudnn_divides_the_queries_of_an_image_that_devices_share(monkeypatch):
+    """With a stand-in for the kernel, which needs a GPU to be traced."""
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda q, k, v, implementation: backends.whole(q, k, v)
+    )
+    axes = ("data", "fsdp", "spatial", "tensor")
+    automatic = (jax.sharding.AxisType.Auto,) * 4
+    mesh = jax.sharding.AbstractMesh((1, 1, 2, 1), axes, axis_types=automatic)
+    q, k, v = (jax.ShapeDtypeStruct((1, n, 2, 64), jnp.bfloat16) for n in (256, 80, 80))
+    alone = str(jax.make_jaxpr(backends.cudnn)(q, k, v))
+    with jax.sharding.use_abstract_mesh(mesh):
+        shared = str(jax.make_jaxpr(backends.cudnn)(q, k, v))
+    assert "bf16[1,128,2,64]" not in alone
+    assert "bf16[1,128,2,64]" in shared  # what a device's kernel is given
+    assert "bf16[1,40,2,64]" not in shared
+
+
 @pytest.mark.parametrize(("n", "m"), [(1024, 77), (1056, 1056), (256, 256)])
 def test_splash_attention_refuses_short_and_uneven_sequences(n, m):
     with pytest.raises(backends.RefusedError):

@@ -12,8 +12,8 @@ _MODELS = sorted((_PACKAGE / "models").glob("*.py"))
 _QUESTION = re.compile(
     r"platform_dependent|default_backend|\bplatforms?\b|\bcuda\b|cpu|\btpu\b", re.I
 )
-# What chooses: all else in models/ops is one of the ways that it chooses from.
-_CHOOSERS = {"attention", "convolution", "group_norm", "product", "resize"}
+# What chooses, and who shares an image: all else in models/ops is one of the ways to choose from.
+_CHOOSERS = {"attention", "convolution", "group_norm", "product", "resize", "rows"}
 
 
 @pytest.mark.parametrize("path", _MODELS, ids=lambda path: path.name)
