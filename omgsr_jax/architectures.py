@@ -50,6 +50,14 @@ ARCHITECTURES: dict[str, OMGSRConfig] = {
                    transformer_depth=(1, 1, 1), cross_attention_dim=32, norm_num_groups=8),
         ScaledDDPM(), 150, {"context": (2, 32)},
     ),
+    # nano's VAE and a small FLUX, whose patches have 8 pixels: to study the lattice.
+    "nano-dit": OMGSRConfig(
+        PixelVAEConfig(),
+        FluxConfig(in_channels=96, num_layers=2, num_single_layers=4, attention_head_dim=32,
+                   num_attention_heads=5, joint_attention_dim=32, pooled_projection_dim=32,
+                   guidance_embeds=False, axes_dims_rope=(8, 12, 12)),
+        FlowMatching(), 120, {"context": (2, 32), "pooled": (32,)},
+    ),
     # For tests.
     "smallest": OMGSRConfig(
         VAEConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,

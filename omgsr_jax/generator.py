@@ -5,6 +5,7 @@ OMGSR-S and OMGSR-F are this one class over different parts: a VAE, a backbone, 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -23,7 +24,7 @@ from .process import DDPM, FlowMatching, Residual, ScaledDDPM
 AnyVAE = VAE | PixelVAE
 AnyVAEConfig = VAEConfig | PixelVAEConfig
 BackboneConfig = UNetConfig | FluxConfig | ZImageConfig
-_BACKBONES: dict[type, Callable[..., nnx.Module]] = {
+_BACKBONES: dict[type, Callable[..., Any]] = {
     UNetConfig: UNet,
     FluxConfig: Flux,
     ZImageConfig: ZImage,
@@ -108,7 +109,7 @@ class OMGSR(nnx.Module):
             lora.inject(self.backbone, config.backbone_lora, rngs=rngs)
         self.process = config.process
         self.t_m = config.mid_timestep
-        self.multiple = config.multiple
+        self.multiple, self.patch = config.multiple, config.backbone.patch
 
     def encode(self, x_l: Array, key: Array | None = None) -> Array:
         """Images (b h w 3, in [-1, 1]) to scaled latents z_L (b h/8 w/8 c), fp32.
@@ -119,13 +120,22 @@ class OMGSR(nnx.Module):
 
     def predict(self, z_t: Array, t: Array | None = None) -> Array:
         """The network's prediction for a noisy latent at `t` (b), by default the mid-timestep."""
-        b = z_t.shape[0]
-        prompt = {
+        time = self.process.conditioning(self.t_m if t is None else t)
+        return self.backbone(z_t, time, **self._prompts(z_t.shape[0]))
+
+    def features(self, z: Array) -> list[Array]:
+        """What the backbone makes of clean latents inside, for a discriminator to look through.
+
+        They come without noise, at the first timestep: noise would cover a faint lattice.
+        """
+        time = self.process.conditioning(0)
+        return self.backbone.features(z, time, **self._prompts(z.shape[0]))
+
+    def _prompts(self, b: int) -> dict[str, Array]:
+        return {
             name: jnp.broadcast_to(embedding[...], (b, *embedding.shape))
             for name, embedding in self.prompt.items()
         }
-        time = self.process.conditioning(self.t_m if t is None else t)
-        return self.backbone(z_t, time, **prompt)
 
     def one_step(self, z_l: Array) -> Array:
         """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""

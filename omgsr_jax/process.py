@@ -22,6 +22,9 @@ class Process(Protocol):
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
         """z_t, from the clean latent and Gaussian noise (Eq. 1 and 3)."""
 
+    def target(self, z0: Array, eps: Array) -> Array:
+        """What the network is trained to predict of z_t, before OMGSR."""
+
     def injected(self, z_l: Array, t: ArrayLike) -> Array:
         """What takes the place of z_t where an LQ image's latent z_L enters at `t`."""
 
@@ -58,6 +61,9 @@ class DDPM:
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
         alpha_bar = _per_example(self.alpha_bar(t), z0)
         return jnp.sqrt(alpha_bar) * z0 + jnp.sqrt(1 - alpha_bar) * eps
+
+    def target(self, z0: Array, eps: Array) -> Array:
+        return eps
 
     def injected(self, z_l: Array, t: ArrayLike) -> Array:
         return z_l
@@ -139,6 +145,9 @@ class FlowMatching:
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
         sigma, stored = _per_example(self.sigma(t), z0), self.stored
         return stored(stored((1 - sigma) * stored(z0)) + stored(sigma * stored(eps)))
+
+    def target(self, z0: Array, eps: Array) -> Array:
+        return eps - z0
 
     def injected(self, z_l: Array, t: ArrayLike) -> Array:
         return self.stored(z_l)

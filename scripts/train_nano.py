@@ -16,9 +16,8 @@ and the same command goes on from there. What it makes, in order:
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
 """
 
-import dataclasses
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,14 @@ from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 from omgsr_jax import files, timestep
-from omgsr_jax.compile_cache import keep_compiled_programs
 from omgsr_jax.cost.flops import utilisation
 from omgsr_jax.data import DataConfig, list_images, make_pipeline, read_image, signed
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.fidelity import psnr, ssim
-from omgsr_jax.training import (
-    checkpoints,
-    gpu_flags,
-    host_memory,
-    loop,
-    pretrain,
-    work_directory,
-)
-from omgsr_jax.training.config import TrainConfig, read
+from omgsr_jax.training import pretrain, slices
+from omgsr_jax.training.config import TrainConfig
 from omgsr_jax.training.pretrain import PretrainConfig
 from omgsr_jax.training.run import Run
-from omgsr_jax.training.stopping import STOPPED, stop_requests
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -65,26 +55,10 @@ _CRITERION = "snr"
 _FLAT = 6.0  # grey levels: tiles that vary less teach little
 
 
-class _StoppedError(Exception):
-    """A stage was asked to stop before its end."""
-
-
 def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
-    try:
-        gpu_flags.use()
-        host_memory.keep()
-        keep_compiled_programs()
-        with work_directory.locked(FLAGS.workdir):
-            _train(Path(FLAGS.workdir))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (_StoppedError, KeyboardInterrupt):
-        print("stopped; the same command goes on from there", flush=True)
-        return STOPPED
-    return 0
+    return slices.command(FLAGS.workdir, lambda: _train(Path(FLAGS.workdir)))
 
 
 def _train(workdir: Path) -> None:
@@ -112,14 +86,15 @@ def _adapt(workdir: Path, settings: ConfigDict, tiles: Path, base: Path) -> tupl
     config = _config(TrainConfig, settings, tiles, model={"path": str(base)})
     run = Run.of(config)
     metrics, used = {"psnr": psnr, "ssim": ssim}, utilisation(run.blueprint)
-    return run, _finish(workdir, config, lambda: run.task(metrics, used)).ema
+    return run, slices.finished(workdir, config, lambda: run.task(metrics, used)).ema
 
 
 def _make_base(workdir: Path, out: Path) -> None:
     """Stage 1, and the search for the mid-timestep that the VAE's latents ask for."""
     config = _config(PretrainConfig, FLAGS.base, workdir / "tiles")
     base = pretrain.base_of(config, pretrain.fitted_vae(config))
-    prior = _finish(workdir / "prior", config, lambda: pretrain.prior_task(config, base)).ema
+    make_task = partial(pretrain.prior_task, config, base)
+    prior = slices.finished(workdir / "prior", config, make_task).ema
     found = _search(config, base, workdir / "tiles")
     timestep.write(found, workdir / "timestep", chosen=_CRITERION)
     base.with_prior(prior).write(
@@ -140,28 +115,11 @@ def _search(config: PretrainConfig, base: pretrain.Base, tiles: Path) -> timeste
     return timestep.search(timestep.encoder(base.vae), base.generator.process, pairs)
 
 
-def _finish(folder: Path, config: Any, make_task: Callable[[], loop.Task]) -> Any:
-    """The state at the end of a stage, which is trained from wherever it stands."""
-    with (
-        stop_requests() as stop_requested,
-        work_directory.opened(folder, dataclasses.asdict(config), config.run) as saved,
-    ):
-        task = make_task()
-        print(f"{config.name}: up to step {config.run.steps}", flush=True)
-        if not loop.train(task, config.run, saved, stop_requested).finished:
-            raise _StoppedError
-    step = checkpoints.find(folder, checkpoints.LATEST)
-    return checkpoints.restore_state(folder, step, task.shapes, task.shardings)
-
-
 def _config(kind: type, settings: ConfigDict, tiles: Path, **more: Mapping[str, Any]) -> Any:
     """A stage's config, which learns here where its data are."""
-    found = settings.to_dict()
     given = {"data": {"sources": (str(tiles),)}, "validation": {"sources": (FLAGS.validation,)}}
-    for group, values in (given | more).items():
-        if group in found:
-            found[group] |= values
-    return read(kind, found)
+    changes = {group: values for group, values in (given | more).items() if group in settings}
+    return slices.config_of(kind, settings, changes)
 
 
 def cut(photos: str, tiles: Path) -> None:

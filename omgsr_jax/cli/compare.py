@@ -72,6 +72,7 @@ def run(args: Namespace) -> None:
                 batch=args.batch,
                 devices=loading.devices(args.device),
                 shards=args.shards,
+                shifts=args.shifts,
             )
         )
         shown.begin("scoring")

@@ -36,6 +36,13 @@ def add_options(parser: ArgumentParser) -> None:
         help="when the VAE works in strips of rows (default: when memory is short)",
     )
     parser.add_argument(
+        "--shifts",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="predictions to average, up to 4 for FLUX and Z-Image, against a lattice (default: 1)",
+    )
+    parser.add_argument(
         "--batch", type=positive, default=1, help="images at once per device (default: 1)"
     )
 

@@ -86,6 +86,7 @@ def run(args: Namespace) -> None:
         precision=args.precision,
         shards=args.shards,
         strips=args.strips,
+        shifts=args.shifts,
         batch=args.batch,
     )
 

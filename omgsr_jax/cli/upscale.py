@@ -120,6 +120,7 @@ def run(args: Namespace) -> int:
             batch=args.batch,
             devices=devices,
             shards=args.shards,
+            shifts=args.shifts,
             strengths=args.strengths,
             quirks=args.quirks,
             notify=shown.work,

@@ -104,7 +104,8 @@ def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
     if blueprint.discriminator is not None:
         # The generator looks once, with a gradient by the image; the discriminator twice, with
         # gradients by the heads, which are small beside the backbone.
-        one = forward(blueprint.discriminator, lambda m, x: m(x, train=True), image)
+        seen = blueprint.judged_shape
+        one = forward(blueprint.discriminator, lambda m, x: m(x, train=True), seen)
         total = total.plus(_forward_and_back(one, one, again)).plus(one, 2)
     per_step = config.data.batch_size
     if loops_once:  # micro-batches are a loop too

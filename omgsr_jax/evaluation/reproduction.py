@@ -36,13 +36,13 @@ def offsets(evaluation: Evaluation, rows: Sequence[PaperRow]) -> list[Offset]:
         row = by_method.get(system.name, by_method[ITS_OWN])
         for key in (metric.key for metric in evaluation.metrics if metric.key in row.scores):
             theirs = row.scores[key]
+            name = system.name, row.method, key
             if key in system.set_scores:
-                ours = (system.set_scores[key], None, None)
+                found.append(Offset(*name, system.set_scores[key] - theirs, None, None))
             else:
                 mean = system.mean(key)
-                ours = (mean.value, mean.low, mean.high)
-            moved = [None if value is None else value - theirs for value in ours]
-            found.append(Offset(system.name, row.method, key, *moved))  # type: ignore[arg-type]
+                moved = (value - theirs for value in (mean.value, mean.low, mean.high))
+                found.append(Offset(*name, *moved))
     return found
 
 

@@ -12,7 +12,7 @@ from ..digests import Notify
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import layout
-from .options import require_batch, require_precision, require_strengths
+from .options import require_batch, require_precision, require_shifts, require_strengths
 from .prepare import for_inference, without_adapter
 from .upscaler import Upscaler
 from .ways import Way
@@ -26,6 +26,7 @@ def load(
     batch: int = 1,
     devices: Sequence[Any] | None = None,
     shards: int = 1,
+    shifts: int = 1,
     strengths: tuple[float, float] | None = None,
     quirks: Quirks = None,
     notify: Notify | None = None,
@@ -42,6 +43,8 @@ def load(
         devices: by default all local ones.
         shards: over how many devices the backbone's weights are divided, when it is too large for
             one; each reads its own part.
+        shifts: predictions that each result is the mean of, up to 4 for FLUX and Z-Image, against
+            a 16-px lattice; each takes the backbone's time again. See `Upscaler`.
         strengths: of PiSA-SR's pixel and semantic adapters, which each call may then say anew. They
             take the backbone's weights twice, and a second prediction where they are not 1 and 1.
         quirks: "v1" or "v2" for what that version of OMGSR's published script does where it is not
@@ -60,6 +63,7 @@ def load(
     if strengths is not None:
         require_strengths(strengths)
     card = converted.read_card(directory)
+    require_shifts(shifts, card.generator.backbone.patch)
     generator = _read(directory, mesh, notify)
     without = None if strengths is None else for_inference(without_adapter(generator), precision)
     generator = for_inference(generator, precision)
@@ -73,6 +77,7 @@ def load(
         mesh=mesh,
         notify=notify,
         name=os.fspath(model),
+        shifts=shifts,
         way=Way.of(card),
         without=without,
         strengths=strengths,

@@ -167,6 +167,20 @@ def require_batch(batch: int) -> None:
         raise InputError(f"batch must be within 1 .. {_LARGEST_BATCH}, not {batch}")
 
 
+def require_shifts(shifts: int, patch: int) -> None:
+    """Of a backbone that takes so many latents together, per side."""
+    if patch == 1 and shifts != 1:
+        raise InputError(
+            f"shifts are for backbones that take latents in patches, and this model's takes them "
+            f"one by one: it has no lattice, so leave shifts at 1 instead of {shifts}"
+        )
+    if not 1 <= shifts <= patch**2:
+        raise InputError(
+            f"shifts must be within 1 .. {patch**2}, the places in a patch of {patch} x {patch} "
+            f"latents, not {shifts}"
+        )
+
+
 def require_strips(strips: str | int) -> None:
     if isinstance(strips, str):
         if strips not in ("auto", "off"):

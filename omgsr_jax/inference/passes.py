@@ -49,6 +49,7 @@ class Passes:
     strips: the rows of a strip of the VAE, "off", or "auto" where `holds` decides.
     holds: whether the memory holds the VAE's maps for an image of a size.
     way: what is special about the model's recipe.
+    shifts: how many predictions each result is the mean of.
     """
 
     def __init__(
@@ -61,20 +62,22 @@ class Passes:
         strips: str | int,
         holds: Callable[[Size], bool],
         way: Way = PLAIN,
+        shifts: int = 1,
         script: Script | None = None,
     ):
         self.process_size, self.multiple = process_size, multiple
         self.machine = machine
         self.script = script
-        self._way = way
+        self._way, self._shifts = way, shifts
         self._vae, self._strips, self._holds = vae, strips, holds
         self._tiling = script.tiling if script else way.tiling(vae.downsampling)
         self._canvases = Canvases(self._canvas)
         self.is_settled = False  # whether canvases and programs are those of `settle` alone
 
-    def as_published(self, quirks: str, patch: int) -> "Passes":
-        """Those of a published script, for a backbone that takes so many latents together."""
+    def as_published(self, quirks: str) -> "Passes":
+        """Those of a published script."""
         down = self._vae.downsampling
+        patch = self.multiple // down
         return Passes(
             self.process_size,
             down,  # odd maps too: what the backbone cannot take, the script refuses
@@ -83,6 +86,7 @@ class Passes:
             strips=self._strips,
             holds=self._holds,
             way=self._way,
+            shifts=self._shifts,
             script=script_of(quirks, self._way.recipe)(self.process_size, down, patch),
         )
 
@@ -168,6 +172,7 @@ class Passes:
             Encoding(canvas, batch, given, sampled, self._way.resizing),
             Decoding(canvas, batch, color, stored, self.script is not None, self._way.resizing),
             self._tiling,
+            shifts=self._shifts,
         )
         return replace(how, tiles_at_once=self._tiles_at_once(canvas, how.tiles))
 

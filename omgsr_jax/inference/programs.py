@@ -223,7 +223,7 @@ class Programs:
                 return restore.encode(model, how=program, **given)
             if isinstance(program, Decoding):
                 return restore.decode(model, how=program, **given)
-            return model.one_step(**given)
+            return restore.predict(model, how=program, **given)
 
         return run
 

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec
 
 from ..generator import OMGSR
 from ..model_cards import RESIZING
+from ..models import shifts
 from ..models.vae import Posterior
 from . import colour, strips
 from .canvases import Canvas, Stage
@@ -49,6 +50,7 @@ class Encoding:
 class Prediction:
     tile: Size
     batch: int  # tiles
+    shifts: int = 1  # see `predict`
 
     def __str__(self) -> str:
         return f"predict {self.tile[1]}x{self.tile[0]}"
@@ -83,6 +85,7 @@ class Restoration:
     decoding: Decoding
     tiling: Tiling = field(default_factory=Tiling)
     tiles_at_once: int = 1  # of each image
+    shifts: int = 1  # see `predict`
 
     @property
     def canvas(self) -> Canvas:
@@ -98,7 +101,7 @@ class Restoration:
 
     @property
     def prediction(self) -> Prediction:
-        return Prediction(self.canvas.tile, self.batch * self.tiles_at_once)
+        return Prediction(self.canvas.tile, self.batch * self.tiles_at_once, self.shifts)
 
     def tiles_of(self, stages: Iterable[Stage]) -> int:
         """How many tiles lie on the largest of some images."""
@@ -124,7 +127,9 @@ class Restored(NamedTuple):
 def restore(model: OMGSR, images: Array, how: Restoration) -> Array:
     """Low-quality images (b h w 3), enlarged and restored in one step, on a canvas of their own."""
     source, z_l, _ = _apart(encode(model, images, how.encoding))
-    z_p = in_tiles(lambda tiles: _apart(model.one_step(_apart(tiles))), z_l, how.tiles)
+    z_p = in_tiles(
+        lambda tiles: _apart(predict(model, _apart(tiles), how.prediction)), z_l, how.tiles
+    )
     return decode(model, _apart(z_p), source, how.decoding).images
 
 
@@ -159,6 +164,12 @@ def encode(
         latents = jnp.where(samples, latents, posterior.mean)
     z_l = model.vae.scale(latents)
     return Encoded(source, z_l, _finite(z_l)[:, None])
+
+
+def predict(model: OMGSR, z_l: Array, how: Prediction) -> Array:
+    """z_L to z_P, or to the mean of several, each from latents that lie elsewhere in the
+    backbone's patches (`shifts`)."""
+    return shifts.averaged(model.one_step, z_l, how.shifts, model.patch)
 
 
 def decode(

@@ -31,6 +31,7 @@ from .options import (
     for_each,
     require_batch,
     require_color,
+    require_shifts,
     require_strips,
 )
 from .passes import Chunk, Machine, Passes
@@ -60,6 +61,7 @@ class Upscaler:
         notify: called with what takes long ("compiling 512x512") and None when it begins, and
             with the seconds that it took at the end.
         name: of the model, to be shown.
+        shifts: predictions that each result is the mean of, see `restore.predict`.
         way: what is special about the model's recipe.
         without, strengths: see `Programs`; where there is `without`, calls may say strengths, and
             these are taken if they do not.
@@ -77,16 +79,16 @@ class Upscaler:
         mesh: Mesh | None = None,
         notify: Notify | None = None,
         name: str = "a model",
+        shifts: int = 1,
         way: Way = PLAIN,
         without: OMGSR | None = None,
         strengths: tuple[float, float] | None = None,
     ):
         require_color(color)
         require_strips(strips)
-        self.process_size = process_size
-        self.color = color
+        require_shifts(shifts, model.patch)
+        self.process_size, self.color, self.strengths = process_size, color, strengths
         mesh = mesh or layout.device_groups(None, 1)
-        self.strengths = strengths
         self.programs = Programs(
             model, without=without, precision=precision, mesh=mesh, notify=notify
         )
@@ -101,8 +103,8 @@ class Upscaler:
             strips=strips,
             holds=lambda size: memory().holds(size, batch),
             way=way,
+            shifts=shifts,
         )
-        self._patch = model.multiple // vae.downsampling
         self._published: dict[str, Upscaler] = {}
         self._preparing = threading.Lock()
         self._description = description(name, model, process_size, precision, mesh)
@@ -233,7 +235,7 @@ class Upscaler:
             if quirks not in self._published:
                 other = self._published[quirks] = copy.copy(self)
                 other.programs = self.programs.as_published()
-                other._passes = self._passes.as_published(quirks, self._patch)
+                other._passes = self._passes.as_published(quirks)
         return self._published[quirks]
 
     def plan(self, sizes: Iterable[Size], options: Options) -> None:

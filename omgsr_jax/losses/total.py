@@ -12,6 +12,7 @@ from jax import Array
 from ..process import Process
 from .dists import oc_dists, oc_ea_dists
 from .dv3cd import dv3cd
+from .frequencies import frequencies
 from .latent import ldr
 from .lpips import WINDOW, feature_distance, oc_lpips
 from .pixel import l1, mse, spectrum
@@ -68,6 +69,7 @@ LOSSES: dict[str, Loss] = {
     "mse": Loss(lambda g: mse(g.x_p, g.x_h)),
     "l1": Loss(lambda g: l1(g.x_p, g.x_h)),
     "spectrum": Loss(lambda g: spectrum(g.x_p, g.x_h)),
+    "frequencies": Loss(lambda g: frequencies(g.x_p, g.x_h)),
     "oc_lpips": Loss(
         lambda g: oc_lpips(g.x_p, g.x_h, g.n.vgg, g.n.lpips_vgg),
         needs=("vgg", "lpips_vgg"),
@@ -105,6 +107,7 @@ class LossWeights:
     mse: float = 0.0
     l1: float = 0.0
     spectrum: float = 0.0
+    frequencies: float = 0.0
     oc_lpips: float = 0.0
     oc_dists: float = 0.0
     oc_ea_dists: float = 0.0

@@ -204,7 +204,7 @@ class Discriminator(nnx.Module):
         self.config = config
 
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
-        """Images (b h w 3, in [-1, 1]) to one map of logits (b h w 1) per level.
+        """Images (b h w 3, in [-1, 1]), or latents, to one map of logits (b h w 1) per level.
 
         `train` advances the power iterations of the heads.
         """

@@ -1,7 +1,8 @@
 """What the perceptual networks share: their interface, the range of their input, their pooling.
 
 Anything with `features` can be looked through by a loss or a discriminator: VGG16, AlexNet, DINOv2,
-DINOv3-ConvNeXt, the encoder of a frozen VAE, and the pixels themselves.
+DINOv3-ConvNeXt, the encoder of a frozen VAE, and the pixels themselves. A generator shows latents,
+by what its backbone makes of them.
 """
 
 import operator

@@ -292,20 +292,37 @@ class Flux(nnx.Module):
 
         `context` has an embedding per token of the prompt (b m c), `pooled` one for all (b c).
         """
+        _, h, w, _ = z.shape
+        conditioning = self._conditioning(z, t, pooled, guidance)
+        _, image = self._streams(z, context, conditioning)
+        scale, shift = self.norm_out(conditioning)
+        velocity = self.proj_out(modulated(image, shift, scale))
+        return unpack(velocity, (h, w))
+
+    def features(
+        self, z: Array, t: Array | float, context: Array, pooled: Array
+    ) -> list[Array]:  # b h/2 w/2 c
+        """The image behind the double-stream blocks, and behind the single-stream blocks."""
         b, h, w, _ = z.shape
-        each = partial(jnp.broadcast_to, shape=(b,))
-        conditioning = self.time_text_embed(
+        streams = self._streams(z, context, self._conditioning(z, t, pooled, 1.0))
+        return [image.reshape(b, h // 2, w // 2, -1) for image in streams]
+
+    def _conditioning(
+        self, z: Array, t: Array | float, pooled: Array, guidance: Array | float
+    ) -> Array:
+        each = partial(jnp.broadcast_to, shape=z.shape[:1])
+        return self.time_text_embed(
             each(jnp.asarray(t, jnp.float32)), each(jnp.asarray(guidance, jnp.float32)), pooled
         )
-        m = context.shape[1]
+
+    def _streams(self, z: Array, context: Array, conditioning: Array) -> tuple[Array, Array]:
+        """The image's tokens behind both kinds of blocks."""
+        (_, h, w, _), m = z.shape, context.shape[1]
         turn = rotation(positions(m, (h, w)), self.config.axes_dims_rope)
         turn = joined(turn[:, :m], turn[:, m:])
-
         image, text = self.x_embedder(pack(z)), self.context_embedder(context)
         image, text = self.transformer_blocks((image, text), conditioning, turn)
         both = joined(text, image)
         (both,) = self.single_transformer_blocks((both,), conditioning, turn)
-        scale, shift = self.norm_out(conditioning)
-        _, image = parted(both, m)
-        velocity = self.proj_out(modulated(image, shift, scale))
-        return unpack(velocity, (h, w))
+        _, of_image = parted(both, m)
+        return image, of_image

@@ -166,9 +166,24 @@ class UNet(nnx.Module):
 
     def __call__(self, z: Array, t: Array | float, context: Array) -> Array:
         """The noise in latents `z` (b h w c) at timestep `t` (scalar or b) for a prompt (b n c)."""
+        time = self._time(z, t)
+        skips, x = self._way_down(z, time, context)
+        for up in self.up_blocks:
+            here = [skips.pop() for _ in up.resnets]
+            size = skips[-1].shape[1:3] if skips else None
+            x = self._run(up, x, here, time, context, size=size)
+        return self.conv_out(self.conv_norm_out(x, silu=True))
+
+    def features(self, z: Array, t: Array | float, context: Array) -> list[Array]:
+        """Each level's last map on the way down (b h w c, b h/2 w/2 c, ...), then the middle's."""
+        skips, middle = self._way_down(z, self._time(z, t), context)
+        depth = self.config.layers_per_block
+        return [*skips[depth :: depth + 1], middle]
+
+    def _time(self, z: Array, t: Array | float) -> Array:
         config = self.config
         t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), z.shape[:1])
-        time = self.time_embedding(
+        return self.time_embedding(
             timestep_embedding(
                 t,
                 config.block_out_channels[0],
@@ -176,22 +191,16 @@ class UNet(nnx.Module):
                 freq_shift=config.freq_shift,
             )
         )
-        run = remat if self.remat else _call
 
-        x = self.conv_in(z)
-        skips = [x]
+    def _way_down(self, z: Array, time: Array, context: Array) -> tuple[list[Array], Array]:
+        """The maps that the way up will meet, and the middle's."""
+        skips = [self.conv_in(z)]
         for block in self.down_blocks:
-            skips += run(block, skips[-1], time, context)
-        x = run(self.mid_block, skips[-1], time, context)
-        for up in self.up_blocks:
-            here = [skips.pop() for _ in up.resnets]
-            size = skips[-1].shape[1:3] if skips else None
-            x = run(up, x, here, time, context, size=size)
-        return self.conv_out(self.conv_norm_out(x, silu=True))
+            skips += self._run(block, skips[-1], time, context)
+        return skips, self._run(self.mid_block, skips[-1], time, context)
 
-
-def _call(block: nnx.Module, *args: Any, **static: Any) -> Any:
-    return block(*args, **static)
+    def _run(self, block: Any, *args: Any, **static: Any) -> Any:
+        return remat(block, *args, **static) if self.remat else block(*args, **static)
 
 
 def _resnet(c_in: int, c_out: int, config: UNetConfig, rngs: Rngs) -> ResnetBlock:

@@ -280,11 +280,27 @@ class ZImage(nnx.Module):
 
         `context` has an embedding per token of the prompt (b m c).
         """
+        _, h, w, _ = z.shape
+        time = self._time(z, t)
+        _, image = self._streams(z, context, time)
+        return -unpack(self.all_final_layer[_SQUARES](image, time), (h, w))
+
+    def features(self, z: Array, t: Array | float, context: Array) -> list[Array]:
+        """The image behind its refiner, and behind all layers: b h/2 w/2 c."""
         b, h, w, _ = z.shape
+        streams = self._streams(z, context, self._time(z, t))
+        return [image.reshape(b, h // 2, w // 2, -1) for image in streams]
+
+    def _time(self, z: Array, t: Array | float) -> Array:
         # In the order of the pipeline: thousandths in fp32 have no digits to lose.
         left = (_STEPS - _STEPS * jnp.asarray(t, jnp.float32)) / _STEPS
-        time = self.t_embedder(jnp.broadcast_to(left, (b,)))
+        return self.t_embedder(jnp.broadcast_to(left, z.shape[:1]))
+
+    def _streams(self, z: Array, context: Array, time: Array) -> tuple[Array, Array]:
+        """The image's tokens behind the blocks that it has for itself, and behind all of them."""
+        _, h, w, _ = z.shape
         of_image, of_text = rotations(context.shape[1], (h, w), self.config)
+        tokens = h * w // 4
 
         image = filled_up(self.all_x_embedder[_SQUARES](pack(z)), self.x_pad_token[...])
         (image,) = self.noise_refiner((image,), time, of_image)
@@ -293,6 +309,5 @@ class ZImage(nnx.Module):
         (text,) = self.context_refiner((text,), of_text)
         both = joined(image, text)
         (both,) = self.layers((both,), time, joined(of_image, of_text))
-        image, _ = parted(both, image.shape[1])
-        last = self.all_final_layer[_SQUARES](image[:, : h * w // 4], time)
-        return -unpack(last, (h, w))
+        of_both, _ = parted(both, image.shape[1])
+        return image[:, :tokens], of_both[:, :tokens]

@@ -7,6 +7,7 @@ layout.py       where its arrays lie on its devices
 state.py        what it trains and remembers, and the weights that it does not
 step.py         one optimiser step, a pure function
 loop.py         the loop around a step: data, logs, validation, checkpoints
+slices.py       commands that train several runs in turn
 timing.py       who waits for whom
 skipping.py     steps that are not finite
 stopping.py     signals

@@ -36,7 +36,7 @@ from ..models.discriminator import (
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..weights import PRECISIONS, below, by_name, fill, variables
-from .config import ModelConfig, TrainConfig
+from .config import LATENTS, ModelConfig, TrainConfig
 from .published import as_published
 
 Weights = dict[str, Array]
@@ -45,6 +45,7 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 NETWORKS = "networks."
 HEADS = "heads."
 _OWN_ENCODER = "vae_encoder"
+_PREFIXES = {_OWN_ENCODER: "vae.encoder.", LATENTS: ""}  # of weights that are the generator's own
 _DISCRIMINATOR_LOSSES: dict[str | None, Callable[..., tuple[Array, nnx.State]]] = {
     None: discriminator_loss,
     "v1": v1_discriminator_loss,
@@ -75,19 +76,34 @@ class Blueprint:
             config = dataclasses.replace(config, optimizer=unwarmed)
         remat = config.model.remat
         generator = kind(generator_config, remat=remat, rngs=None)
-        parts = set(config.losses.networks)
-        if config.losses.gan:
-            parts.add(config.discriminator.backbone)
+        if config.model.shifts:
+            _require_patches(generator_config)
         vae = make_vae(generator_config.vae, remat=remat, rngs=None)
         own = {name: of(vae) for name, of in perceptual.OWN.items()}
+        parts, judge = set(config.losses.networks), config.discriminator.backbone
+        if config.losses.gan:
+            parts.add(judge)
+        if judge == LATENTS:
+            own[LATENTS] = _without_adapters(generator_config, remat)
         networks = _networks(config, parts - own.keys())
-        backbones = {**networks, **own}
-        discriminator = (
-            _discriminator(config, backbones[config.discriminator.backbone])
-            if config.losses.gan
-            else None
-        )
-        return cls(config, generator_config, generator, vae, networks, discriminator)
+        blueprint = cls(config, generator_config, generator, vae, networks, None)
+        if not config.losses.gan:
+            return blueprint
+        found = _discriminator(config, {**networks, **own}[judge], blueprint.judged_shape)
+        return dataclasses.replace(blueprint, discriminator=found)
+
+    @property
+    def judges_latents(self) -> bool:
+        return bool(self.config.losses.gan) and self.config.discriminator.sees_latents
+
+    @property
+    def judged_shape(self) -> tuple[int, int, int]:
+        """What a discriminator sees of a crop, an image or its latents: h w c."""
+        pixels = self.config.data.resolution
+        if not self.judges_latents:
+            return pixels, pixels, 3
+        vae = self.generator_config.vae
+        return pixels // vae.downsampling, pixels // vae.downsampling, vae.latent_channels
 
     @property
     def discriminator_loss(self) -> Callable[..., tuple[Array, nnx.State]]:
@@ -125,8 +141,8 @@ class Blueprint:
             name: jax.ShapeDtypeStruct(leaf.shape, PRECISIONS[precision])
             for name, leaf in variables(self.generator).items()
             if not _is_adapter(leaf)
-            # The targets are the pre-trained VAE's, which stays.
-            and (name.startswith("vae.") or not self._is_whole(name))
+            # The targets are the pre-trained VAE's, which stays, as does what latents are seen by.
+            and (name.startswith("vae.") or self.judges_latents or not self._is_whole(name))
         }
         looked_through = {
             f"{NETWORKS}{part}.{name}": jax.ShapeDtypeStruct(
@@ -151,7 +167,7 @@ class Blueprint:
     ) -> DiscriminatorParts:
         assert self.discriminator is not None
         part = self.config.discriminator.backbone
-        prefix = "vae.encoder." if part == _OWN_ENCODER else f"{NETWORKS}{part}."
+        prefix = _PREFIXES.get(part, f"{NETWORKS}{part}.")
         backbone = {f"backbone.{k}": v for k, v in below(prefix, frozen).items()}
         return take_apart(fill(self.discriminator, backbone | heads | spectral))
 
@@ -227,16 +243,35 @@ def _networks(config: TrainConfig, parts: set[str]) -> dict[str, nnx.Module]:
     return {part: perceptual.abstract(part, configs[part], remat=remat) for part in sorted(parts)}
 
 
-def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
+def _require_patches(config: OMGSRConfig) -> None:
+    if config.backbone.patch == 1:
+        raise InputError(
+            "config.model.shifts moves latents by less than the backbone's patch, and this one "
+            "takes latents one by one: set it to False"
+        )
+
+
+def _without_adapters(config: OMGSRConfig, remat: bool) -> OMGSR:
+    """The generator as it was pre-trained."""
+    bare = dataclasses.replace(config, encoder_lora=None, backbone_lora=None)
+    return OMGSR(bare, remat=remat, rngs=None)
+
+
+def _discriminator(
+    config: TrainConfig, backbone: Any, shape: tuple[int, int, int]
+) -> Discriminator:
     wanted = config.discriminator
-    channels = _channels(backbone, wanted.image_size or 64)
+    if wanted.image_size:
+        shape = (wanted.image_size, wanted.image_size, 3)
+    maps = _maps(backbone, shape)
     try:
-        widths = tuple(channels[level] for level in wanted.levels)
+        seen_maps = [maps[level] for level in wanted.levels]
     except IndexError:
         raise InputError(
             f"config.discriminator.levels is {wanted.levels}, but {wanted.backbone} has "
-            f"{len(channels)} feature maps"
+            f"{len(maps)} feature maps"
         ) from None
+    widths = tuple(map_shape[-1] for map_shape in seen_maps)
     seen: dict[str, Any] = {"levels": wanted.levels, "image_size": wanted.image_size}
     heads: HeadsConfig
     match wanted.heads:
@@ -245,12 +280,23 @@ def _discriminator(config: TrainConfig, backbone: Any) -> Discriminator:
         case "tower":
             heads = TowerHeadsConfig(widths, wanted.layout, **seen)
         case _:
+            _require_halving(seen_maps[0], wanted.backbone)
             heads = UNetHeadsConfig(widths, wanted.width, **seen)
     return Discriminator(backbone, heads, rngs=None)
 
 
-def _channels(backbone: Any, pixels: int) -> list[int]:
+def _require_halving(shape: tuple[int, ...], backbone: str) -> None:
+    if shape[0] % 8 or shape[1] % 8:
+        raise InputError(
+            f"discriminator.heads 'unet' takes maps whose sides are multiples of 8, but those of "
+            f"{backbone} have {shape[0]} x {shape[1]}: take other heads, another level or a larger "
+            "data.resolution"
+        )
+
+
+def _maps(backbone: Any, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    """The shapes of a backbone's feature maps, of what has this one: h w c."""
     graph, state = nnx.split(backbone)
-    image = jax.ShapeDtypeStruct((1, pixels, pixels, 3), jnp.float32)
-    maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state).features(x), state, image)
-    return [m.shape[-1] for m in maps]
+    seen = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state).features(x), state, seen)
+    return [found.shape[1:] for found in maps]

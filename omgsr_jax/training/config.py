@@ -31,6 +31,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
 )
 
 
+LATENTS = "latents"
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The base that is fine-tuned: a converted model, or random weights of an architecture."""
@@ -42,6 +45,8 @@ class ModelConfig:
     # Weights whose names begin so are trained themselves. A rank of 0 is no adapter.
     whole: tuple[str, ...] = ()
     mid_timestep: int | None = None  # None: the base's own
+    # Latents go through the backbone moved by a random part of its patch, and are moved back.
+    shifts: bool = False
     # Side of the images to restore in one piece; None: that of the training crops.
     process_size: int | None = None
     precision: str = "bf16"  # of the frozen weights, and so of the arithmetic
@@ -51,14 +56,20 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    backbone: str = "dinov2"  # or another one of perceptual.BACKBONES
+    # Or another one of perceptual.BACKBONES; or "latents": it judges latents, not images, through
+    # the backbone that is fine-tuned, as it was before.
+    backbone: str = "dinov2"
     heads: str = "token"  # or tower, unet
     levels: tuple[int, ...] = (-8, -4, -1)
     width: int = 128  # of token and unet heads
     layout: int = 512  # of tower heads: the resolution that they are laid out for
     image_size: int | None = 518
     chunk: int | None = None  # OC-GAN's window; None judges whole images
-    relativistic: bool = False  # restored images are judged beside their originals
+    relativistic: bool = False  # what is restored is judged beside its original
+
+    @property
+    def sees_latents(self) -> bool:
+        return self.backbone == LATENTS
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ class TrainConfig:
         require_quirks(self.quirks, tuple(COMMITS))
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
-        _one_of("discriminator.backbone", self.discriminator.backbone, BACKBONES)
+        _one_of("discriminator.backbone", self.discriminator.backbone, (*BACKBONES, LATENTS))
         _positive(self.data, "data", "batch_size", "accumulation")
         if self.losses.gan:
             _check_discriminator(self.discriminator, self.data.resolution)
@@ -223,6 +234,16 @@ def _check_discriminator(config: DiscriminatorConfig, resolution: int) -> None:
         raise InputError(
             f"discriminator.chunk is {config.chunk}, but a relativistic discriminator judges whole "
             "images: set it to None"
+        )
+    if config.sees_latents and not config.relativistic:
+        raise InputError(
+            "a discriminator of latents is relativistic, since the other kind recolours what it "
+            "sees: set discriminator.relativistic to True"
+        )
+    if config.sees_latents and config.image_size is not None:
+        raise InputError(
+            f"discriminator.image_size is {config.image_size}, but latents are seen in their own "
+            "size: set it to None"
         )
     if config.heads == "unet" and (len(config.levels) != 1 or resolution % 8):
         raise InputError(

@@ -19,12 +19,14 @@ from jax.sharding import Mesh
 
 from ..data import DataConfig, DegradationConfig, signed
 from ..data.degradation_jax import degrade_function, plan_shapes
+from ..generator import OMGSR
 from ..losses.adversarial import (
     generator_loss,
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
 from ..losses.total import Restoration, total
+from ..models import shifts
 from ..models.sampling import sampled_normal
 from ..weights import below, fill
 from .blueprint import Blueprint, Weights, values
@@ -48,6 +50,13 @@ Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
 
 # By default the compiler for CPUs begins all that can begin: up to twice the memory, and more time.
 CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+
+class _Judged(NamedTuple):
+    """What a discriminator sees: images, or their latents."""
+
+    original: Array
+    restored: Array
 
 
 class _Sums(NamedTuple):
@@ -145,6 +154,10 @@ def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
     mesh = layout.mesh
     check(blueprint, mesh)
     laid_out = replace(blueprint, generator=gathering(blueprint.generator, layout.weights))
+    if blueprint.judges_latents:
+        assert blueprint.discriminator is not None
+        weights = {f"backbone.{name}": sharding for name, sharding in layout.weights.items()}
+        laid_out = replace(laid_out, discriminator=gathering(blueprint.discriminator, weights))
     return jax.jit(
         make_step(laid_out, mesh),
         in_shardings=(layout.state_sharding, layout.frozen_sharding, batch_sharding(mesh)),
@@ -187,15 +200,15 @@ def _gradients(
     *latent_keys, augment_key = example_keys(step_key, micro["number"])
 
     def generator_side(adapters: Weights) -> tuple[Array, Any]:
-        restored = _restore(blueprint, adapters, frozen, micro, latent_keys)
+        restored, judged = _restore(blueprint, adapters, frozen, micro, latent_keys)
         gan, vectors = None, spectral
         if config.losses.gan:
             parts = blueprint.assemble_discriminator(frozen, state.discriminator, spectral)
             if config.discriminator.relativistic:
-                gan, next_state = relativistic_generator_loss(parts, micro["hr"], restored.x_p)
+                gan, next_state = relativistic_generator_loss(parts, *judged)
             else:
                 gan, next_state = generator_loss(
-                    parts, restored.x_p, augment_key, chunk=config.discriminator.chunk
+                    parts, judged.restored, augment_key, chunk=config.discriminator.chunk
                 )
             vectors = values(next_state)
         loss, terms = total(
@@ -207,9 +220,9 @@ def _gradients(
             gan=gan,
         )
         ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
-        return loss, (terms, vectors, restored.x_p, ok)
+        return loss, (terms, vectors, judged, ok)
 
-    (loss, (terms, spectral, x_p, ok)), g_gradient = jax.value_and_grad(
+    (loss, (terms, spectral, judged, ok)), g_gradient = jax.value_and_grad(
         generator_side, has_aux=True
     )(state.generator)
     terms = terms | {"generator": loss}
@@ -219,10 +232,10 @@ def _gradients(
     def discriminator_side(heads: Weights) -> tuple[Array, Any]:
         parts = blueprint.assemble_discriminator(frozen, heads, spectral)
         if config.discriminator.relativistic:
-            loss, next_state = relativistic_discriminator_loss(parts, micro["hr"], x_p)
+            loss, next_state = relativistic_discriminator_loss(parts, *judged)
         else:
             loss, next_state = blueprint.discriminator_loss(
-                parts, micro["hr"], x_p, augment_key, chunk=config.discriminator.chunk
+                parts, *judged, augment_key, chunk=config.discriminator.chunk
             )
         return config.losses.gan * loss, (loss, values(next_state))
 
@@ -232,15 +245,27 @@ def _gradients(
 
 def _restore(
     blueprint: Blueprint, adapters: Weights, frozen: Weights, micro: Batch, keys: list[Array]
-) -> Restoration:
+) -> tuple[Restoration, _Judged]:
     """x_P from x_L through the adapted generator, and the targets without a gradient."""
     for_z_l, for_z_h, for_eps = keys
     generator = fill(blueprint.generator, frozen | adapters)
     vae = fill(blueprint.vae, below("vae.", frozen))
     z_h = lax.stop_gradient(vae.latents(micro["hr"], for_z_h))
     z_l = generator.encode(micro["lr"], for_z_l)
-    x_p = generator.decode(generator.one_step(z_l))
-    return Restoration(x_p, micro["hr"], z_l, z_h, sampled_normal(for_eps, z_h.shape))
+    z_p = _one_step(blueprint, generator, z_l, for_eps)
+    x_p = generator.decode(z_p)
+    found = Restoration(x_p, micro["hr"], z_l, z_h, sampled_normal(for_eps, z_h.shape))
+    return found, _Judged(z_h, z_p) if blueprint.judges_latents else _Judged(micro["hr"], x_p)
+
+
+def _one_step(blueprint: Blueprint, generator: OMGSR, z_l: Array, for_eps: Array) -> Array:
+    """z_P, where asked for of latents that each lie elsewhere in the backbone's patches."""
+    if not blueprint.config.model.shifts:
+        return generator.one_step(z_l)
+    patch = blueprint.generator_config.backbone.patch
+    # Keys of their own: a run without shifts samples what it would sample with them.
+    keys = jax.vmap(jax.random.fold_in, (0, None))(for_eps, 1)
+    return shifts.moved(generator.one_step, z_l, shifts.sampled_places(keys, patch), patch)
 
 
 def _term_names(blueprint: Blueprint) -> list[str]:

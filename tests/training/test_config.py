@@ -70,6 +70,11 @@ def test_arguments_are_the_ablations():
             {"discriminator": {"heads": "unet", "levels": (0,)}, "data": {"resolution": 20}},
             "multiple of 8; .*resolution is 20",
         ),
+        ({"discriminator": {"backbone": "latents"}}, "relativistic to True"),
+        (
+            {"discriminator": {"backbone": "latents", "relativistic": True}},
+            "image_size is 518, .*set it to None",
+        ),
     ],
 )
 def test_what_a_discriminator_cannot_judge_is_said(change, message):

@@ -1,0 +1,251 @@
+"""What acts against the lattice of a diffusion transformer, on a small one that is trained here.
+
+    python scripts/grid_study.py --photos tiles --validation photos_aside --workdir runs/grid
+
+Photographs to train on should be squares that decode quickly, such as the tiles that
+scripts/train_nano.py cuts. A FLUX of 3.6 M parameters behind nano's VAE is trained as a diffusion
+prior first, then in each of several ways and with each of several seeds to restore crops of 128 px,
+for equally many steps. Stop it whenever you like: the same command goes on. What it makes:
+
+    prior/, base/          the prior (configs/nano_base.py), and the model that all begin from
+    runs/WAY-SEED/         a run (configs/nano_dit.py); models/WAY-SEED/, its result
+    results.json           of the seeds that are done: metrics, and differences from plain training
+    crops.png              one crop of the validation, restored in every way
+
+Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import config_flags
+from PIL import Image
+
+import omgsr_jax
+from omgsr_jax import architectures, assets, converted, files
+from omgsr_jax.data import list_images
+from omgsr_jax.evaluation.metrics import BY_KEY, Settings
+from omgsr_jax.evaluation.statistics import paired_difference
+from omgsr_jax.inference import labels
+from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.training import goodput, pretrain, slices
+from omgsr_jax.training.config import TrainConfig, ValidationConfig
+from omgsr_jax.training.pretrain import PretrainConfig
+from omgsr_jax.training.run import Run
+from omgsr_jax.training.validation import fixed_pairs, unit
+from omgsr_jax.weights import below
+
+FLAGS = flags.FLAGS
+_CONFIGS = Path(__file__).parents[1] / "configs"
+config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "the prior")
+config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano_dit.py"), "the runs")
+flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
+flags.DEFINE_string("validation", None, "photographs for validation", required=True)
+flags.DEFINE_string("workdir", None, "where everything goes", required=True)
+flags.DEFINE_integer("seeds", 3, "runs of each way", lower_bound=1)
+flags.DEFINE_integer("steps", None, "of each run, in place of the config's", lower_bound=1)
+
+_ARCHITECTURE = "nano-dit"
+_PLAIN, _ALL = "plain", "all three"
+_LATENTS, _FREQUENCIES = {"gan": 0.05}, {"frequencies": 1.0}  # weights of losses
+_SHIFTS = {"shifts": True}
+# What each way of training changes in the config.
+_WAYS: dict[str, dict[str, Any]] = {
+    _PLAIN: {},
+    "latents": {"losses": _LATENTS},
+    "frequencies": {"losses": _FREQUENCIES},
+    "shifts": {"model": _SHIFTS},
+    _ALL: {"losses": _LATENTS | _FREQUENCIES, "model": _SHIFTS},
+}
+_AVERAGED = (2, 4)  # shifts of the plain model at inference
+_CROPS = 4  # of each photograph of the validation
+_BATCH = 8  # crops that are restored at once
+_METRICS = ("grid", "psnr", "coherence", "coherence_fine")
+_ENLARGED = 2  # of the picture's crops
+
+Scores = dict[str, np.ndarray]  # of each metric, for every crop
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+    return slices.command(FLAGS.workdir, lambda: _study(Path(FLAGS.workdir)))
+
+
+def _study(workdir: Path) -> None:
+    base = workdir / "base"
+    if not base.exists():
+        _make_base(workdir, base)
+    pairs = _Pairs.made()
+    scores: dict[str, list[Scores]] = {}  # of each row, for every seed
+    for seed in range(FLAGS.seeds):
+        for way in _WAYS:
+            _train(workdir, base, way, seed)
+        for row, restored in _restored(workdir, seed, pairs):
+            scores.setdefault(row, []).append(pairs.scores(restored))
+            print(f"{row}, seed {seed}: {_shown(scores[row][-1])}", flush=True)
+        _write(workdir, scores, pairs)
+    _draw(workdir, pairs, scores)
+    print(f"{workdir}: results.json, crops.png")
+
+
+def _make_base(workdir: Path, out: Path) -> None:
+    """nano's VAE, without what its encoder has learned, before a prior that is trained."""
+    data = {"sources": (FLAGS.photos,)}
+    changes = {"name": "grid_prior", "architecture": _ARCHITECTURE, "data": data}
+    config = slices.config_of(PretrainConfig, FLAGS.base, changes)
+    nano = converted.by_name_on_host(assets.model_directory(assets.NANO))
+    vae = {name: array.astype(np.float32) for name, array in below("vae.", nano).items()}
+    learned = [name for name in vae if name.startswith("encoder.branch.conv2.")]
+    base = pretrain.base_of(config, vae | {name: np.zeros_like(vae[name]) for name in learned})
+    make_task = partial(pretrain.prior_task, config, base)
+    prior = slices.finished(workdir / "prior", config, make_task).ema
+    t_m = architectures.named(_ARCHITECTURE).mid_timestep
+    base.with_prior(prior).write(out, mid_timestep=t_m, process_size=FLAGS.config.data.resolution)
+
+
+def _train(workdir: Path, base: Path, way: str, seed: int) -> None:
+    model = workdir / "models" / _name(way, seed)
+    if model.exists():
+        return
+    run = Run.of(_config(way, seed, str(base)))
+    make_task = partial(run.task, {})
+    trained = slices.finished(_run_folder(workdir, way, seed), run.config, make_task).ema
+    run.write_model(str(model), trained)
+
+
+def _config(way: str, seed: int, base: str) -> TrainConfig:
+    change = _WAYS[way]
+    steps = {} if FLAGS.steps is None else {"steps": FLAGS.steps}
+    changes = {
+        "name": f"grid_{_name(way, seed)}",
+        "seed": seed,
+        "model": {"path": base, **change.get("model", {})},
+        "losses": change.get("losses", {}),
+        "data": {"sources": (FLAGS.photos,)},
+        "run": steps,
+    }
+    return slices.config_of(TrainConfig, FLAGS.config, changes)
+
+
+def _name(way: str, seed: int) -> str:
+    return f"{way.replace(' ', '-')}-{seed}"
+
+
+def _run_folder(workdir: Path, way: str, seed: int) -> Path:
+    return workdir / "runs" / _name(way, seed)
+
+
+def _restored(workdir: Path, seed: int, pairs: "_Pairs") -> Iterator[tuple[str, np.ndarray]]:
+    """Each row of the results, and the crops as it restores them."""
+    rows = [(way, way, 1) for way in _WAYS]
+    rows += [(f"{_PLAIN}, mean of {count}", _PLAIN, count) for count in _AVERAGED]
+    for row, way, shifts in rows:
+        model = workdir / "models" / _name(way, seed)
+        upscaler = omgsr_jax.load(model, batch=_BATCH, shifts=shifts)
+        images = upscaler.upscale_batch(list(pairs.lr), scale=1, color="none")
+        yield row, np.stack([np.asarray(image) for image in images])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """Crops of the validation, and the period of the lattice that is looked for."""
+
+    lr: np.ndarray  # b h w 3, uint8
+    hr: np.ndarray
+    photographs: int
+    period: int
+
+    @classmethod
+    def made(cls) -> "_Pairs":
+        photographs = len(list_images(FLAGS.validation))
+        config = slices.config_of(TrainConfig, FLAGS.config, {"data": {"sources": (FLAGS.photos,)}})
+        asked = ValidationConfig(sources=(FLAGS.validation,), images=_CROPS * photographs)
+        lr, hr = (np.rint(unit(x) * 255).astype(np.uint8) for x in fixed_pairs(config.data, asked))
+        return cls(lr, hr, photographs, architectures.named(_ARCHITECTURE).multiple)
+
+    def scores(self, restored: np.ndarray) -> Scores:
+        settings = Settings(grid_period=self.period)
+        found = {key: BY_KEY[key].prepare(settings)(restored, self.hr) for key in _METRICS}
+        return {key: np.asarray(values, np.float64) for key, values in found.items()}
+
+    def by_photograph(self, values: np.ndarray) -> np.ndarray:
+        """The means of the crops of each: these are not independent."""
+        return values.reshape(-1, self.photographs).mean(0)
+
+
+def _write(workdir: Path, scores: Mapping[str, list[Scores]], pairs: _Pairs) -> None:
+    known = {"input": pairs.scores(pairs.lr), "original": pairs.scores(pairs.hr)}
+    content = {
+        "steps": FLAGS.steps or FLAGS.config.run.steps,
+        "seeds": len(scores[_PLAIN]),
+        "crops": len(pairs.hr),
+        "photographs": pairs.photographs,
+        "period": pairs.period,
+        "step_seconds": {way: _step_seconds(workdir, way) for way in _WAYS},
+        "means": {
+            **{row: _means([found]) for row, found in known.items()},
+            **{row: _means(found) for row, found in scores.items()},
+        },
+        f"differences from {_PLAIN}": {
+            row: _differences(found, scores[_PLAIN], pairs)
+            for row, found in scores.items()
+            if row != _PLAIN
+        },
+    }
+    files.write_text(workdir / "results.json", json.dumps(content, indent=1) + "\n")
+
+
+def _means(of_seeds: list[Scores]) -> dict[str, list[float]]:
+    """Of each metric, for every seed."""
+    return {key: [round(float(s[key].mean()), 4) for s in of_seeds] for key in _METRICS}
+
+
+def _differences(
+    mine: list[Scores], plain: list[Scores], pairs: _Pairs
+) -> dict[str, dict[str, Any]]:
+    """For every seed; and of the mean over them, with its 95% interval over the photographs."""
+    found = {}
+    for key in _METRICS:
+        ours, theirs = (
+            np.stack([pairs.by_photograph(one[key]) for one in side]) for side in (mine, plain)
+        )
+        mean, p = paired_difference(ours.mean(0), theirs.mean(0))
+        rounded = {name: round(value, 4) for name, value in dataclasses.asdict(mean).items()}
+        seeds = [round(float(value), 4) for value in (ours - theirs).mean(1)]
+        found[key] = {"seeds": seeds, **rounded, "p": p}
+    return found
+
+
+def _step_seconds(workdir: Path, way: str) -> float:
+    """What a step took with the first seed, without waiting for data."""
+    account = json.loads((_run_folder(workdir, way, 0) / goodput.FILE).read_text())
+    steps = FLAGS.steps or FLAGS.config.run.steps
+    return round(account["seconds"]["step"] / steps, 4)
+
+
+def _shown(scores: Scores) -> str:
+    return ", ".join(f"{key} {BY_KEY[key].show(scores[key].mean())}" for key in _METRICS)
+
+
+def _draw(workdir: Path, pairs: _Pairs, scores: Mapping[str, list[Scores]]) -> None:
+    """The crop on which plain training with the first seed leaves most, in every way."""
+    chosen = int(np.argmax(scores[_PLAIN][0]["grid"]))
+    panels = {"input": pairs.lr[chosen]}
+    panels |= {row: restored[chosen] for row, restored in _restored(workdir, 0, pairs)}
+    panels["original"] = pairs.hr[chosen]
+    large = {
+        label: from_array(crop.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1))
+        for label, crop in panels.items()
+    }
+    Image.fromarray(labels.row(large).on_screen()).save(workdir / "crops.png")
+
+
+if __name__ == "__main__":
+    app.run(main)
