@@ -212,7 +212,16 @@ def pages_with(how: str) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("page", pages_with("run"), ids=lambda page: page.name)
+LONG = ("inference.md",)  # a minute: nightly
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=pytest.mark.slow if page.name in LONG else ())
+        for page in pages_with("run")
+    ],
+)
 def test_the_page_runs(page, house, capsys):
     run_page(page, ("run",), house, capsys)
     if page.name == "inference.md":

@@ -40,6 +40,7 @@ def test_a_row_is_all_that_the_total_asks(monkeypatch):
         total(weights, Networks(), **given)
 
 
+@pytest.mark.slow
 def test_flops_are_counted_as_the_rows_say(monkeypatch):
     """Windows are counted one by one, and the edges of OC-EA-DISTS as much as the images."""
 
