@@ -16,7 +16,7 @@ from jax import Array, lax
 from .ops.convolution import convolve, convolve_doubled
 from .ops.group_norm import group_norm
 from .ops.product import product_of_parts
-from .ops.rows import by_rows
+from .ops.rows import by_rows, gathered
 
 Module = TypeVar("Module", bound=nnx.Module)
 Rngs = nnx.Rngs | None
@@ -115,7 +115,7 @@ class Conv(nnx.Module):
 
     def of_doubled(self, x: Array) -> Array:  # b h w c_in -> b 2h 2w c_out
         """The output for `x` with every pixel doubled; of a 3 x 3 kernel with padding 1 only."""
-        return by_rows(convolve_doubled(by_rows(x), self.kernel[...], self._bias()))
+        return by_rows(convolve_doubled(by_rows(x), gathered(self.kernel[...]), self._bias()))
 
     def of_strip(self, x: Array) -> Array:  # b h w c_in -> b h' w' c_out
         """The output for rows of an image that come with their halo: no rows are padded."""
@@ -126,7 +126,7 @@ class Conv(nnx.Module):
     def convolve(self, x: Array, kernel: Array, bias: Array | None = None) -> Array:
         """`x` under any kernel (h w c_in/groups c_out), with this layer's stride and padding."""
         x = by_rows(x)
-        y = convolve(x, kernel, bias, stride=self.stride, padding=self.padding)
+        y = convolve(x, gathered(kernel), bias, stride=self.stride, padding=self.padding)
         return by_rows(y)
 
     def _bias(self) -> Array | None:

@@ -38,6 +38,15 @@ def undivided(x: Array) -> Array:  # b h ..., b n ...
     return _laid_out(x, None) if devices() > 1 else x
 
 
+def gathered(kernel: Array) -> Array:
+    """All of a convolution's kernel on each device, where these share an image.
+
+    XLA adds up the products of divided channels more than once if rows are divided too: what comes
+    out is a multiple of what should.
+    """
+    return lax.with_sharding_constraint(kernel, PartitionSpec()) if devices() > 1 else kernel
+
+
 def _laid_out(x: Array, axis: str | None) -> Array:
     spec = PartitionSpec(_ANY, axis, *(_ANY,) * (x.ndim - 2))
     return lax.with_sharding_constraint(x, spec)

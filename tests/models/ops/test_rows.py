@@ -129,15 +129,31 @@ text, y = found(product, operands, [divided, divided, (None, "tensor")], tensor=
 compare(y, np.concatenate(operands[:2], -1) @ operands[2])
 assert "all-gather" not in text
 """
+_KERNELS = """
+from omgsr_jax.models.layers import Conv
+
+conv, weights = nnx.split(Conv(16, 16, 3, padding=1, rngs=nnx.Rngs(0)))
+weights = dict(nnx.to_flat_state(weights))
+kernel, bias = (weights[name,][...] for name in ("kernel", "bias"))
+
+def convolved(x, kernel, bias):
+    state = nnx.from_flat_state({("kernel",): nnx.Param(kernel), ("bias",): nnx.Param(bias)})
+    return nnx.merge(conv, state)(x)
+
+operands = x[:, :4].repeat(2, 0), kernel, bias  # few rows: XLA would add up too often
+divided = [("fsdp", "spatial"), (None, None, "fsdp"), ()]
+_, expected = found(convolved, operands)
+compare(found(convolved, operands, divided, fsdp=2, spatial=devices // 2)[1], expected)
+"""
 
 
 @pytest.mark.parametrize("devices", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_what_devices_share_is_what_one_computes(devices):
     """A network with its gradients: no device has more of a map than its rows and a halo, also
-    where they are uneven. Strips, as TPUs have them. Features in parts."""
+    where they are uneven. Strips, as TPUs have them. Features in parts. Kernels in parts."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     outcome = subprocess.run(
-        [sys.executable, "-c", _COMMON + _STRIPS + _PARTS + _NETWORK, str(devices)],
+        [sys.executable, "-c", _COMMON + _KERNELS + _STRIPS + _PARTS + _NETWORK, str(devices)],
         cwd=_ROOT,
         env={**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"},
         capture_output=True, text=True, check=False,
