@@ -165,10 +165,7 @@ def read(
 def read_base(directory: str | Path, *, notify: Notify | None = None) -> OMGSR:
     """The generator without its adapters: the pre-trained networks, where only adapters were
     trained."""
-    generator = read_card(directory).generator
-    model = _shapes(
-        directory, dataclasses.replace(generator, encoder_lora=None, backbone_lora=None)
-    )
+    model = _shapes(directory, read_card(directory).generator.without_adapters)
     return fill(model, read_weights(directory, variables(model), part=True, notify=notify))
 
 

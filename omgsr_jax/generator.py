@@ -4,7 +4,7 @@ OMGSR-S and OMGSR-F are this one class over different parts: a VAE, a backbone, 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -88,6 +88,11 @@ class OMGSRConfig:
     def multiple(self) -> int:
         """What the sides of images must be multiples of."""
         return self.vae.downsampling * self.backbone.patch
+
+    @property
+    def without_adapters(self) -> "OMGSRConfig":
+        """The pre-trained networks."""
+        return replace(self, encoder_lora=None, backbone_lora=None)
 
 
 class Prompt(nnx.Variable):

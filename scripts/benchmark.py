@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py inference --preset sd-turbo --runs 3
     python scripts/benchmark.py inference --preset sd-turbo --precision bf16 --pixels 512 2048 \\
-        --batch 1 8 --runs 20 --limit-s 120 --profile
+        --batch 1 8 --runs 20 --limit-s 600 --profile
     python scripts/benchmark.py inference --base stabilityai/sd-turbo --adapter DIR --batch 1 8
     python scripts/benchmark.py inference --preset tiny --pixels 64 --out /tmp/benchmark
     python scripts/benchmark.py training --preset tiny --pixels 32 128 --batch 4 --runs 8
@@ -26,10 +26,12 @@ in fp32 the run fails.
 convolutions, norms, attention, linear layers and the rest.
 
 `training` times optimiser steps instead, and writes training.json. In bf16 PyTorch runs as the
-published loop has it, the VAE in fp32, and once more with everything in bf16.
+published loop has it (eager), the VAE in fp32; with everything in bf16 (channels-last); and on a
+GPU compiled, too.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -140,28 +142,25 @@ def _write(report: dict[str, Any], out: Path) -> None:
 
 def _training(args: argparse.Namespace) -> int:
     """An optimiser step of every system."""
-    from conversion.parity.benchmark import TrainingCase, time_training_steps
+    from conversion.parity.benchmark import TrainingCase, systems_of, time_training_steps
 
     if not args.preset:
         raise SystemExit("training is measured on random weights: give --preset")
-    rows = [
-        time_training_steps(
-            TrainingCase(
-                args.preset, pixels, batch, precision, paper_losses=args.losses == "paper"
-            ),
-            args.runs,
-        )
-        for precision in args.precision
-        for pixels in args.pixels
-        for batch in args.batch
-    ]
-    report = {"rows": rows, "machine": _machine()}
     args.out.mkdir(parents=True, exist_ok=True)
-    files.write_text(args.out / "training.json", json.dumps(report, indent=2) + "\n")
-    for row in rows:
-        print(f"{row['precision']}, {row['pixels']} px, batch {row['batch']}: seconds "
-              f"{row['seconds']}, our speed over theirs {row['speed_over']}")  # fmt: skip
-    return 0
+    rows: list[dict[str, Any]] = []
+    cases = itertools.product(args.precision, args.pixels, args.batch)
+    for precision, pixels, batch in cases:
+        case = TrainingCase(
+            args.preset, pixels, batch, precision, args.losses == "paper", args.profile
+        )
+        systems = systems_of(precision, args.peers)
+        for row in time_training_steps(case, systems, args.runs, args.limit_s):
+            report = {"rows": [*rows, row], "machine": _machine()}
+            files.write_text(args.out / "training.json", json.dumps(report, indent=2) + "\n")
+        rows.append(row)
+        print(f"{precision}, {pixels} px, batch {batch}: seconds {row['seconds']}, "
+              f"our speed over theirs {row.get('speed_over')}", flush=True)  # fmt: skip
+    return 1 if any(row["failed"] for row in rows) else 0
 
 
 def _starts(model: Path, pixels: int, precision: str) -> dict[str, float]:
@@ -291,16 +290,16 @@ def _parser() -> argparse.ArgumentParser:
         "--peers",
         nargs="+",
         choices=PEERS,
-        help="inference: which; by default all that the device suits",
+        help="which; by default all that the device suits",
     )
     parser.add_argument(
         "--limit-s",
         type=float,
         default=float("inf"),
-        help="inference: seconds that each peer may take in all",
+        help="seconds that each peer may take in all",
     )
     parser.add_argument(
-        "--profile", action="store_true", help="inference: also by stage and by kind of layer"
+        "--profile", action="store_true", help="also by kind of layer, and inference by stage"
     )
     look_through = "training: through the VAE's own encoder, or VGG16 and DINOv2"
     parser.add_argument("--losses", choices=("own", "paper"), default="own", help=look_through)

@@ -28,6 +28,7 @@ class TorchTraining:
         perceptual: the paper's networks, for the paper's losses; None: the VAE's own encoder.
         everywhere: in bf16, the rest runs under autocast too, with frozen weights in bf16 and in
             channels-last layout. The published code does not.
+        compiled: what computes goes through torch.compile.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class TorchTraining:
         device: str = "cpu",
         perceptual: Path | None = None,
         everywhere: bool = False,
+        compiled: bool = False,
     ):
         import torch
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -67,6 +69,10 @@ class TorchTraining:
         context = converted.read_prompt(config.model.path)["context"]
         self.context = torch.from_numpy(np.array(context, np.float32))[None].to(self.device)
         self._place()
+        if compiled:
+            for owner, name in ((self, "_encode"), (self, "_restored"), (self.judges, "logits"),
+                                (self.judges, "distance")):  # fmt: skip
+                setattr(owner, name, torch.compile(getattr(owner, name)))
 
         adapters = [*self.lora_vae.encoder.parameters(), *self.unet.parameters()]
         self.trained = {

@@ -6,6 +6,7 @@ A system that hangs or dies is lost by itself. One that waits for a question use
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +89,15 @@ def worker(name: str, serve: Callable[..., None], *args: Any, **how: Any) -> Ite
 
 def _alone(serve: Callable[..., None], *args: Any) -> None:
     os.setsid()  # to be ended with all that it starts
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     serve(*args)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process and what it has started once the one that asks has ended."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def serve_methods(system: Any, parent: Connection) -> None:

@@ -4,7 +4,6 @@ The count is of what the method needs: each network forward, gradients by activa
 gradients by weights for adapters and heads alone. What a compiled program does beyond it is waste.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -77,8 +76,7 @@ def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
     pixels = config.data.resolution
     side = pixels // generator.vae.downsampling
     image, latent = (pixels, pixels, 3), (side, side, generator.vae.latent_channels)
-    bare = dataclasses.replace(generator, encoder_lora=None, backbone_lora=None)
-    plain = OMGSR(bare, rngs=None)
+    plain = OMGSR(generator.without_adapters, rngs=None)
     again = 1 if config.model.remat else 0  # activations computed a second time
 
     total = forward(plain, lambda m, x: m.vae.encode(x).mean, image)  # z_H

@@ -92,8 +92,8 @@ class Upscaler:
         self.programs = Programs(
             model, without=without, precision=precision, mesh=mesh, notify=notify
         )
-        vae, device = model.vae.config, mesh.devices.flat[0]
-        machine = Machine(mesh.shape["data"], batch, is_cpu=device.platform == "cpu")
+        vae, is_cpu = model.vae.config, mesh.devices.flat[0].platform == "cpu"
+        machine = Machine(mesh.shape["data"], batch, is_cpu=is_cpu)
         memory = functools.cache(lambda: Budget.of(mesh, vae, precision))
         self._passes = Passes(
             process_size,
@@ -394,9 +394,7 @@ class Upscaler:
         each = {step: value / len(stages) for step, value in seconds.items()}
         results = []
         for values, picture, stage in zip(restored, pictures, stages, strict=False):
-            height, width = stage.target
-            result = replace(picture, values=values[:height, :width])
-            canvas = how.canvas
-            work = Work(dict(each), how.tiles_of([stage]), canvas.strips, canvas.padded)
+            result = replace(picture, values=values[: stage.target[0], : stage.target[1]])
+            work = Work(dict(each), how.tiles_of([stage]), how.canvas.strips, how.canvas.padded)
             results.append(Upscaled(result, stage.process, work))
         return results

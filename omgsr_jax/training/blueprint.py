@@ -84,7 +84,7 @@ class Blueprint:
         if config.losses.gan:
             parts.add(judge)
         if judge == LATENTS:
-            own[LATENTS] = _without_adapters(generator_config, remat)
+            own[LATENTS] = OMGSR(generator_config.without_adapters, remat=remat, rngs=None)
         networks = _networks(config, parts - own.keys())
         blueprint = cls(config, generator_config, generator, vae, networks, None)
         if not config.losses.gan:
@@ -249,12 +249,6 @@ def _require_patches(config: OMGSRConfig) -> None:
             "config.model.shifts moves latents by less than the backbone's patch, and this one "
             "takes latents one by one: set it to False"
         )
-
-
-def _without_adapters(config: OMGSRConfig, remat: bool) -> OMGSR:
-    """The generator as it was pre-trained."""
-    bare = dataclasses.replace(config, encoder_lora=None, backbone_lora=None)
-    return OMGSR(bare, remat=remat, rngs=None)
 
 
 def _discriminator(

@@ -1,8 +1,14 @@
 """The smallest runs that have everything: adapters, perceptual loss, discriminator."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from omgsr_jax import converted
+from omgsr_jax.generator import OMGSR, OMGSRConfig
 from omgsr_jax.training import config
+from omgsr_jax.weights import variables
 
 SETTINGS = {
     "name": "smallest",
@@ -41,3 +47,14 @@ def batches(count, size=8, resolution=16):
         {name: rng.uniform(-1, 1, shape).astype(np.float32) for name in ("lr", "hr")}
         for _ in range(count)
     ]
+
+
+def random_base(out: Path, generator: OMGSRConfig, process_size: int) -> dict[str, Any]:
+    """Writes a converted model of random weights; returns these by name."""
+    rng = np.random.default_rng(0)
+    params = {
+        name: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32)
+        for name, leaf in variables(OMGSR(generator, rngs=None)).items()
+    }
+    converted.write(out, converted.ModelCard(generator, process_size, ""), params)
+    return params

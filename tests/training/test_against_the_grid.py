@@ -6,17 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from omgsr_jax import converted
 from omgsr_jax.architectures import ARCHITECTURES
 from omgsr_jax.cost.flops import step_flops
 from omgsr_jax.errors import InputError
-from omgsr_jax.generator import OMGSR
 from omgsr_jax.models.flux import FluxConfig
 from omgsr_jax.models.pixel_vae import PixelVAEConfig
 from omgsr_jax.training.blueprint import Blueprint
 from omgsr_jax.training.run import Run
 from omgsr_jax.weights import variables
-from tests.training.runs import batches, smallest
+from tests.training.runs import batches, random_base, smallest
 
 _OF_LATENTS = {
     "backbone": "latents", "heads": "token", "width": 4, "levels": (0, 1), "image_size": None,
@@ -79,14 +77,8 @@ def base(tmp_path_factory):
             guidance_embeds=False, axes_dims_rope=(2, 2, 4),
         ),
     )  # fmt: skip
-    rng = np.random.default_rng(0)
-    params = {
-        name: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32)
-        for name, leaf in variables(OMGSR(generator, rngs=None)).items()
-    }
     out = tmp_path_factory.mktemp("grid") / "base"
-    converted.write(out, converted.ModelCard(generator, 16, ""), params)
-    return out, params
+    return out, random_base(out, generator, 16)
 
 
 @pytest.fixture(scope="module")

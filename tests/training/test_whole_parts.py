@@ -8,12 +8,10 @@ import pytest
 
 from omgsr_jax import converted
 from omgsr_jax.architectures import ARCHITECTURES
-from omgsr_jax.generator import OMGSR
 from omgsr_jax.models.unet import UNetConfig
 from omgsr_jax.process import ScaledDDPM
 from omgsr_jax.training.run import Run
-from omgsr_jax.weights import variables
-from tests.training.runs import batches, smallest
+from tests.training.runs import batches, random_base, smallest
 
 _WHOLE = ("backbone.", "vae.encoder.branch.")
 _CHANGES = {
@@ -37,14 +35,8 @@ def base(tmp_path_factory):
             norm_num_groups=4,
         ),
     )  # fmt: skip
-    rng = np.random.default_rng(0)
-    params = {
-        name: (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32)
-        for name, leaf in variables(OMGSR(generator, rngs=None)).items()
-    }
     out = tmp_path_factory.mktemp("whole") / "base"
-    converted.write(out, converted.ModelCard(generator, 32, ""), params)
-    return out, params
+    return out, random_base(out, generator, 32)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .winograd import framed
+
 _TILE, _REACH = 2, 4  # pixels of a tile that are put out, and that are read
 
 
@@ -22,12 +24,8 @@ def fits(h: int, w: int) -> bool:
 
 @partial(jax.jit, static_argnames="with_halo")
 def convolve(x: Array, kernel: Array, *, with_halo: bool = False) -> Array:
-    """The convolution with zero padding of 1, where `fits` holds: b h w c, 3 3 c o -> b h w o.
-
-    `with_halo`: the rows above and below the image are there already.
-    """
-    margin = 0 if with_halo else 1
-    padded = jnp.pad(x, ((0, 0), (margin, margin), (1, 1), (0, 0)))
+    """What `winograd.convolve` is, where `fits` holds."""
+    padded = framed(x, with_halo)
     b, h, w, c = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2, padded.shape[3]
     tiles = (b, h // _TILE, w // _TILE, -1)
     columns = lax.optimization_barrier(_of_input(padded, axis=2))  # 4 of b h+2 w/2 c

@@ -31,8 +31,7 @@ def convolve(x: Array, kernel: Array, *, with_halo: bool = False) -> Array:
 
     `with_halo`: the rows above and below the image are there already.
     """
-    margin = 0 if with_halo else 1
-    padded = jnp.pad(x, ((0, 0), (margin, margin), (1, 1), (0, 0)))
+    padded = framed(x, with_halo)
     b, h, w, c = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2, padded.shape[3]
     u = _of_kernel(_of_kernel(kernel, axis=0), axis=1).reshape(_REACH**2, c, -1)
     rows = _strip_rows(b, h, w, c)
@@ -42,6 +41,12 @@ def convolve(x: Array, kernel: Array, *, with_halo: bool = False) -> Array:
 
     strips = lax.map(of_strip, jnp.arange(0, h, rows))  # strips b rows w o
     return jnp.moveaxis(strips, 0, 1).reshape(b, h, w, -1)
+
+
+def framed(x: Array, with_halo: bool) -> Array:  # b h w c -> b h+2 w+2 c
+    """With a pixel of zeros all around; rows that come with their halo, left and right only."""
+    margin = 0 if with_halo else 1
+    return jnp.pad(x, ((0, 0), (margin, margin), (1, 1), (0, 0)))
 
 
 def _strip_rows(b: int, h: int, w: int, c: int) -> int:
