@@ -10,7 +10,7 @@ for equally many steps. Stop it whenever you like: the same command goes on. Wha
     prior/, base/          the prior (configs/nano_base.py), and the model that all begin from
     runs/WAY-SEED/         a run (configs/nano_dit.py); models/WAY-SEED/, its result
     results.json           of the seeds that are done: metrics, and differences from plain training
-    crops.png              one crop of the validation, restored in every way
+    crops.png              one crop of the validation, restored in every way, and what each changed
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
 """
@@ -68,6 +68,7 @@ _CROPS = 4  # of each photograph of the validation
 _BATCH = 8  # crops that are restored at once
 _METRICS = ("grid", "psnr", "coherence", "coherence_fine")
 _ENLARGED = 2  # of the picture's crops
+_AMPLIFIED = 16
 
 Scores = dict[str, np.ndarray]  # of each metric, for every crop
 
@@ -235,16 +236,31 @@ def _shown(scores: Scores) -> str:
 
 
 def _draw(workdir: Path, pairs: _Pairs, scores: Mapping[str, list[Scores]]) -> None:
-    """The crop on which plain training with the first seed leaves most, in every way."""
+    """The crop on which plain training with the first seed leaves most, in every way; below it
+    what each has changed in the input, amplified."""
     chosen = int(np.argmax(scores[_PLAIN][0]["grid"]))
-    panels = {"input": pairs.lr[chosen]}
-    panels |= {row: restored[chosen] for row, restored in _restored(workdir, 0, pairs)}
-    panels["original"] = pairs.hr[chosen]
+    low = pairs.lr[chosen]
+    crops = {"input": low}
+    crops |= {row: restored[chosen] for row, restored in _restored(workdir, 0, pairs)}
+    crops["original"] = pairs.hr[chosen]
+    changes = {
+        f"{label}: change x {_AMPLIFIED}": _amplified(crop, low) for label, crop in crops.items()
+    }
+    rows = [_row(crops), _row(changes)]
+    Image.fromarray(np.concatenate(rows)).save(workdir / "crops.png")
+
+
+def _amplified(crop: np.ndarray, low: np.ndarray) -> np.ndarray:
+    change = crop.astype(np.int32) - low
+    return np.clip(128 + _AMPLIFIED * change, 0, 255).astype(np.uint8)
+
+
+def _row(crops: Mapping[str, np.ndarray]) -> np.ndarray:
     large = {
         label: from_array(crop.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1))
-        for label, crop in panels.items()
+        for label, crop in crops.items()
     }
-    Image.fromarray(labels.row(large).on_screen()).save(workdir / "crops.png")
+    return labels.row(large).on_screen()
 
 
 if __name__ == "__main__":

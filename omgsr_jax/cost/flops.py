@@ -153,7 +153,9 @@ def count(jaxpr: Any, loops_once: bool = False) -> Flops:
             total = total.plus(_of_convolution(equation))
         elif name == "cond":
             branches = [count(branch.jaxpr, loops_once) for branch in equation.params["branches"]]
-            total = total.plus(max(branches, key=lambda f: (f.attention, f.weights)))
+            # The last one is what runs where nobody knows better: some platforms' own ways multiply
+            # with zeros, or take fewer products.
+            total = total.plus(max(reversed(branches), key=lambda f: f.attention))
         else:
             times = equation.params["length"] if name == "scan" and not loops_once else 1
             for inner in _inner(equation):

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -15,9 +16,11 @@ def timestep_embedding(
 ) -> Array:
     """Sinusoids of the timestep, fp32: b -> b channels."""
     half = channels // 2
-    frequencies = jnp.exp(
-        -math.log(10000) * jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
-    )
+    # The exponents are fp32, as in PyTorch, and their exponential is rounded once: a time in
+    # thousands makes an error in the last digit as many times larger.
+    exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32)
+    exponents /= np.float32(half - freq_shift)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = t.astype(jnp.float32)[:, None] * frequencies
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos], axis=-1)

@@ -3,10 +3,14 @@
 import jax
 import jax.numpy as jnp
 import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch.utils.flop_counter import FlopCounterMode
 
 from omgsr_jax.cost import flops
 from omgsr_jax.cost.flops import Flops, count
 from omgsr_jax.models.ops.attention import attention
+from omgsr_jax.models.vae import VAE, VAEConfig
 from omgsr_jax.training.blueprint import Blueprint
 from tests.training.runs import smallest
 
@@ -17,6 +21,28 @@ def test_attention_is_counted_whole_whatever_the_platform(tokens):
     found = count(jax.make_jaxpr(attention)(q, k, v).jaxpr)
     products = 2 * 2 * tokens**2 * 8 * 64
     assert found == Flops(attention=products, kernels=products if tokens >= 1024 else 0)
+
+
+def test_a_vae_is_counted_as_pytorch_counts_it():
+    """Its platforms enlarge maps in ways that take more products, or fewer."""
+    config = VAEConfig()
+    ours = [
+        flops.forward_flops(VAE(config, rngs=None), run, shape)
+        for run, shape in (
+            (lambda vae, x: vae.encode(x).mean, (512, 512, 3)),
+            (lambda vae, z: vae.decode(z), (64, 64, 4)),
+        )
+    ]
+    with torch.device("meta"):
+        theirs = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )  # fmt: skip
+        inputs = torch.zeros(1, 3, 512, 512), torch.zeros(1, 4, 64, 64)
+        for run, x, mine in zip((theirs.encode, theirs.decode), inputs, ours, strict=True):
+            with FlopCounterMode(display=False) as counted:
+                run(x)
+            assert mine.weights + mine.attention == pytest.approx(counted.get_total_flops(), 1e-3)
 
 
 def test_a_loop_is_counted_as_often_as_it_runs_or_once():
