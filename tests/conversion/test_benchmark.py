@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +72,31 @@ def test_a_peer_that_hangs_is_ended_with_what_it_has_started(tmp_path):
     while is_alive(child) and time.monotonic() < end:
         time.sleep(0.05)
     assert not is_alive(child)
+
+
+_PARENT = """
+import time
+from conversion.parity.workers import Worker
+from tests.conversion import stub_peers
+if __name__ == "__main__":
+    print(Worker("ours", stub_peers.serve, "ours", None, "fp32").ask(("facts",))["pid"], flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_peer_ends_with_the_process_that_asks_it(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        peer = int(parent.stdout.readline())
+        assert is_alive(peer)
+        parent.kill()
+    end = time.monotonic() + 10
+    while is_alive(peer) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not is_alive(peer)
 
 
 def test_kinds_of_layers_are_told_by_scopes():
