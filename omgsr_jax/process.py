@@ -135,12 +135,18 @@ class FlowMatching:
             )
 
     def sigma(self, t: ArrayLike) -> Array:
-        """The share of noise at `t`: 0 at t = 0, 1 at the last timestep."""
+        """The share of noise at `t`: 0 at t = 0, 1 at the last timestep.
+
+        To the last digit of fp32 as the published code has it, or diffusers where one shift is for
+        all sizes: networks are told a thousand times as much.
+        """
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
         shift = math.exp(self.base_shift + slope * (self.tokens - self.base_tokens))
-        unshifted = np.linspace(0.0, 1.0, self.timesteps)
-        shifted = shift * unshifted / (1 + (shift - 1) * unshifted)
-        return jnp.asarray(shifted, jnp.float32)[t]
+        unshifted = _falling(self.timesteps)[::-1]
+        if self.base_shift == self.max_shift:  # the same function, written otherwise
+            return jnp.asarray(shift * unshifted / (1 + (shift - 1) * unshifted))[t]
+        with np.errstate(divide="ignore"):
+            return jnp.asarray(1 / (shift + (1 / unshifted - 1)) * shift)[t]
 
     def noised(self, z0: Array, eps: Array, t: ArrayLike) -> Array:
         sigma, stored = _per_example(self.sigma(t), z0), self.stored
@@ -176,6 +182,15 @@ class FlowMatching:
 
     def as_published(self, *, training: bool = False) -> "FlowMatching":
         return replace(self, rounded_time=True, rounded_latents=training)
+
+
+def _falling(count: int) -> np.ndarray:
+    """From 1 to 0, as torch.linspace rounds it: either half counts from its own end."""
+    step = np.float64(np.float32(1) / np.float32(count - 1))
+    number = np.arange(count)
+    return np.where(number < count // 2, 1 - number * step, (count - 1 - number) * step).astype(
+        np.float32
+    )
 
 
 def _per_example(value: Array, z: Array) -> Array:

@@ -1,10 +1,12 @@
 """The noise processes against diffusers' schedulers and the published FLUX schedule."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from omgsr_jax.process import DDPM, FlowMatching, ScaledDDPM
 
@@ -39,9 +41,18 @@ def test_flow_sigmas_are_the_published_ones():
     unshifted = torch.linspace(1, 0, 1000)
     published = np.exp(mu) / (np.exp(mu) + (1 / unshifted - 1))
     ours = FlowMatching().sigma(np.arange(1000))
-    np.testing.assert_allclose(ours, published.numpy()[::-1], atol=1e-6)
+    np.testing.assert_array_equal(ours, published.numpy()[::-1])
     assert abs(float(FlowMatching().sigma(244)) - 0.50511) < 5e-6
     assert float(FlowMatching().sigma(295)) == pytest.approx(float(published[-296]), abs=1e-6)
+
+
+def test_sigmas_with_one_shift_for_all_sizes_are_diffusers():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 0, 1000))
+    process = FlowMatching(base_shift=math.log(3), max_shift=math.log(3))
+    np.testing.assert_array_equal(
+        process.sigma(np.arange(1000)), scheduler.sigmas[:-1].numpy()[::-1]
+    )
 
 
 @pytest.mark.parametrize("process", [DDPM(), FlowMatching()], ids=["ddpm", "flow"])
