@@ -249,7 +249,8 @@ def _ours(config: TrainConfig, *, profiled: bool) -> _Timed:
         return {name: float(found[name]) for name in config.losses.active}
 
     def last_facts() -> dict[str, Any]:
-        found = {"peak_gb": _gigabytes((device.memory_stats() or {}).get("peak_bytes_in_use"))}
+        peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+        found: dict[str, Any] = {"peak_gb": _gigabytes(peak)}
         if profiled:
             found["seconds_by_kind"] = layer_kinds.of_jax(compiled, one_step)
         return found
