@@ -103,8 +103,9 @@ def main() -> int:
 
 
 def _published(args: argparse.Namespace) -> int:
-    found = published.compare(args.published, args.part or published.PARTS, steps=args.steps or 6,
-                              seed=args.seed)  # fmt: skip
+    parts = args.part or published.PARTS
+    how = {"steps": args.steps or 6, "seed": args.seed, "epsilon": args.epsilon}
+    found = published.compare(args.published, parts, **how)
     path = args.out / f"published_{found['version']}.json"
     args.out.mkdir(parents=True, exist_ok=True)
     files.write_text(path, json.dumps(found | {"versions": _versions()}, indent=2) + "\n")
@@ -370,13 +371,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=relatives.RECIPES,
         help="of --published: a relative's, whose checkout it is",
     )
+    parser.add_argument("--adapter", type=Path, help="folder with the published sub-folders")
     parser.add_argument(
-        "--adapter", type=Path, help="folder with the published adapter sub-folders"
-    )
-    parser.add_argument(
-        "--mid-timestep",
-        type=int,
-        help="default: that of the base's recipe, where there is one alone",
+        "--mid-timestep", type=int, help="default: the only one of the base's recipe"
     )
     parser.add_argument("--image", help="a picture to compare on (default: blurred noise)")
     parser.add_argument("--size", type=int, help="pixels per side (default: 512, tiny: 64)")
@@ -384,6 +381,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", action="store_true", help="compare training, not inference")
     parser.add_argument(
         "--steps", type=int, help="of training (default: 20 of --train, 6 of --published)"
+    )
+    parser.add_argument(
+        "--epsilon",
+        type=float,
+        default=published.EPSILON,
+        help="Adam's, on both sides, in training of --published (default: %(default)s)",
     )
     parser.add_argument("--tolerance", type=float, default=2e-5, help="of fp32 (default: 2e-5)")
     parser.add_argument("--seed", type=int, default=0)

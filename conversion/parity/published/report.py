@@ -9,6 +9,7 @@ from typing import Any
 from . import inference, training
 from .checkout import Checkout
 from .stand_ins import STAND_INS
+from .training import EPSILON
 
 PARTS = ("infer s", "infer f", "train s", "train f")
 MOST_LEVELS = 1  # of 255
@@ -22,7 +23,9 @@ _COLUMNS = (
 )
 
 
-def compare(folder: Path, parts: Sequence[str], *, steps: int, seed: int) -> dict[str, Any]:
+def compare(
+    folder: Path, parts: Sequence[str], *, steps: int, seed: int, epsilon: float = EPSILON
+) -> dict[str, Any]:
     checkout = Checkout.at(folder)
     report: dict[str, Any] = {
         "version": checkout.version,
@@ -43,7 +46,7 @@ def compare(folder: Path, parts: Sequence[str], *, steps: int, seed: int) -> dic
                 report["inference"].append(asdict(found))
                 agree &= found.levels <= MOST_LEVELS
         else:
-            trained = training.compare(checkout, kind, steps=steps, seed=seed)
+            trained = training.compare(checkout, kind, steps=steps, seed=seed, epsilon=epsilon)
             report["training"].append(asdict(trained))
             print(_of_training(trained))
             agree &= _agree(trained)
@@ -72,7 +75,10 @@ def _px(size: tuple[int, int]) -> str:
 
 
 def _of_training(trained: training.Trained) -> str:
-    rows = [f"| {trained.steps} steps | largest relative error |", "|---|---|"]
+    rows = [
+        f"| {trained.steps} steps, epsilon {trained.epsilon:g} | largest relative error |",
+        "|---|---|",
+    ]
     rows += [f"| {name} | {error:.1e} |" for name, error in trained.terms.items()]
     rows += [
         f"| what training added to {name} | {error:.1e}, 1 - cosine {trained.cosines[name]:.1e} |"

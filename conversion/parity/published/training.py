@@ -30,6 +30,7 @@ from .theirs import Arrays, Task, Theirs, train
 
 RESOLUTION = 512
 ACCUMULATION = 2
+EPSILON = 1e-8  # of every published config
 _CONFIGS = {
     ("v1", "s"): "configs/omgsr_s_512.yml",
     ("v1", "f"): "configs/omgsr_f_512.yml",
@@ -67,6 +68,7 @@ class Trained:
 
     kind: str
     steps: int
+    epsilon: float
     terms: dict[str, float]
     updates: dict[str, float]
     cosines: dict[str, float]
@@ -74,12 +76,17 @@ class Trained:
     theirs: list[dict[str, float]]
 
 
-def compare(checkout: Checkout, kind: str, *, steps: int, seed: int = 0) -> Trained:
+def compare(
+    checkout: Checkout, kind: str, *, steps: int, seed: int = 0, epsilon: float = EPSILON
+) -> Trained:
+    """`epsilon` is Adam's, on both sides."""
     with tempfile.TemporaryDirectory(prefix="omgsr-published-") as scratch:
-        return _compare(checkout, kind, steps, seed, Path(scratch))
+        return _compare(checkout, kind, steps, seed, epsilon, Path(scratch))
 
 
-def _compare(checkout: Checkout, kind: str, steps: int, seed: int, scratch: Path) -> Trained:
+def _compare(
+    checkout: Checkout, kind: str, steps: int, seed: int, epsilon: float, scratch: Path
+) -> Trained:
     base, _ = write_checkpoint(kind, scratch, seed)
     model, networks, converted = (scratch / name for name in ("model", "networks", "judges"))
     version = checkout.version
@@ -92,16 +99,18 @@ def _compare(checkout: Checkout, kind: str, steps: int, seed: int, scratch: Path
     )
     in_own_process(judges.write, networks, checkout, seed + 2)
     convert_perceptual(networks, converted)
-    config = training_config(version, str(model), str(converted), steps)
+    config = training_config(version, str(model), str(converted), steps, epsilon)
     run = Run.of(config, jax.devices()[:1])
     batches = list(_batches(config, steps, seed))
     numbers: dict[str, Any] = _numbers(run.blueprint, batches)
     np.savez(scratch / "numbers.npz", **numbers)
-    theirs = in_own_process(train, checkout, _task(checkout, kind, steps, scratch))
+    theirs = in_own_process(train, checkout, _task(checkout, kind, steps, epsilon, scratch))
     return _trained(run, kind, batches, theirs, scratch / "adapters")
 
 
-def training_config(version: str, model: str, perceptual: str, steps: int) -> TrainConfig:
+def training_config(
+    version: str, model: str, perceptual: str, steps: int, epsilon: float = EPSILON
+) -> TrainConfig:
     return from_dict(
         {
             "name": f"published-{version}",
@@ -115,7 +124,7 @@ def training_config(version: str, model: str, perceptual: str, steps: int) -> Tr
             },
             "losses": _LOSSES[version],
             "discriminator": _DISCRIMINATOR[version],
-            "optimizer": {"learning_rate": _RATE[version]},
+            "optimizer": {"learning_rate": _RATE[version], "epsilon": epsilon},
             "data": {
                 "resolution": RESOLUTION,
                 "batch_size": ACCUMULATION,
@@ -126,7 +135,7 @@ def training_config(version: str, model: str, perceptual: str, steps: int) -> Tr
     )
 
 
-def _task(checkout: Checkout, kind: str, steps: int, scratch: Path) -> Task:
+def _task(checkout: Checkout, kind: str, steps: int, epsilon: float, scratch: Path) -> Task:
     out = scratch / "adapters"
     out.mkdir()
     path = {"s": "sd_path", "f": "flux_path"}[kind]
@@ -137,6 +146,7 @@ def _task(checkout: Checkout, kind: str, steps: int, scratch: Path) -> Task:
         "resolution": RESOLUTION,
         "max_train_steps": steps,
         "learning_rate": _RATE[checkout.version],
+        "adam_epsilon": epsilon,
         "gradient_accumulation_steps": ACCUMULATION,
         "gradient_checkpointing": False,
         "enable_xformers_memory_efficient_attention": False,
@@ -236,6 +246,7 @@ def _trained(run: Run, kind: str, batches: list[Arrays], theirs: Theirs, adapter
     return Trained(
         kind=kind,
         steps=len(batches),
+        epsilon=run.config.optimizer.epsilon,
         terms={
             name: max(abs(a[name] / b[name] - 1) for a, b in zip(ours, expected, strict=True))
             for name in expected[0]

@@ -3,7 +3,7 @@
 | platform | back-end | when |
 |---|---|---|
 | CUDA | cuDNN's fused kernel | bf16 or fp16, head size 8, 16 .. 128, even token counts, no bias |
-| TPU | splash attention | from 1024 tokens on, x 128 if all logits fit, no bias, in a mesh |
+| TPU | splash attention | from 1024 tokens on, no bias, in a mesh |
 | CPU | XLA, a block of a head's logits at a time | more logits than a cache holds, no bias |
 | any | XLA, all logits at once | the logits fit in `_WHOLE_LOGITS_BYTES` |
 | any | XLA, a chunk of queries at a time | always |
@@ -125,14 +125,13 @@ def cudnn(q: Array, k: Array, v: Array) -> Array:
 def splash(q: Array, k: Array, v: Array) -> Array:
     """Flash attention for TPUs. XLA does not partition Pallas kernels, so it runs device by device.
 
-    Sequences of other lengths are filled up where the logits would be too large to be at once.
+    Sequences in no multiple of its blocks are filled up: the logits of DINOv2's 1370 tokens, which
+    would be written and read several times, are more than what is computed in vain.
     """
     tokens, keys = q.shape[1], k.shape[1]
-    uneven = tokens % _SPLASH_BLOCKS[-1] or keys % _SPLASH_BLOCKS[-1]
-    fits = _logits_bytes(q, k) <= _WHOLE_LOGITS_BYTES
-    if min(tokens, keys) < _SPLASH_MIN_TOKENS or (uneven and fits):
-        raise RefusedError("splash attention pays for long sequences in multiples of 128")
-    if uneven:
+    if min(tokens, keys) < _SPLASH_MIN_TOKENS:
+        raise RefusedError("splash attention pays for long sequences")
+    if tokens % _SPLASH_BLOCKS[-1] or keys % _SPLASH_BLOCKS[-1]:
         q, k, v = map(_filled_up, (q, k, v))
     if jax.sharding.get_abstract_mesh().empty:
         raise RefusedError("splash attention must know how its operands are sharded")
