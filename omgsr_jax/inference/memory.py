@@ -12,7 +12,7 @@ from ..weights import PRECISIONS
 from .sizes import Size
 
 STRIP = 2**19  # pixels of a strip of rows, where it can not
-_MAPS, _MAPS_ON_CPU = 2, 5
+_MAPS = 2
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Budget:
     """Bytes on one device for the networks' intermediate results, and what a pixel takes of them.
 
     Most is needed in the decoder's last block: there, features of the two widest resolutions'
-    channels meet at the image's resolution. For TPUs 1.7 such maps were counted at once (at 2048 x
-    2048 px), on CPUs up to five.
+    channels meet at the image's resolution. 1.7 such maps were counted at once for TPUs (at 2048 x
+    2048 px), 2.0 for CPUs.
     """
 
     available: float
@@ -31,8 +31,7 @@ class Budget:
     def of(cls, mesh: Mesh, vae: AnyVAEConfig, precision: str) -> "Budget":
         dtype = PRECISIONS["bf16" if precision == "int8" else precision]
         width = jnp.dtype(dtype).itemsize
-        maps = _MAPS_ON_CPU if mesh.devices.flat[0].platform == "cpu" else _MAPS
-        return cls(_available(mesh), maps * width * vae.channels_per_pixel)
+        return cls(_available(mesh), _MAPS * width * vae.channels_per_pixel)
 
     def holds(self, size: Size, batch: int) -> bool:
         return batch * size[0] * size[1] * self.per_pixel <= self.available

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ..compile_options import compiler_options
 from ..digests import Notify
 from ..generator import OMGSR
 from . import layout, restore
@@ -211,6 +212,7 @@ class Programs:
             self._function(program),
             in_shardings=(self._weights_sharding, *(self._sharding(program, n) for n in shapes)),
             out_shardings=self._sharding(program, "images"),
+            compiler_options=compiler_options(mesh),
         )
         with jax.set_mesh(mesh), jax.default_matmul_precision(self._products):
             return jitted.trace(self.weights, *shapes.values())

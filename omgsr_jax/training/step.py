@@ -17,6 +17,7 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 
+from ..compile_options import compiler_options
 from ..data import DataConfig, DegradationConfig, signed
 from ..data.degradation_jax import degrade_function, plan_shapes
 from ..generator import OMGSR
@@ -47,9 +48,6 @@ from .state import TrainState, learning_rate, optimizer
 Batch = dict[str, Any]  # lr, hr: b h w 3, uint8 or float in [-1, 1]; or hr, and plan for lr
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
-
-# By default the compiler for CPUs begins all that can begin: up to twice the memory, and more time.
-CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class _Judged(NamedTuple):
@@ -163,7 +161,7 @@ def compile_ready(blueprint: Blueprint, layout: Layout) -> Any:
         in_shardings=(layout.state_sharding, layout.frozen_sharding, batch_sharding(mesh)),
         out_shardings=(layout.state_sharding, replicated(mesh)),
         donate_argnums=0,
-        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
+        compiler_options=compiler_options(mesh),
     )
 
 

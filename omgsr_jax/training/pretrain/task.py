@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
 
+from ...compile_options import compiler_options
 from ...data import make_pipeline, signed, to_device
 from ...weights import variables
 from ..blueprint import Weights, shapes
@@ -18,7 +19,6 @@ from ..layout import batch_sharding, data_mesh, own_reader, replicated
 from ..loop import Metrics, Task
 from ..skipping import unless_not_finite
 from ..state import optimizer, random_weights
-from ..step import CPU_OPTIONS
 from .config import PretrainConfig
 
 Loss = Callable[[Weights, Array, Array], tuple[Array, Metrics]]  # weights, images, key
@@ -94,6 +94,6 @@ def _compile_ready(config: PretrainConfig, loss: Loss, mesh: Mesh) -> Any:
         in_shardings=(everywhere, batch_sharding(mesh)),
         out_shardings=everywhere,
         donate_argnums=0,
-        compiler_options=CPU_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
+        compiler_options=compiler_options(mesh),
     )
     return lambda state, batch: compiled(state, batch["hr"])
