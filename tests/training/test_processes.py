@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omgsr_jax import converted
+from omgsr_jax import buckets, converted
 from omgsr_jax.training import checkpoints, log
 from tests.helpers import images
 from tests.hostile.judge import command
@@ -72,6 +72,7 @@ def _losses(workdir):
 
 def _wait_for_checkpoint(process, workdir):
     """Until one is written; steps are fast here, so that some more are done by then."""
+    buckets.require(workdir)  # which sees what others write
     folder = checkpoints.absolute(workdir) / "checkpoints"
     for _ in range(6000):
         if checkpoints.steps_in(folder):
