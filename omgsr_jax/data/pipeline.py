@@ -23,8 +23,9 @@ from PIL import Image
 from ..errors import InputError
 from ..files import LeftOutWarning
 from .config import DataConfig
+from .decoded import DecodedImages
 from .degradation import degrade
-from .images import DamagedImageError, decode_image
+from .images import DamagedImageError
 from .plan import DegradationConfig, Plan, example_rng, sampled_plan
 from .sources import Source, open_sources
 from .workers import Workers
@@ -90,6 +91,7 @@ class Examples:
     def __init__(self, config: DataConfig, source: Source, seed: int, *, shuffle: bool):
         self.config = config
         self.source = source
+        self._images = DecodedImages(source)
         self.seed = seed
         self.shuffle = shuffle
         self._order: tuple[int, np.ndarray] | None = None
@@ -106,8 +108,7 @@ class Examples:
         found: Example = {"epoch": epoch}
         for index in self._candidates(epoch, turn):
             try:
-                name, data = self.source[index]
-                image = decode_image(data, name)
+                name, image = self._images[index]
             except DamagedImageError as error:
                 found.setdefault("damaged", str(error))
                 continue

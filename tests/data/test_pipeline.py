@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from omgsr_jax.data.config import DataConfig
+from omgsr_jax.data.decoded import DecodedImages
+from omgsr_jax.data.images import decode_image
 from omgsr_jax.data.pipeline import (
     DamagedImageWarning,
     TooManyDamagedError,
@@ -14,7 +16,7 @@ from omgsr_jax.data.pipeline import (
     prepare,
     to_device,
 )
-from omgsr_jax.data.sources import pack
+from omgsr_jax.data.sources import open_sources, pack
 from omgsr_jax.errors import InputError
 from tests.data.photos import synthetic_photo
 
@@ -111,6 +113,28 @@ def test_epochs_differ_in_order_crop_and_degradation(expected):
     assert [pair[0] for pair in first] != [pair[0] for pair in second]
     by_name = {pair[0]: pair for pair in second}
     assert all(by_name[pair[0]][1:] != pair[1:] for pair in first)
+
+
+@pytest.mark.parametrize(
+    ("room", "decoded"), [(2**28, COUNT), (5 * 100 * 110 * 3, 2 * COUNT - 5), (0, 2 * COUNT)]
+)
+def test_images_that_fit_the_memory_are_decoded_once(photos, monkeypatch, room, decoded):
+    names = []
+
+    def counting(data, name):
+        names.append(name)
+        return decode_image(data, name)
+
+    monkeypatch.setattr("omgsr_jax.data.decoded.decode_image", counting)
+    images = DecodedImages(open_sources([str(photos)]), room)
+    once, again = ([images[i] for i in range(COUNT)] for _ in range(2))
+    assert len(names) == decoded
+    for (name, image), (second, other), path in zip(
+        once, again, sorted(photos.iterdir()), strict=True
+    ):
+        assert name == second == str(path)
+        assert (image == other).all()
+        assert (image == np.asarray(Image.open(path))).all()
 
 
 def test_the_seed_decides(photos, expected):

@@ -34,9 +34,9 @@ def start(photos, tmp_path_factory):
     """Starts a process that trains; all of them share compiled programs."""
     cache = tmp_path_factory.mktemp("programs")
 
-    def begin(workdir, *flags, steps=60, devices=1, script="scripts/train.py"):
+    def begin(workdir, *flags, data=photos, steps=60, devices=1, script="scripts/train.py"):
         command = [sys.executable, script, "--config=tests/training/smallest.py"]
-        command += [f"--workdir={workdir}", f"--config.data.sources=('{photos}',)"]
+        command += [f"--workdir={workdir}", f"--config.data.sources=('{data}',)"]
         command += [f"--config.run.steps={steps}", *flags]
         environment = {
             **os.environ,
@@ -186,12 +186,12 @@ def test_all_of_a_run_may_lie_in_a_bucket(start, whole, photos, fake_buckets, bu
     """Killed, resumed, exported, used."""
     fake_buckets.upload(photos, bucket, "photos")
     workdir, model = f"gs://{bucket}/run", f"gs://{bucket}/model"
-    sources = f"--config.data.sources=('gs://{bucket}/photos',)"
-    process = start(workdir, sources)
+    data = f"gs://{bucket}/photos"
+    process = start(workdir, data=data)
     _wait_for_checkpoint(process, workdir)
     process.kill()
     _finish(process)
-    codes, outputs = _finish(start(workdir, sources))
+    codes, outputs = _finish(start(workdir, data=data))
     assert codes == [0], outputs[0][1][-3000:]
     assert "resumed from step" in outputs[0][0]
     assert _losses(workdir) == whole
