@@ -26,9 +26,10 @@ _GROUND = {
 }
 _NETWORKS = _GROUND | {"models", "models.ops", "process", "weights"}
 _CORE = _NETWORKS | {"chain", "generator", "architectures", "storage", "converted"}
-_CORE |= {"compile_cache"}
+_CORE |= {"compile_cache", "compile_options"}
 FLOORS = {
     "compile_cache": set(),
+    "compile_options": set(),
     "errors": set(),
     "buckets": {"errors"},
     "quirks": {"errors"},

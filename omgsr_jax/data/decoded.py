@@ -5,14 +5,14 @@ import numpy as np
 from .images import decode_image
 from .sources import Source
 
-_ROOM = 2**28  # bytes of each process or worker
+_ROOM = 2**29  # bytes of each process or worker
 
 
 class DecodedImages:
     """Pixels (h w 3 uint8, not to be written to) by number, with the name.
 
-    The first ones that come stay in memory until there is no more room. Of a large source, whose
-    images come once an epoch, those that came last would be gone as well when their turn came.
+    They stay in memory where all of a source would have room. Of a larger one each image comes once
+    an epoch, and few of those that had been kept would be met again.
     """
 
     def __init__(self, source: Source, room: int = _ROOM):
@@ -27,8 +27,6 @@ class DecodedImages:
         name, data = self._source[index]
         image = decode_image(data, name)
         image.setflags(write=False)
-        # Of threads that come here at once, one may take a little more than there is.
-        if image.nbytes <= self._room and index not in self._kept:
-            self._room -= image.nbytes
+        if image.nbytes * len(self._source) <= self._room:  # if all were like this one
             self._kept[index] = name, image
         return name, image
