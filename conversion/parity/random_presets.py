@@ -334,6 +334,7 @@ PRESETS |= {
     "f-published": replace(
         PRESETS["flux-tiny"],
         vae=_TINY_VAE | _FLUX_VAE | _VAE_OF_8,
+        shard="10GB",
         kind=replace(FLUX, texts={"text_encoder": _CLIP, "text_encoder_2": _T5_OF_512}),
     ),
 }

@@ -10,7 +10,7 @@ if "--process_id=1" in sys.argv:
     _found = Examples._found
 
     def _slowly(self, position):
-        time.sleep(2)
+        time.sleep(6)  # more than a step takes on a busy machine
         return _found(self, position)
 
     Examples._found = _slowly

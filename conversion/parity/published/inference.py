@@ -24,6 +24,8 @@ from . import stand_ins
 from .checkout import Checkout
 
 _PROCESS_SIZE = 64
+# Pictures of more contrast than the source's. AdaIN would stretch those of a random decoder, and
+# with them the one level by which fp32's rounding moves a number across a truncation.
 _CONTRAST = 6
 _COLORS = {"nofix": "none"}  # of the scripts, where ours has another name
 PRESETS = {"s": "s-published", "f": "f-published"}
@@ -88,12 +90,15 @@ def compare(checkout: Checkout, kind: str, *, seed: int = 0) -> Iterator[Found]:
         yield from _compare_kind(checkout, kind, of_kind, Path(scratch), seed)
 
 
-def write_checkpoint(kind: str, folder: Path, seed: int) -> tuple[Path, Path]:
-    """A small random base and adapters for it, in the files that are downloaded."""
+def write_checkpoint(kind: str, folder: Path, seed: int, contrast: float) -> tuple[Path, Path]:
+    """A small random base and adapters for it, in the files that are downloaded.
+
+    Its decoder's pictures have `contrast` times that of random weights.
+    """
     base, adapter = folder / "base", folder / "adapter"
     preset = random_checkpoints.PRESETS[PRESETS[kind]]
     in_own_process(random_checkpoints.write_base, base, preset, seed=seed)
-    _heighten(base / "vae" / "diffusion_pytorch_model.safetensors")
+    _heighten(base / "vae" / "diffusion_pytorch_model.safetensors", contrast)
     in_own_process(random_checkpoints.write_adapters, adapter, base, preset, seed=seed + 1)
     if (
         preset.kind.network == random_checkpoints.FLUX.network
@@ -102,18 +107,16 @@ def write_checkpoint(kind: str, folder: Path, seed: int) -> tuple[Path, Path]:
     return base, adapter
 
 
-def _heighten(vae: Path) -> None:
-    """Pictures of more contrast than the source's. AdaIN would stretch those of a random decoder,
-    and with them the one level by which fp32's rounding moves a number across a truncation."""
+def _heighten(vae: Path, contrast: float) -> None:
     tensors = load_file(vae)
-    tensors["decoder.conv_out.weight"] *= _CONTRAST
+    tensors["decoder.conv_out.weight"] *= contrast
     save_file(tensors, vae, metadata={"format": "pt"})
 
 
 def _compare_kind(
     checkout: Checkout, kind: str, of_kind: list[Case], scratch: Path, seed: int
 ) -> Iterator[Found]:
-    base, adapter = write_checkpoint(kind, scratch, seed)
+    base, adapter = write_checkpoint(kind, scratch, seed, _CONTRAST)
     for case in of_kind:
         for size in case.sizes:
             _write_picture(_folder(scratch, case) / _name(size), size)

@@ -67,7 +67,7 @@ def train(checkout: Checkout, task: Task) -> Theirs:
     _give_noise(checkout, task, module, numbers)
     module.Accelerator = _recording(record)
     if task.script == "train f":
-        _keep_flux_in_fp32(checkout, module)
+        _keep_flux_in_fp32(checkout, module, rounded=task.changes["mixed_precision"] == "bf16")
     sys.argv = [task.script, "--config", str(_write_config(checkout, task))]
     with stand_ins.quiet():
         module.main()
@@ -204,11 +204,12 @@ def _give_noise(checkout: Checkout, task: Task, module: Any, numbers: Arrays) ->
     )
 
 
-def _keep_flux_in_fp32(checkout: Checkout, module: Any) -> None:
-    """The transformer computes in fp32; what goes into it and comes out of it is bf16."""
+def _keep_flux_in_fp32(checkout: Checkout, module: Any, *, rounded: bool) -> None:
+    """The transformer computes in fp32; what goes into it and comes out of it may be bf16."""
     import torch
     from diffusers import FluxTransformer2DModel
 
+    stored = torch.bfloat16 if rounded else torch.float32
     forward, load = FluxTransformer2DModel.forward, FluxTransformer2DModel.from_pretrained
 
     def in_fp32(self: Any, *, timestep: Any, **given: Any) -> Any:
@@ -216,14 +217,15 @@ def _keep_flux_in_fp32(checkout: Checkout, module: Any) -> None:
             name: value.float() if torch.is_tensor(value) else value
             for name, value in given.items()
         }
-        (prediction,) = forward(self, timestep=stand_ins.as_in_bf16(timestep), **given)
-        return (prediction.bfloat16(),)
+        time = stand_ins.as_in_bf16(timestep)
+        (prediction,) = forward(self, timestep=time, **given)
+        return (prediction.to(stored),)
 
     flux: Any = FluxTransformer2DModel
     flux.forward = in_fp32
     flux.from_pretrained = lambda *args, torch_dtype, **kwargs: load(*args, **kwargs)
     if checkout.version == "v2":
-        module.encode_images.__defaults__ = (torch.bfloat16,)
+        module.encode_images.__defaults__ = (stored,)
 
 
 def _write_config(checkout: Checkout, task: Task) -> Path:

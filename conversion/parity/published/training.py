@@ -1,9 +1,11 @@
 """Optimiser steps of the published `main()` and of ours, from the same weights, data and numbers.
 
 The published code begins with its own weights; ours takes them over. Both train at 512 px with all
-losses of the version, in fp32 (F: latents and predictions in bf16), and accumulate micro-batches.
+losses of the version, in fp32, and accumulate micro-batches. The published F keeps latents, noise
+and predictions in bf16; it is compared so, and with its option that keeps them in fp32.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from omgsr_jax.process import FlowMatching
 from omgsr_jax.training.blueprint import Blueprint
 from omgsr_jax.training.config import TrainConfig, from_dict
 from omgsr_jax.training.run import Run
@@ -30,7 +33,13 @@ from .theirs import Arrays, Task, Theirs, train
 
 RESOLUTION = 512
 ACCUMULATION = 2
-EPSILON = 1e-8  # of every published config
+# Adam's. At the published 1e-8 the first steps move every weight equally far, and in the wrong
+# direction those whose gradient is no larger than its rounding: an error of 1e-5 in the gradient
+# becomes one of its square root in the update.
+EPSILON = 1e-3
+# So little that no value of x_P is at the clamp's edge, where rounding decides whether it has a
+# gradient: one of 1.6 million makes 1e-3 of the gradient's norm.
+_CONTRAST = 1
 _CONFIGS = {
     ("v1", "s"): "configs/omgsr_s_512.yml",
     ("v1", "f"): "configs/omgsr_f_512.yml",
@@ -67,6 +76,7 @@ class Trained:
     what training added, relative in the norm, and 1 - cosine."""
 
     kind: str
+    latents: str  # fp32 or bf16
     steps: int
     epsilon: float
     terms: dict[str, float]
@@ -77,17 +87,29 @@ class Trained:
 
 
 def compare(
-    checkout: Checkout, kind: str, *, steps: int, seed: int = 0, epsilon: float = EPSILON
+    checkout: Checkout,
+    kind: str,
+    *,
+    latents: str = "fp32",
+    steps: int,
+    seed: int = 0,
+    epsilon: float = EPSILON,
 ) -> Trained:
     """`epsilon` is Adam's, on both sides."""
     with tempfile.TemporaryDirectory(prefix="omgsr-published-") as scratch:
-        return _compare(checkout, kind, steps, seed, epsilon, Path(scratch))
+        return _compare(checkout, kind, latents, steps, seed, epsilon, Path(scratch))
 
 
 def _compare(
-    checkout: Checkout, kind: str, steps: int, seed: int, epsilon: float, scratch: Path
+    checkout: Checkout,
+    kind: str,
+    latents: str,
+    steps: int,
+    seed: int,
+    epsilon: float,
+    scratch: Path,
 ) -> Trained:
-    base, _ = write_checkpoint(kind, scratch, seed)
+    base, _ = write_checkpoint(kind, scratch, seed, _CONTRAST)
     model, networks, converted = (scratch / name for name in ("model", "networks", "judges"))
     version = checkout.version
     convert(
@@ -101,11 +123,25 @@ def _compare(
     convert_perceptual(networks, converted)
     config = training_config(version, str(model), str(converted), steps, epsilon)
     run = Run.of(config, jax.devices()[:1])
+    if (kind, latents) == ("f", "fp32"):
+        run = _with_latents_in_fp32(run)
     batches = list(_batches(config, steps, seed))
     numbers: dict[str, Any] = _numbers(run.blueprint, batches)
     np.savez(scratch / "numbers.npz", **numbers)
-    theirs = in_own_process(train, checkout, _task(checkout, kind, steps, epsilon, scratch))
-    return _trained(run, kind, batches, theirs, scratch / "adapters")
+    task = _task(checkout, kind, latents, steps, epsilon, scratch)
+    theirs = in_own_process(train, checkout, task)
+    return _trained(run, (kind, latents), batches, theirs, scratch / "adapters")
+
+
+def _with_latents_in_fp32(run: Run) -> Run:
+    blueprint = run.blueprint
+    config = blueprint.generator_config
+    assert isinstance(config.process, FlowMatching)
+    process = dataclasses.replace(config.process, rounded_latents=False)
+    config = dataclasses.replace(config, process=process)
+    generator = type(blueprint.generator)(config, rngs=None)
+    changed = dataclasses.replace(blueprint, generator_config=config, generator=generator)
+    return Run(changed, run.layout)
 
 
 def training_config(
@@ -135,7 +171,9 @@ def training_config(
     )
 
 
-def _task(checkout: Checkout, kind: str, steps: int, epsilon: float, scratch: Path) -> Task:
+def _task(
+    checkout: Checkout, kind: str, latents: str, steps: int, epsilon: float, scratch: Path
+) -> Task:
     out = scratch / "adapters"
     out.mkdir()
     path = {"s": "sd_path", "f": "flux_path"}[kind]
@@ -156,6 +194,7 @@ def _task(checkout: Checkout, kind: str, steps: int, epsilon: float, scratch: Pa
     }
     if kind == "f":
         changes["fixed_prompt_path"] = str(_write_prompt(scratch))
+        changes["mixed_precision"] = {"fp32": "no"}.get(latents, latents)
     return Task(
         script=f"train {kind}",
         config=_CONFIGS[checkout.version, kind],
@@ -222,7 +261,9 @@ def _numbers(blueprint: Blueprint, batches: list[Arrays]) -> Arrays:
     return {name: np.stack(arrays) for name, arrays in found.items()}
 
 
-def _trained(run: Run, kind: str, batches: list[Arrays], theirs: Theirs, adapters: Path) -> Trained:
+def _trained(
+    run: Run, what: tuple[str, str], batches: list[Arrays], theirs: Theirs, adapters: Path
+) -> Trained:
     before, after = (_adapters(run.blueprint, adapters / when) for when in ("before", "after"))
     (heads, vectors), (heads_after, _) = theirs.before, theirs.after
     parts = {"generator": before, "discriminator": heads, "spectral": vectors}
@@ -244,7 +285,8 @@ def _trained(run: Run, kind: str, batches: list[Arrays], theirs: Theirs, adapter
     }
     updates = {n: (difference(a, c), difference(b, c)) for n, (a, b, c) in pairs.items()}
     return Trained(
-        kind=kind,
+        kind=what[0],
+        latents=what[1],
         steps=len(batches),
         epsilon=run.config.optimizer.epsilon,
         terms={
