@@ -167,7 +167,7 @@ class FlowMatching:
 
     def stored(self, z: Array) -> Array:
         """A latent as it is kept between two operations."""
-        return lax.reduce_precision(z, 8, 7) if self.rounded_latents else z
+        return _in_bf16(z) if self.rounded_latents else z
 
     def snr(self, t: ArrayLike, power: ArrayLike) -> Array:
         sigma = self.sigma(t)
@@ -177,11 +177,15 @@ class FlowMatching:
         sigma = self.sigma(t)
         if not self.rounded_time:
             return sigma
-        thousandths = sigma.astype(jnp.bfloat16) * jnp.bfloat16(1000)
-        return thousandths.astype(jnp.float32) / 1000
+        return _in_bf16(_in_bf16(sigma) * 1000) / 1000
 
     def as_published(self, *, training: bool = False) -> "FlowMatching":
         return replace(self, rounded_time=True, rounded_latents=training)
+
+
+def _in_bf16(x: Array) -> Array:
+    """Rounded. XLA may leave out a conversion to bf16 and back, and does so in loops."""
+    return lax.reduce_precision(x, 8, 7)
 
 
 def _falling(count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,3 +97,16 @@ def test_scaled_ddpm_injects_what_z_t_is_on_average():
     np.testing.assert_allclose(injected, scaled.noised(z, nothing, t), rtol=1e-6)
     np.testing.assert_allclose(scaled.clean(injected, nothing, t), z, rtol=1e-4, atol=1e-5)
     assert DDPM().injected(z, t) is z
+
+
+@pytest.mark.parametrize("t", [244, 295])
+def test_the_published_time_is_rounded_in_loops_too(t):
+    """The compiler leaves out conversions to bf16 and back there, and so it did these."""
+    process = FlowMatching().as_published()
+
+    def look(carry, scale):
+        return carry, (scale * process.conditioning(t), scale * process.conditioning(t + carry))
+
+    _, times = jax.jit(lambda scales: jax.lax.scan(look, jnp.zeros((), int), scales))(jnp.ones(2))
+    bf16 = float(process.sigma(t).astype(jnp.bfloat16) * 1000) / 1000
+    np.testing.assert_allclose(times, np.full((2, 2), bf16), rtol=1e-6)
