@@ -1,6 +1,8 @@
 """A small FLUX behind nano's VAE, whose patches have 8 pixels: for the study of the lattice.
 
-    python scripts/grid_study.py --photos tiles --validation photos_aside --workdir runs/grid
+    python scripts/study.py --photos tiles --validation photos_aside --workdir runs/grid \
+        --config configs/nano_dit.py --architecture nano-dit --metrics grid,psnr,coherence \
+        --way losses.gan=0.05 --way losses.frequencies=1.0 --way model.shifts=True
 
 trains it in several ways and compares what they leave. One of them on its own, from the base that
 the study made:

@@ -1,20 +1,29 @@
-"""What acts against the lattice of a diffusion transformer, on a small one that is trained here.
+"""Trains a small model in several ways, with several seeds, and says how they differ.
 
-    python scripts/grid_study.py --photos tiles --validation photos_aside --workdir runs/grid
+    # the papers' Tables 3 and 4: without each of the losses, and from the last timestep
+    python scripts/study.py --photos tiles --validation photos_aside --workdir runs/losses \\
+        --way no_ldr --way no_l1 --way no_features --way no_gan --way t=999
 
-Photographs to train on should be squares that decode quickly, such as the tiles that
-scripts/train_nano.py cuts. A FLUX of 3.6 M parameters behind nano's VAE is trained as a diffusion
-prior first, then in each of several ways and with each of several seeds to restore crops of 128 px,
-for equally many steps. Stop it whenever you like: the same command goes on. What it makes:
+    # what acts against the lattice of a diffusion transformer
+    python scripts/study.py --photos tiles --validation photos_aside --workdir runs/grid \\
+        --config configs/nano_dit.py --architecture nano-dit --metrics grid,psnr,coherence \\
+        --way losses.gan=0.05 --way losses.frequencies=1.0 --way model.shifts=True --averaged 2
+
+A way is what it changes in the config, separated by commas: an argument that configs take (t=N,
+no_LOSS), or a setting. The config as it is, "plain", is trained beside them. Photographs to train
+on should be squares that decode quickly, such as the tiles that scripts/train_nano.py cuts. A
+diffusion prior behind nano's VAE is trained on them first; from it each way is trained with each
+seed, for equally many steps. Stop it whenever you like: the same command goes on. What it makes:
 
     prior/, base/          the prior (configs/nano_base.py), and the model that all begin from
-    runs/WAY-SEED/         a run (configs/nano_dit.py); models/WAY-SEED/, its result
+    runs/WAY-SEED/         a run; models/WAY-SEED/, its result
     results.json           of the seeds that are done: metrics, and differences from plain training
-    crops.png              one crop of the validation, restored in every way, and what each changed
+    crops.png              a crop of the validation, restored in every way, and what each changed
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
 """
 
+import ast
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
@@ -24,18 +33,20 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 import omgsr_jax
 from omgsr_jax import architectures, assets, converted, files
 from omgsr_jax.data import list_images
+from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.metrics import BY_KEY, Settings
 from omgsr_jax.evaluation.statistics import paired_difference
 from omgsr_jax.inference import labels
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.training import goodput, pretrain, slices
 from omgsr_jax.training.config import TrainConfig, ValidationConfig
+from omgsr_jax.training.config_dict import ablate
 from omgsr_jax.training.pretrain import PretrainConfig
 from omgsr_jax.training.run import Run
 from omgsr_jax.training.validation import fixed_pairs, unit
@@ -43,30 +54,21 @@ from omgsr_jax.weights import below
 
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
+_PLAIN = "plain"
 config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "the prior")
-config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano_dit.py"), "the runs")
+config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano_losses.py"), "the runs")
+flags.DEFINE_string("architecture", "nano", "of the generator")
 flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
 flags.DEFINE_string("validation", None, "photographs for validation", required=True)
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
+flags.DEFINE_multi_string("way", [], "what a way changes in the config, such as no_ldr,t=999")
+flags.DEFINE_multi_integer("averaged", [], "also plain with so many shifts at inference")
+flags.DEFINE_list("metrics", "psnr,ssim,coherence,coherence_fine", "what is compared")
 flags.DEFINE_integer("seeds", 3, "runs of each way", lower_bound=1)
 flags.DEFINE_integer("steps", None, "of each run, in place of the config's", lower_bound=1)
 
-_ARCHITECTURE = "nano-dit"
-_PLAIN, _ALL = "plain", "all three"
-_LATENTS, _FREQUENCIES = {"gan": 0.05}, {"frequencies": 1.0}  # weights of losses
-_SHIFTS = {"shifts": True}
-# What each way of training changes in the config.
-_WAYS: dict[str, dict[str, Any]] = {
-    _PLAIN: {},
-    "latents": {"losses": _LATENTS},
-    "frequencies": {"losses": _FREQUENCIES},
-    "shifts": {"model": _SHIFTS},
-    _ALL: {"losses": _LATENTS | _FREQUENCIES, "model": _SHIFTS},
-}
-_AVERAGED = (2, 4)  # shifts of the plain model at inference
 _CROPS = 4  # of each photograph of the validation
 _BATCH = 8  # crops that are restored at once
-_METRICS = ("grid", "psnr", "coherence", "coherence_fine")
 _ENLARGED = 2  # of the picture's crops
 _AMPLIFIED = 16
 
@@ -79,14 +81,20 @@ def main(argv: list[str]) -> int:
     return slices.command(FLAGS.workdir, lambda: _study(Path(FLAGS.workdir)))
 
 
+def _ways() -> list[str]:
+    return [_PLAIN, *FLAGS.way]
+
+
 def _study(workdir: Path) -> None:
+    for way in _ways():  # what is wrong with one is said before any is trained
+        _config(way, 0, "")
     base = workdir / "base"
     if not base.exists():
         _make_base(workdir, base)
     pairs = _Pairs.made()
     scores: dict[str, list[Scores]] = {}  # of each row, for every seed
     for seed in range(FLAGS.seeds):
-        for way in _WAYS:
+        for way in _ways():
             _train(workdir, base, way, seed)
         for row, restored in _restored(workdir, seed, pairs):
             scores.setdefault(row, []).append(pairs.scores(restored))
@@ -99,7 +107,7 @@ def _study(workdir: Path) -> None:
 def _make_base(workdir: Path, out: Path) -> None:
     """nano's VAE, without what its encoder has learned, before a prior that is trained."""
     data = {"sources": (FLAGS.photos,)}
-    changes = {"name": "grid_prior", "architecture": _ARCHITECTURE, "data": data}
+    changes = {"name": "study_prior", "architecture": FLAGS.architecture, "data": data}
     config = slices.config_of(PretrainConfig, FLAGS.base, changes)
     nano = converted.by_name_on_host(assets.model_directory(assets.NANO))
     vae = {name: array.astype(np.float32) for name, array in below("vae.", nano).items()}
@@ -107,7 +115,7 @@ def _make_base(workdir: Path, out: Path) -> None:
     base = pretrain.base_of(config, vae | {name: np.zeros_like(vae[name]) for name in learned})
     make_task = partial(pretrain.prior_task, config, base)
     prior = slices.finished(workdir / "prior", config, make_task).ema
-    t_m = architectures.named(_ARCHITECTURE).mid_timestep
+    t_m = architectures.named(FLAGS.architecture).mid_timestep
     base.with_prior(prior).write(out, mid_timestep=t_m, process_size=FLAGS.config.data.resolution)
 
 
@@ -122,21 +130,33 @@ def _train(workdir: Path, base: Path, way: str, seed: int) -> None:
 
 
 def _config(way: str, seed: int, base: str) -> TrainConfig:
-    change = _WAYS[way]
     steps = {} if FLAGS.steps is None else {"steps": FLAGS.steps}
     changes = {
-        "name": f"grid_{_name(way, seed)}",
+        "name": f"study_{_name(way, seed)}",
         "seed": seed,
-        "model": {"path": base, **change.get("model", {})},
-        "losses": change.get("losses", {}),
+        "model": {"path": base},
         "data": {"sources": (FLAGS.photos,)},
         "run": steps,
     }
-    return slices.config_of(TrainConfig, FLAGS.config, changes)
+    return slices.config_of(TrainConfig, _changed(way), changes)
+
+
+def _changed(way: str) -> ConfigDict:
+    config = FLAGS.config.copy_and_resolve_references()
+    for item in () if way == _PLAIN else way.split(","):
+        name, _, value = item.partition("=")
+        if "." not in name:
+            config = ablate(config, item)
+            continue
+        try:
+            config.update_from_flattened_dict({name: ast.literal_eval(value)})
+        except (ValueError, SyntaxError, TypeError, KeyError) as error:
+            raise InputError(f"--way {way}: {item} is no setting of the config: {error}") from error
+    return config
 
 
 def _name(way: str, seed: int) -> str:
-    return f"{way.replace(' ', '-')}-{seed}"
+    return f"{way}-{seed}"
 
 
 def _run_folder(workdir: Path, way: str, seed: int) -> Path:
@@ -145,8 +165,8 @@ def _run_folder(workdir: Path, way: str, seed: int) -> Path:
 
 def _restored(workdir: Path, seed: int, pairs: "_Pairs") -> Iterator[tuple[str, np.ndarray]]:
     """Each row of the results, and the crops as it restores them."""
-    rows = [(way, way, 1) for way in _WAYS]
-    rows += [(f"{_PLAIN}, mean of {count}", _PLAIN, count) for count in _AVERAGED]
+    rows = [(way, way, 1) for way in _ways()]
+    rows += [(f"{_PLAIN}, mean of {count}", _PLAIN, count) for count in FLAGS.averaged]
     for row, way, shifts in rows:
         model = workdir / "models" / _name(way, seed)
         upscaler = omgsr_jax.load(model, batch=_BATCH, shifts=shifts)
@@ -169,11 +189,11 @@ class _Pairs:
         config = slices.config_of(TrainConfig, FLAGS.config, {"data": {"sources": (FLAGS.photos,)}})
         asked = ValidationConfig(sources=(FLAGS.validation,), images=_CROPS * photographs)
         lr, hr = (np.rint(unit(x) * 255).astype(np.uint8) for x in fixed_pairs(config.data, asked))
-        return cls(lr, hr, photographs, architectures.named(_ARCHITECTURE).multiple)
+        return cls(lr, hr, photographs, architectures.named(FLAGS.architecture).multiple)
 
     def scores(self, restored: np.ndarray) -> Scores:
         settings = Settings(grid_period=self.period)
-        found = {key: BY_KEY[key].prepare(settings)(restored, self.hr) for key in _METRICS}
+        found = {key: BY_KEY[key].prepare(settings)(restored, self.hr) for key in FLAGS.metrics}
         return {key: np.asarray(values, np.float64) for key, values in found.items()}
 
     def by_photograph(self, values: np.ndarray) -> np.ndarray:
@@ -189,7 +209,7 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], pairs: _Pairs) -> 
         "crops": len(pairs.hr),
         "photographs": pairs.photographs,
         "period": pairs.period,
-        "step_seconds": {way: _step_seconds(workdir, way) for way in _WAYS},
+        "step_seconds": {way: _step_seconds(workdir, way) for way in _ways()},
         "means": {
             **{row: _means([found]) for row, found in known.items()},
             **{row: _means(found) for row, found in scores.items()},
@@ -205,7 +225,7 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], pairs: _Pairs) -> 
 
 def _means(of_seeds: list[Scores]) -> dict[str, list[float]]:
     """Of each metric, for every seed."""
-    return {key: [round(float(s[key].mean()), 4) for s in of_seeds] for key in _METRICS}
+    return {key: [round(float(s[key].mean()), 4) for s in of_seeds] for key in FLAGS.metrics}
 
 
 def _differences(
@@ -213,7 +233,7 @@ def _differences(
 ) -> dict[str, dict[str, Any]]:
     """For every seed; and of the mean over them, with its 95% interval over the photographs."""
     found = {}
-    for key in _METRICS:
+    for key in FLAGS.metrics:
         ours, theirs = (
             np.stack([pairs.by_photograph(one[key]) for one in side]) for side in (mine, plain)
         )
@@ -232,13 +252,14 @@ def _step_seconds(workdir: Path, way: str) -> float:
 
 
 def _shown(scores: Scores) -> str:
-    return ", ".join(f"{key} {BY_KEY[key].show(scores[key].mean())}" for key in _METRICS)
+    return ", ".join(f"{key} {BY_KEY[key].show(scores[key].mean())}" for key in FLAGS.metrics)
 
 
 def _draw(workdir: Path, pairs: _Pairs, scores: Mapping[str, list[Scores]]) -> None:
-    """The crop on which plain training with the first seed leaves most, in every way; below it
-    what each has changed in the input, amplified."""
-    chosen = int(np.argmax(scores[_PLAIN][0]["grid"]))
+    """The crop on which the ways with the first seed differ most, in every way; below it what
+    each has changed in the input, amplified."""
+    first = np.stack([scores[way][0][FLAGS.metrics[0]] for way in _ways()])
+    chosen = int(np.argmax(np.ptp(first, axis=0)))
     low = pairs.lr[chosen]
     crops = {"input": low}
     crops |= {row: restored[chosen] for row, restored in _restored(workdir, 0, pairs)}

@@ -1,4 +1,4 @@
-"""scripts/grid_study.py as its users start it, for a step of each way."""
+"""scripts/study.py as its users start it, for a step of each way."""
 
 import json
 import os
@@ -24,24 +24,51 @@ def photos(tmp_path):
     return folder
 
 
-@pytest.mark.slow
-def test_the_study_compares_every_way_and_repeats_what_it_found(photos, tmp_path):
-    workdir = tmp_path / "run"
-    command = [sys.executable, "scripts/grid_study.py", f"--photos={photos}"]
-    command += [f"--validation={photos}", f"--workdir={workdir}", "--seeds=1", "--steps=1"]
-    command += ["--base.run.steps=1", "--base.data.batch_size=2", "--config.data.batch_size=2"]
+def _study(photos, workdir, *arguments):
+    command = [sys.executable, "scripts/study.py", f"--photos={photos}", f"--workdir={workdir}"]
+    command += [f"--validation={photos}", "--seeds=1", "--steps=1", "--base.run.steps=1"]
+    command += ["--base.data.batch_size=2", *arguments, "--config.data.batch_size=2"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
+    return subprocess.run(command, cwd=_ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
-    def results():
-        subprocess.run(command, cwd=_ROOT, env=environment, check=True)
-        return json.loads((workdir / "results.json").read_text())
 
-    found = results()
-    rows = {"latents", "frequencies", "shifts", "all three", "plain, mean of 2", "plain, mean of 4"}
-    assert set(found["means"]) == {"input", "original", "plain", *rows}
-    assert set(found["differences from plain"]) == rows
+def _results(photos, workdir, *arguments):
+    done = _study(photos, workdir, *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads((workdir / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_losses_are_compared_and_a_second_call_repeats_what_was_found(photos, tmp_path):
+    arguments = ["--way=no_ldr,no_gan", "--way=t=999"]
+    found = _results(photos, tmp_path / "run", *arguments)
+    assert set(found["means"]) == {"input", "original", "plain", "no_ldr,no_gan", "t=999"}
+    assert set(found["differences from plain"]) == {"no_ldr,no_gan", "t=999"}
     for metrics in found["differences from plain"].values():
+        assert set(metrics) == {"psnr", "ssim", "coherence", "coherence_fine"}
         assert np.isfinite([one["value"] for one in metrics.values()]).all()
     assert found["means"]["original"]["psnr"][0] > 70
-    assert Image.open(workdir / "crops.png").width > 9 * 256
-    assert results() == found
+    assert Image.open(tmp_path / "run" / "crops.png").width > 5 * 256
+    assert _results(photos, tmp_path / "run", *arguments) == found
+
+
+@pytest.mark.slow
+def test_the_lattice_of_a_transformer_is_studied_with_settings_and_shifts(photos, tmp_path):
+    found = _results(
+        photos, tmp_path / "run", "--config=configs/nano_dit.py", "--architecture=nano-dit",
+        "--metrics=grid,psnr", "--way=losses.gan=0.05", "--way=model.shifts=True", "--averaged=2",
+    )  # fmt: skip
+    rows = {"losses.gan=0.05", "model.shifts=True", "plain, mean of 2"}
+    assert set(found["differences from plain"]) == rows
+    assert set(found["means"]["plain"]) == {"grid", "psnr"}
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [("no_mse", "has no argument 'no_mse'"), ("losses.mes=1", "losses.mes=1 is no setting")],
+)
+def test_a_wrong_way_is_said_before_anything_is_trained(photos, tmp_path, way, said):
+    done = _study(photos, tmp_path / "run", f"--way={way}")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "run" / "prior").exists()
