@@ -8,7 +8,7 @@ trains it with and without each. One of them on its own, from the base that the 
     python scripts/train.py --config configs/nano_losses.py:no_gan --workdir runs/losses/again \
         --config.model.path=runs/losses/base --config.data.sources="('tiles',)"
 
-On what: two CPU cores, a second a step. What to expect: not known yet.
+On what: two CPU cores. What to expect: not known yet.
 
 What differs from the paper: the backbone is trained whole, the perceptual loss looks through the
 model's own VAE encoder, and a small U-Net that judges pixels takes DINO's place, since no network

@@ -86,8 +86,7 @@ def _ways() -> list[str]:
 
 
 def _study(workdir: Path) -> None:
-    for way in _ways():  # what is wrong with one is said before any is trained
-        _config(way, 0, "")
+    _require_what_is_asked()
     base = workdir / "base"
     if not base.exists():
         _make_base(workdir, base)
@@ -102,6 +101,15 @@ def _study(workdir: Path) -> None:
         _write(workdir, scores, pairs)
     _draw(workdir, pairs, scores)
     print(f"{workdir}: results.json, crops.png")
+
+
+def _require_what_is_asked() -> None:
+    """What is wrong is said before anything is trained."""
+    for way in _ways():
+        _config(way, 0, "")
+    usual = [key for key, metric in BY_KEY.items() if metric.per_image]
+    if unknown := set(FLAGS.metrics) - set(usual):
+        raise InputError(f"--metrics {', '.join(sorted(unknown))}: expected of {', '.join(usual)}")
 
 
 def _make_base(workdir: Path, out: Path) -> None:

@@ -64,11 +64,15 @@ def test_the_lattice_of_a_transformer_is_studied_with_settings_and_shifts(photos
 
 
 @pytest.mark.parametrize(
-    ("way", "said"),
-    [("no_mse", "has no argument 'no_mse'"), ("losses.mes=1", "losses.mes=1 is no setting")],
+    ("argument", "said"),
+    [
+        ("--way=no_mse", "has no argument 'no_mse'"),
+        ("--way=losses.mes=1", "losses.mes=1 is no setting"),
+        ("--metrics=psnr,sharpness", "--metrics sharpness: expected of psnr, ssim"),
+    ],
 )
-def test_a_wrong_way_is_said_before_anything_is_trained(photos, tmp_path, way, said):
-    done = _study(photos, tmp_path / "run", f"--way={way}")
+def test_what_is_wrong_is_said_before_anything_is_trained(photos, tmp_path, argument, said):
+    done = _study(photos, tmp_path / "run", argument)
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "run" / "prior").exists()

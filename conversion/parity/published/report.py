@@ -38,7 +38,7 @@ def compare(
     }
     agree = True
     for part in parts:
-        action, kind, *latents = part.split()
+        action, kind, latents = (*part.split(), "fp32")[:3]
         print(f"{checkout.version}, {part}", flush=True)
         started = time.time()
         if action == "infer":
@@ -48,8 +48,9 @@ def compare(
                 report["inference"].append(asdict(found))
                 agree &= found.levels <= MOST_LEVELS
         else:
-            how: dict[str, Any] = {"steps": steps, "seed": seed, "epsilon": epsilon}
-            trained = training.compare(checkout, kind, latents=(latents or ["fp32"])[0], **how)
+            trained = training.compare(
+                checkout, kind, latents=latents, steps=steps, seed=seed, epsilon=epsilon
+            )
             report["training"].append(asdict(trained))
             print(_of_training(trained))
             agree &= _agree(trained)

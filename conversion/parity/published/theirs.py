@@ -217,8 +217,7 @@ def _keep_flux_in_fp32(checkout: Checkout, module: Any, *, rounded: bool) -> Non
             name: value.float() if torch.is_tensor(value) else value
             for name, value in given.items()
         }
-        time = stand_ins.as_in_bf16(timestep)
-        (prediction,) = forward(self, timestep=time, **given)
+        (prediction,) = forward(self, timestep=stand_ins.as_in_bf16(timestep), **given)
         return (prediction.to(stored),)
 
     flux: Any = FluxTransformer2DModel

@@ -90,12 +90,12 @@ def compare(
     checkout: Checkout,
     kind: str,
     *,
-    latents: str = "fp32",
+    latents: str,
     steps: int,
-    seed: int = 0,
-    epsilon: float = EPSILON,
+    seed: int,
+    epsilon: float,
 ) -> Trained:
-    """`epsilon` is Adam's, on both sides."""
+    """`latents`: fp32 or bf16, of F alone; `epsilon`: Adam's, on both sides."""
     with tempfile.TemporaryDirectory(prefix="omgsr-published-") as scratch:
         return _compare(checkout, kind, latents, steps, seed, epsilon, Path(scratch))
 
@@ -130,7 +130,7 @@ def _compare(
     np.savez(scratch / "numbers.npz", **numbers)
     task = _task(checkout, kind, latents, steps, epsilon, scratch)
     theirs = in_own_process(train, checkout, task)
-    return _trained(run, (kind, latents), batches, theirs, scratch / "adapters")
+    return _trained(run, kind, latents, batches, theirs, scratch / "adapters")
 
 
 def _with_latents_in_fp32(run: Run) -> Run:
@@ -145,7 +145,7 @@ def _with_latents_in_fp32(run: Run) -> Run:
 
 
 def training_config(
-    version: str, model: str, perceptual: str, steps: int, epsilon: float = EPSILON
+    version: str, model: str, perceptual: str, steps: int, epsilon: float
 ) -> TrainConfig:
     return from_dict(
         {
@@ -262,7 +262,7 @@ def _numbers(blueprint: Blueprint, batches: list[Arrays]) -> Arrays:
 
 
 def _trained(
-    run: Run, what: tuple[str, str], batches: list[Arrays], theirs: Theirs, adapters: Path
+    run: Run, kind: str, latents: str, batches: list[Arrays], theirs: Theirs, adapters: Path
 ) -> Trained:
     before, after = (_adapters(run.blueprint, adapters / when) for when in ("before", "after"))
     (heads, vectors), (heads_after, _) = theirs.before, theirs.after
@@ -285,8 +285,8 @@ def _trained(
     }
     updates = {n: (difference(a, c), difference(b, c)) for n, (a, b, c) in pairs.items()}
     return Trained(
-        kind=what[0],
-        latents=what[1],
+        kind=kind,
+        latents=latents,
         steps=len(batches),
         epsilon=run.config.optimizer.epsilon,
         terms={
