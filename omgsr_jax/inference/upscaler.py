@@ -63,8 +63,8 @@ class Upscaler:
         name: of the model, to be shown.
         shifts: predictions that each result is the mean of, see `restore.predict`.
         way: what is special about the model's recipe.
-        without, strengths: see `Programs`; where there is `without`, calls may say strengths, and
-            these are taken if they do not.
+        without: see `Programs`; where it is there, calls may say strengths.
+        strengths: those of calls that say none.
     """
 
     def __init__(
