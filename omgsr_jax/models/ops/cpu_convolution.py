@@ -17,7 +17,8 @@ Convolution = Callable[..., Array]  # b h w c, 3 3 c o -> b h w o
 
 # Pixels of all images, and channels in and out.
 _WINOGRAD_PIXELS, _WINOGRAD_CHANNELS = 32 * 32, 32  # from here on
-_SMALL_PIXELS = 64 * 128  # up to here in small tiles
+# Up to here, and from here on, in small tiles.
+_SMALL_PIXELS, _SMALL_CHANNELS = 64 * 128, 128
 _PATCHES_PIXELS, _PATCHES_CHANNELS = 16 * 16, 512  # up to here; from here on
 _WITH_HALO = ((0, 0), (1, 1))  # the padding of rows that come with their neighbours
 _NARROW_CHANNELS = 192  # up to here a kernel's gradient is three matrix products
@@ -167,7 +168,8 @@ def faster(x: Array, kernel: Array) -> Convolution | None:
     exact = jax.config.values["jax_default_matmul_precision"] == "highest"
     if pixels < _WINOGRAD_PIXELS or channels < _WINOGRAD_CHANNELS or exact:
         return None
-    if winograd.fits(h, w) and pixels > _SMALL_PIXELS:
+    small = pixels <= _SMALL_PIXELS and channels >= _SMALL_CHANNELS
+    if winograd.fits(h, w) and not small:
         return winograd.convolve
     return small_winograd.convolve if small_winograd.fits(h, w) else None
 

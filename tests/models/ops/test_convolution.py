@@ -40,10 +40,12 @@ def _exact(x, kernel):
     return sum(padded[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
 
 
-_LARGE_MAP, _SMALL_MAP, _ODD_TILES = {"b": 5}, {}, {"b": 4, "w": 38}
+_FEW_CHANNELS, _LARGE_MAP = {}, {"b": 5, "c": 128, "o": 128}
+_SMALL_MAP, _ODD_TILES = {"c": 128, "o": 144}, {"b": 4, "w": 38}
 _WINOGRADS = pytest.mark.parametrize(
     ("size", "winograd_of", "limit"),
     [
+        (_FEW_CHANNELS, winograd, 1.5e-6),
         (_LARGE_MAP, winograd, 1.5e-6),
         (_SMALL_MAP, small_winograd, 0.8e-6),
         (_ODD_TILES, small_winograd, 0.8e-6),
