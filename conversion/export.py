@@ -31,6 +31,7 @@ def export(model_directory: str | Path, out: str | Path) -> None:
     """
     files.require_new(out)
     card = converted.read_card(model_directory)
+    _require_published_layout(card, str(model_directory))
     model = converted.read(model_directory)
     generator = card.generator
     if not isinstance(generator.vae, VAEConfig):
@@ -58,6 +59,14 @@ def export(model_directory: str | Path, out: str | Path) -> None:
         lora = _write_adapters(folder, card, model)
         readme = model_cards.of_exported(card, kind.pipeline, _absent(kind), lora)
         files.write_text(folder / model_cards.FILE, readme)
+
+
+def _require_published_layout(card: ModelCard, model: str) -> None:
+    if card.generator.adaptive:
+        raise InputError(
+            f"{model} chooses a mid-timestep for each image, and diffusers and peft have no place "
+            "for that: export it with --format stablehlo, or train it at one timestep for all"
+        )
 
 
 def _settings(card: ModelCard) -> Json:

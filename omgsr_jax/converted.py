@@ -104,13 +104,16 @@ class ModelCard:
         tiles = {"tile_size": cls.tile_size, "tile_overlap": cls.tile_overlap}
         content = {**plain, **tiles, **content, "origin": whole_origin(content)}
         if "generator" in content:
-            content["generator"] = _of_a_known_vae(content["generator"])
+            content["generator"] = _whole_generator(content["generator"])
         return build(cls, content, where, kinds=_KINDS)
 
 
-def _of_a_known_vae(generator: Any) -> Any:
-    """A card from before there were two kinds of VAE does not name its own."""
-    vae = generator.get("vae") if isinstance(generator, Mapping) else None
+def _whole_generator(generator: Any) -> Any:
+    """An earlier version knew one kind of VAE, and no mid-timestep of an image's own."""
+    if not isinstance(generator, Mapping):
+        return generator
+    generator = {"adaptive": None, **generator}
+    vae = generator.get("vae")
     if not isinstance(vae, Mapping) or "kind" in vae:
         return generator
     return {**generator, "vae": {"kind": "autoencoder_kl", **vae}}
@@ -225,6 +228,11 @@ def set_mid_timestep(directory: str | Path, mid_timestep: int) -> None:
 def require_untrained(directory: str | Path) -> ModelCard:
     """The card of a model without adapters, whose mid-timestep may still be chosen."""
     card = read_card(directory)
+    if card.generator.adaptive:
+        raise InputError(
+            f"{directory} chooses a mid-timestep for each image. To train it at one for all, set "
+            "config.model.mid_timestep."
+        )
     if card.generator.encoder_lora or card.generator.backbone_lora:
         raise InputError(
             f"the adapters in {directory} were trained at mid-timestep "

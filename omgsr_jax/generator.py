@@ -10,16 +10,18 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from .models import lora
 from .models.flux import Flux, FluxConfig
 from .models.layers import Rngs, zeros
 from .models.lora import LoRASpec
 from .models.pixel_vae import PixelVAE, PixelVAEConfig
+from .models.timestep_head import TimestepHead, TimestepHeadConfig
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
 from .models.z_image import ZImage, ZImageConfig
-from .process import DDPM, FlowMatching, Residual, ScaledDDPM
+from .process import DDPM, FlowMatching, Residual, ScaledDDPM, log_error, timestep_of
 
 AnyVAE = VAE | PixelVAE
 AnyVAEConfig = VAEConfig | PixelVAEConfig
@@ -49,6 +51,8 @@ class OMGSRConfig:
     prompt_shapes: Mapping[str, tuple[int, ...]]
     encoder_lora: LoRASpec | None = None
     backbone_lora: LoRASpec | None = None
+    # Predicts a mid-timestep for each image. `mid_timestep` is then where its training began.
+    adaptive: TimestepHeadConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.mid_timestep < self.process.timesteps:
@@ -92,7 +96,13 @@ class OMGSRConfig:
     @property
     def without_adapters(self) -> "OMGSRConfig":
         """The pre-trained networks."""
-        return replace(self, encoder_lora=None, backbone_lora=None)
+        return replace(self, encoder_lora=None, backbone_lora=None, adaptive=None)
+
+
+def _timestep_head(config: OMGSRConfig, rngs: Rngs) -> TimestepHead:
+    assert config.adaptive is not None
+    start = log_error(config.process, config.mid_timestep)
+    return TimestepHead(config.adaptive, config.vae.latent_channels, start=start, rngs=rngs)
 
 
 class Prompt(nnx.Variable):
@@ -114,6 +124,8 @@ class OMGSR(nnx.Module):
             lora.inject(self.backbone, config.backbone_lora, rngs=rngs)
         self.process = config.process
         self.t_m = config.mid_timestep
+        self.timestep_factor = 1.0  # see `with_fidelity`
+        self.timestep_head = _timestep_head(config, rngs) if config.adaptive else None
         self.multiple, self.patch = config.multiple, config.backbone.patch
 
     def encode(self, x_l: Array, key: Array | None = None) -> Array:
@@ -123,8 +135,20 @@ class OMGSR(nnx.Module):
         """
         return self.vae.latents(x_l, key)
 
-    def predict(self, z_t: Array, t: Array | None = None) -> Array:
-        """The network's prediction for a noisy latent at `t` (b), by default the mid-timestep."""
+    def mid_timestep(self, z_l: Array) -> int | Array:
+        """Where z_L enters: at t_m, or where the model is adaptive, each image at its own (b)."""
+        if self.timestep_head is None:
+            return self._moved(self.t_m)
+        return self._moved(timestep_of(self.process, self.timestep_head(z_l)))
+
+    def _moved(self, t: int | Array) -> int | Array:
+        if self.timestep_factor == 1:
+            return t
+        last = self.process.timesteps - 1
+        return jnp.clip(jnp.round(t * self.timestep_factor), 0, last).astype(jnp.int32)
+
+    def predict(self, z_t: Array, t: ArrayLike | None = None) -> Array:
+        """The network's prediction for a noisy latent at `t` (b), by default the t_m of all."""
         time = self.process.conditioning(self.t_m if t is None else t)
         return self.backbone(z_t, time, **self._prompts(z_t.shape[0]))
 
@@ -142,10 +166,14 @@ class OMGSR(nnx.Module):
             for name, embedding in self.prompt.items()
         }
 
-    def one_step(self, z_l: Array) -> Array:
-        """z_P, the clean latent that the prediction leads to (Eq. 12 and 13)."""
-        z_t = self.process.injected(z_l, self.t_m)
-        return self.process.clean(z_t, self.predict(z_t), self.t_m)
+    def one_step(self, z_l: Array, t: ArrayLike | None = None) -> Array:
+        """z_P, the clean latent that the prediction leads to (Eq. 12 and 13).
+
+        z_L enters at `t` (b), by default the mid-timestep.
+        """
+        t = self.mid_timestep(z_l) if t is None else t
+        z_t = self.process.injected(z_l, t)
+        return self.process.clean(z_t, self.predict(z_t, t), t)
 
     def decode(self, z_p: Array) -> Array:
         """Latents to images in [-1, 1], fp32."""

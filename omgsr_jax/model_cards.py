@@ -110,7 +110,7 @@ def _table(card: "ModelCard") -> str:
     rows = {
         "recipe": card.origin.recipe or "none that was published",
         "base": card.origin.base or "not on the hub",
-        "mid-timestep t_m": generator.mid_timestep,
+        "mid-timestep t_m": "adaptive" if generator.adaptive else generator.mid_timestep,
         "process size": f"{card.process_size} px",
         "prompt": f'"{_cell(card.prompt)}"',
         "adapter of the encoder": f"rank {encoder.rank}" if encoder else "none",

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -181,6 +182,21 @@ class FlowMatching:
 
     def as_published(self, *, training: bool = False) -> "FlowMatching":
         return replace(self, rounded_time=True, rounded_latents=training)
+
+
+def log_error(process: Process, t: int) -> float:
+    """The logarithm of the noise's power in z_t over the clean latent's."""
+    with jax.ensure_compile_time_eval():
+        return -float(jnp.log(process.snr(t, 1.0)))
+
+
+def timestep_of(process: Process, log_error: Array) -> Array:
+    """Where the noise in z_t is as strong as an error of z_L: the SNR criterion (b -> b).
+
+    SNR(z_L) = |z_H|^2 / |z_L - z_H|^2, and SNR(z_t) has |z_H|^2 in it too: the error decides alone.
+    """
+    noise = -jnp.log(process.snr(jnp.arange(process.timesteps), 1.0))  # t
+    return jnp.argmin(jnp.abs(noise - log_error[:, None]), axis=1)
 
 
 def _in_bf16(x: Array) -> Array:

@@ -9,11 +9,16 @@
         --config configs/nano_dit.py --architecture nano-dit --metrics grid,psnr,coherence \\
         --way losses.gan=0.05 --way losses.frequencies=1.0 --way model.shifts=True --averaged 2
 
+    # a mid-timestep of each image's own, by how much the images have lost
+    python scripts/study.py --photos tiles --validation photos_aside --workdir runs/adaptive \\
+        --way t=adaptive --by_strength
+
 A way is what it changes in the config, separated by commas: an argument that configs take (t=N,
-no_LOSS), or a setting. The config as it is, "plain", is trained beside them. Photographs to train
-on should be squares that decode quickly, such as the tiles that scripts/train_nano.py cuts. A
-diffusion prior behind nano's VAE is trained on them first; from it each way is trained with each
-seed, for equally many steps. Stop it whenever you like: the same command goes on. What it makes:
+t=adaptive, no_LOSS), or a setting. The config as it is, "plain", is trained beside them.
+Photographs to train on should be squares that decode quickly, such as the tiles that
+scripts/train_nano.py cuts. A diffusion prior behind nano's VAE is trained on them first; from it
+each way is trained with each seed, for equally many steps. Stop it whenever you like: the same
+command goes on. What it makes:
 
     prior/, base/          the prior (configs/nano_base.py), and the model that all begin from
     runs/WAY-SEED/         a run; models/WAY-SEED/, its result
@@ -27,6 +32,7 @@ import ast
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +44,8 @@ from PIL import Image
 
 import omgsr_jax
 from omgsr_jax import architectures, assets, converted, files
-from omgsr_jax.data import list_images
+from omgsr_jax.data import DataConfig, list_images
+from omgsr_jax.data.plan import STRENGTHS
 from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.metrics import BY_KEY, Settings
 from omgsr_jax.evaluation.statistics import paired_difference
@@ -64,6 +71,7 @@ flags.DEFINE_string("workdir", None, "where everything goes", required=True)
 flags.DEFINE_multi_string("way", [], "what a way changes in the config, such as no_ldr,t=999")
 flags.DEFINE_multi_integer("averaged", [], "also plain with so many shifts at inference")
 flags.DEFINE_list("metrics", "psnr,ssim,coherence,coherence_fine", "what is compared")
+flags.DEFINE_bool("by_strength", False, "compare light, mild and published degradations apart")
 flags.DEFINE_integer("seeds", 3, "runs of each way", lower_bound=1)
 flags.DEFINE_integer("steps", None, "of each run, in place of the config's", lower_bound=1)
 
@@ -72,7 +80,7 @@ _BATCH = 8  # crops that are restored at once
 _ENLARGED = 2  # of the picture's crops
 _AMPLIFIED = 16
 
-Scores = dict[str, np.ndarray]  # of each metric, for every crop
+Scores = dict[str, np.ndarray]  # of each metric on each set of crops, for every crop of it
 
 
 def main(argv: list[str]) -> int:
@@ -90,16 +98,16 @@ def _study(workdir: Path) -> None:
     base = workdir / "base"
     if not base.exists():
         _make_base(workdir, base)
-    pairs = _Pairs.made()
+    sets = _Pairs.sets()
     scores: dict[str, list[Scores]] = {}  # of each row, for every seed
     for seed in range(FLAGS.seeds):
         for way in _ways():
             _train(workdir, base, way, seed)
-        for row, restored in _restored(workdir, seed, pairs):
-            scores.setdefault(row, []).append(pairs.scores(restored))
+        for row, restored in _restored(workdir, seed, sets):
+            scores.setdefault(row, []).append(_scores(sets, restored))
             print(f"{row}, seed {seed}: {_shown(scores[row][-1])}", flush=True)
-        _write(workdir, scores, pairs)
-    _draw(workdir, pairs, scores)
+        _write(workdir, scores, sets)
+    _draw(workdir, sets, scores)
     print(f"{workdir}: results.json, crops.png")
 
 
@@ -171,46 +179,74 @@ def _run_folder(workdir: Path, way: str, seed: int) -> Path:
     return workdir / "runs" / _name(way, seed)
 
 
-def _restored(workdir: Path, seed: int, pairs: "_Pairs") -> Iterator[tuple[str, np.ndarray]]:
-    """Each row of the results, and the crops as it restores them."""
+def _restored(
+    workdir: Path, seed: int, sets: list["_Pairs"]
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Each row of the results, and the crops of each set as it restores them."""
     rows = [(way, way, 1) for way in _ways()]
     rows += [(f"{_PLAIN}, mean of {count}", _PLAIN, count) for count in FLAGS.averaged]
     for row, way, shifts in rows:
         model = workdir / "models" / _name(way, seed)
         upscaler = omgsr_jax.load(model, batch=_BATCH, shifts=shifts)
-        images = upscaler.upscale_batch(list(pairs.lr), scale=1, color="none")
-        yield row, np.stack([np.asarray(image) for image in images])
+        lr = [crop for pairs in sets for crop in pairs.lr]
+        images = upscaler.upscale_batch(lr, scale=1, color="none")
+        yield row, np.split(np.stack([np.asarray(image) for image in images]), len(sets))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
     """Crops of the validation, and the period of the lattice that is looked for."""
 
+    strength: str  # of their degradation, if they are not of all
     lr: np.ndarray  # b h w 3, uint8
     hr: np.ndarray
     photographs: int
     period: int
 
     @classmethod
-    def made(cls) -> "_Pairs":
-        photographs = len(list_images(FLAGS.validation))
+    def sets(cls) -> list["_Pairs"]:
+        """One, degraded as in training, or one of each strength."""
         config = slices.config_of(TrainConfig, FLAGS.config, {"data": {"sources": (FLAGS.photos,)}})
+        if not FLAGS.by_strength:
+            return [cls._made("", config.data)]
+        return [
+            cls._made(strength, replace(config.data, mixed=False, degradation=degradation))
+            for strength, degradation in STRENGTHS.items()
+        ]
+
+    @classmethod
+    def _made(cls, strength: str, data: DataConfig) -> "_Pairs":
+        photographs = len(list_images(FLAGS.validation))
         asked = ValidationConfig(sources=(FLAGS.validation,), images=_CROPS * photographs)
-        lr, hr = (np.rint(unit(x) * 255).astype(np.uint8) for x in fixed_pairs(config.data, asked))
-        return cls(lr, hr, photographs, architectures.named(FLAGS.architecture).multiple)
+        lr, hr = (np.rint(unit(x) * 255).astype(np.uint8) for x in fixed_pairs(data, asked))
+        return cls(strength, lr, hr, photographs, architectures.named(FLAGS.architecture).multiple)
+
+    def called(self, metric: str) -> str:
+        return f"{metric}, {self.strength}" if self.strength else metric
 
     def scores(self, restored: np.ndarray) -> Scores:
         settings = Settings(grid_period=self.period)
         found = {key: BY_KEY[key].prepare(settings)(restored, self.hr) for key in FLAGS.metrics}
-        return {key: np.asarray(values, np.float64) for key, values in found.items()}
+        return {self.called(key): np.asarray(values, np.float64) for key, values in found.items()}
 
     def by_photograph(self, values: np.ndarray) -> np.ndarray:
         """The means of the crops of each: these are not independent."""
         return values.reshape(-1, self.photographs).mean(0)
 
 
-def _write(workdir: Path, scores: Mapping[str, list[Scores]], pairs: _Pairs) -> None:
-    known = {"input": pairs.scores(pairs.lr), "original": pairs.scores(pairs.hr)}
+def _scores(sets: list[_Pairs], restored: list[np.ndarray]) -> Scores:
+    found: Scores = {}
+    for pairs, crops in zip(sets, restored, strict=True):
+        found |= pairs.scores(crops)
+    return found
+
+
+def _write(workdir: Path, scores: Mapping[str, list[Scores]], sets: list[_Pairs]) -> None:
+    pairs = sets[0]
+    known = {
+        "input": _scores(sets, [each.lr for each in sets]),
+        "original": _scores(sets, [each.hr for each in sets]),
+    }
     content = {
         "steps": FLAGS.steps or FLAGS.config.run.steps,
         "seeds": len(scores[_PLAIN]),
@@ -233,7 +269,7 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], pairs: _Pairs) -> 
 
 def _means(of_seeds: list[Scores]) -> dict[str, list[float]]:
     """Of each metric, for every seed."""
-    return {key: [round(float(s[key].mean()), 4) for s in of_seeds] for key in FLAGS.metrics}
+    return {key: [round(float(s[key].mean()), 4) for s in of_seeds] for key in of_seeds[0]}
 
 
 def _differences(
@@ -241,7 +277,7 @@ def _differences(
 ) -> dict[str, dict[str, Any]]:
     """For every seed; and of the mean over them, with its 95% interval over the photographs."""
     found = {}
-    for key in FLAGS.metrics:
+    for key in mine[0]:
         ours, theirs = (
             np.stack([pairs.by_photograph(one[key]) for one in side]) for side in (mine, plain)
         )
@@ -260,17 +296,21 @@ def _step_seconds(workdir: Path, way: str) -> float:
 
 
 def _shown(scores: Scores) -> str:
-    return ", ".join(f"{key} {BY_KEY[key].show(scores[key].mean())}" for key in FLAGS.metrics)
+    return "; ".join(
+        f"{key} {BY_KEY[key.partition(',')[0]].show(values.mean())}"
+        for key, values in scores.items()
+    )
 
 
-def _draw(workdir: Path, pairs: _Pairs, scores: Mapping[str, list[Scores]]) -> None:
+def _draw(workdir: Path, sets: list[_Pairs], scores: Mapping[str, list[Scores]]) -> None:
     """The crop on which the ways with the first seed differ most, in every way; below it what
     each has changed in the input, amplified."""
-    first = np.stack([scores[way][0][FLAGS.metrics[0]] for way in _ways()])
+    pairs = sets[0]
+    first = np.stack([scores[way][0][pairs.called(FLAGS.metrics[0])] for way in _ways()])
     chosen = int(np.argmax(np.ptp(first, axis=0)))
     low = pairs.lr[chosen]
     crops = {"input": low}
-    crops |= {row: restored[chosen] for row, restored in _restored(workdir, 0, pairs)}
+    crops |= {row: restored[0][chosen] for row, restored in _restored(workdir, 0, sets)}
     crops["original"] = pairs.hr[chosen]
     changes = {
         f"{label}: change x {_AMPLIFIED}": _amplified(crop, low) for label, crop in crops.items()

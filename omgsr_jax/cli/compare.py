@@ -73,6 +73,7 @@ def run(args: Namespace) -> None:
                 devices=loading.devices(args.device),
                 shards=args.shards,
                 shifts=args.shifts,
+                fidelity=args.fidelity,
             )
         )
         shown.begin("scoring")

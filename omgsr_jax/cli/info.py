@@ -74,7 +74,7 @@ def describe(directory: str | Path) -> dict[str, Any]:
         "VAE": f"{generator.vae.latent_channels} channels, {parameters('vae.')} parameters",
         "encoder LoRA": adapter(generator.encoder_lora, "vae.encoder."),
         "process": f"{kind_name(generator.process)}, {generator.process.timesteps} timesteps",
-        "mid-timestep": generator.mid_timestep,
+        "mid-timestep": "adaptive" if generator.adaptive else generator.mid_timestep,
         "process size": f"{card.process_size} px",
         "tiles": _tiles(card),
         "prompt": repr(card.prompt),

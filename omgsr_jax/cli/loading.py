@@ -6,7 +6,7 @@ from typing import Any
 
 from ..inference.options import INFERENCE_PRECISIONS
 from .values import device as device_name
-from .values import positive, strips
+from .values import fidelity, positive, strips
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -41,6 +41,13 @@ def add_options(parser: ArgumentParser) -> None:
         default=1,
         metavar="K",
         help="predictions to average, up to 4 for FLUX and Z-Image, against a lattice (default: 1)",
+    )
+    parser.add_argument(
+        "--fidelity",
+        type=fidelity,
+        default=0.0,
+        metavar="F",
+        help="-1 is freer, 1 nearer to the photograph (default: 0, as the model was trained)",
     )
     parser.add_argument(
         "--batch", type=positive, default=1, help="images at once per device (default: 1)"

@@ -87,6 +87,7 @@ def run(args: Namespace) -> None:
         shards=args.shards,
         strips=args.strips,
         shifts=args.shifts,
+        fidelity=args.fidelity,
         batch=args.batch,
     )
 

@@ -121,6 +121,7 @@ def run(args: Namespace) -> int:
             devices=devices,
             shards=args.shards,
             shifts=args.shifts,
+            fidelity=args.fidelity,
             strengths=args.strengths,
             quirks=args.quirks,
             notify=shown.work,

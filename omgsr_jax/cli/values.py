@@ -46,6 +46,10 @@ def two_strengths(text: str) -> tuple[float, float]:
     return _explained(options.two_strengths, text)
 
 
+def fidelity(text: str) -> float:
+    return _explained(options.fidelity, text)
+
+
 def device(text: str) -> str:
     _explained(options.require_device, text)
     return text

@@ -164,8 +164,13 @@ PRESETS = {
     512: DegradationConfig(),
     1024: DegradationConfig(scale=8, kernel_size=(11, 41), small_kernel=25),
 }
+STRENGTHS: dict[str, DegradationConfig | LightConfig] = {
+    "light": LightConfig(),
+    "mild": MILD,
+    "published": DegradationConfig(),
+}
 # Photographs of all kinds, most of them good.
-MIXED = Mixture((LightConfig(), MILD, DegradationConfig()), (0.5, 0.25, 0.25))
+MIXED = Mixture(tuple(STRENGTHS.values()), (0.5, 0.25, 0.25))
 
 
 @dataclass(frozen=True)

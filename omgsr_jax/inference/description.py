@@ -12,9 +12,10 @@ from ..generator import OMGSR
 def description(name: str, model: OMGSR, process_size: int, precision: str, mesh: Mesh) -> str:
     kinds = Counter(device.device_kind for device in mesh.devices.flat)
     devices = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    t_m = model.t_m if model.timestep_head is None else "adaptive"
     return (
         f"{name}: {_network(model.vae)}, {_network(model.backbone)}, "
-        f"t_m {model.t_m} of {model.process.timesteps}, "
+        f"t_m {t_m} of {model.process.timesteps}, "
         f"process size {process_size} px, {precision} on {devices}"
     )
 

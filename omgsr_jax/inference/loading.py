@@ -12,8 +12,14 @@ from ..digests import Notify
 from ..generator import OMGSR
 from ..quirks import Quirks, require_quirks
 from . import layout
-from .options import require_batch, require_precision, require_shifts, require_strengths
-from .prepare import for_inference, without_adapter
+from .options import (
+    require_batch,
+    require_fidelity,
+    require_precision,
+    require_shifts,
+    require_strengths,
+)
+from .prepare import for_inference, with_fidelity, without_adapter
 from .upscaler import Upscaler
 from .ways import Way
 
@@ -27,6 +33,7 @@ def load(
     devices: Sequence[Any] | None = None,
     shards: int = 1,
     shifts: int = 1,
+    fidelity: float = 0.0,
     strengths: tuple[float, float] | None = None,
     quirks: Quirks = None,
     notify: Notify | None = None,
@@ -45,6 +52,8 @@ def load(
             one; each reads its own part.
         shifts: predictions that each result is the mean of, up to 4 for FLUX and Z-Image, against
             a 16-px lattice; each takes the backbone's time again. See `Upscaler`.
+        fidelity: from -1, freer, to 1, nearer to the photograph; 0 is the model as it was trained.
+            It moves the mid-timestep and the adapters' strength, see `prepare.with_fidelity`.
         strengths: of PiSA-SR's pixel and semantic adapters, which each call may then say anew. They
             take the backbone's weights twice, and a second prediction where they are not 1 and 1.
         quirks: "v1" or "v2" for what that version of OMGSR's published script does where it is not
@@ -60,11 +69,12 @@ def load(
     if precision is None:
         precision = "fp32" if mesh.devices.flat[0].platform == "cpu" else "bf16"
     require_precision(precision)
+    require_fidelity(fidelity)
     if strengths is not None:
         require_strengths(strengths)
     card = converted.read_card(directory)
     require_shifts(shifts, card.generator.backbone.patch)
-    generator = _read(directory, mesh, notify)
+    generator = with_fidelity(_read(directory, mesh, notify), fidelity)
     without = None if strengths is None else for_inference(without_adapter(generator), precision)
     generator = for_inference(generator, precision)
     upscaler = Upscaler(

@@ -181,6 +181,20 @@ def require_shifts(shifts: int, patch: int) -> None:
         )
 
 
+def require_fidelity(fidelity: float) -> None:
+    if not -1 <= fidelity <= 1:
+        raise InputError(f"fidelity must be within -1 .. 1, not {fidelity:g}")
+
+
+def fidelity(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        raise InputError(f"expected a number within -1 .. 1, not {shown(text)}") from None
+    require_fidelity(found)
+    return found
+
+
 def require_strips(strips: str | int) -> None:
     if isinstance(strips, str):
         if strips not in ("auto", "off"):

@@ -39,6 +39,27 @@ def for_inference(model: OMGSR, precision: str) -> OMGSR:
     return _mapped(model, jnp.asarray)
 
 
+def with_fidelity(model: OMGSR, fidelity: float) -> OMGSR:
+    """`model`, changed in place: nearer to what it is given, up to 1, or freer, down to -1.
+
+    At 1 z_L enters at half of the timestep and the adapters count half; at -1 at twice the
+    timestep, where the network takes more of z_L for noise, and they count half as much again.
+    """
+    if not fidelity:
+        return model
+    if isinstance(model.process, Residual):
+        raise InputError(
+            "fidelity moves the mid-timestep, and this model is told the same time whatever it is "
+            "given: take strengths instead"
+        )
+    model.timestep_factor = 2.0**-fidelity
+    for network in (model.vae.encoder, model.backbone):
+        for _, part in modules(network):
+            if isinstance(part, lora.LoRA):
+                part.scaling *= 1 - fidelity / 2
+    return model
+
+
 def without_adapter(model: OMGSR) -> OMGSR:
     """A generator without its backbone's adapter, on the same arrays."""
     if not isinstance(model.process, Residual):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from ..process import Process
 from .dists import oc_dists, oc_ea_dists
@@ -42,7 +43,7 @@ class Given(NamedTuple):
     eps: Array
     n: Any  # Networks, whose members differ in type
     process: Process
-    t_m: int
+    t_m: ArrayLike
     gan: Any  # Array where it is needed
 
 
@@ -132,7 +133,7 @@ def total(
     restoration: Restoration,
     *,
     process: Process,
-    t_m: int,
+    t_m: ArrayLike,
     gan: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The generator's loss, Eq. 16: the sum of weight * loss over the losses that have a weight.
@@ -141,7 +142,7 @@ def total(
         weights: which losses, and what each counts.
         networks: must hold `weights.networks`.
         restoration: images and latents.
-        process, t_m: for the LDR loss.
+        process, t_m: for the LDR loss; t_m is one, or one of each image (b).
         gan: the value of `generator_loss` on the restored images, where it has a weight.
 
     Returns:

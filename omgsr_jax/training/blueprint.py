@@ -35,6 +35,8 @@ from ..models.discriminator import (
 )
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
+from ..models.timestep_head import TimestepHeadConfig
+from ..process import Residual
 from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import LATENTS, ModelConfig, TrainConfig
 from .published import as_published
@@ -44,6 +46,7 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 NETWORKS = "networks."
 HEADS = "heads."
+_TIMESTEP_HEAD = "timestep_head."
 _OWN_ENCODER = "vae_encoder"
 _PREFIXES = {_OWN_ENCODER: "vae.encoder.", LATENTS: ""}  # of weights that are the generator's own
 _DISCRIMINATOR_LOSSES: dict[str | None, Callable[..., tuple[Array, nnx.State]]] = {
@@ -116,7 +119,7 @@ class Blueprint:
         return shapes({n: v for n, v in found.items() if _is_adapter(v) or self._is_whole(n)})
 
     def _is_whole(self, name: str) -> bool:
-        return name.startswith(self.config.model.whole)
+        return name.startswith((*self.config.model.whole, _TIMESTEP_HEAD))
 
     @property
     def heads(self) -> Shapes:
@@ -208,7 +211,24 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
         raise InputError(
             f"config.model.mid_timestep is {t_m}, expected 0 to {base.process.timesteps - 1}"
         )
-    return dataclasses.replace(base, mid_timestep=t_m, **specs)
+    return dataclasses.replace(base, mid_timestep=t_m, adaptive=_head(base, model), **specs)
+
+
+def _head(base: OMGSRConfig, model: ModelConfig) -> TimestepHeadConfig | None:
+    """What chooses each image's mid-timestep: the base's own head, whose training goes on, or a
+    new one. A timestep that is asked for is that of all images."""
+    if not model.adaptive:
+        return None if model.mid_timestep is not None else base.adaptive
+    if base.adaptive and model.mid_timestep not in (None, base.mid_timestep):
+        raise InputError(
+            f"the base's mid-timesteps began at {base.mid_timestep}, and its head knows no other "
+            f"start: leave config.model.mid_timestep, {model.mid_timestep}, out"
+        )
+    if isinstance(base.process, Residual):
+        raise InputError(
+            "the base takes z_L as it is at any time: set config.model.adaptive to False"
+        )
+    return base.adaptive or TimestepHeadConfig()
 
 
 def _adapter(

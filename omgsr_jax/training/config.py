@@ -45,6 +45,10 @@ class ModelConfig:
     # Weights whose names begin so are trained themselves. A rank of 0 is no adapter.
     whole: tuple[str, ...] = ()
     mid_timestep: int | None = None  # None: the base's own
+    # Each image has a mid-timestep of its own, which begins at the one above. In training it is
+    # sampled from as many timesteps around it, on either side.
+    adaptive: bool = False
+    timestep_spread: int = 20
     # Latents go through the backbone moved by a random part of its patch, and are moved back.
     shifts: bool = False
     # Side of the images to restore in one piece; None: that of the training crops.

@@ -25,20 +25,23 @@ def defaults(name: str) -> ConfigDict:
 def ablate(config: ConfigDict, argument: str) -> ConfigDict:
     """Applies the ablations of the paper's Tables 3 and 4, separated by commas.
 
-    `t=999` takes another mid-timestep; `no_ldr`, `no_mse`, `no_oc_lpips`, `no_gan` and so on leave
-    one loss out.
+    `t=999` takes another mid-timestep, `t=adaptive` one for each image; `no_ldr`, `no_mse`,
+    `no_oc_lpips`, `no_gan` and so on leave one loss out.
     """
     for item in filter(None, argument.split(",")):
         name, _, value = item.partition("=")
         active = [loss for loss, weight in config.losses.items() if weight]
         if name == "t" and value.isdigit():
             config.model.mid_timestep = int(value)
+        elif name == "t" and value == "adaptive":
+            config.model.adaptive = True
         elif name.removeprefix("no_") in active and name.startswith("no_") and not value:
             config.losses[name.removeprefix("no_")] = 0.0
         else:
             options = ", ".join(f"no_{loss}" for loss in active)
             raise InputError(
-                f"the config {config.name} has no argument {item!r}: expected t=N or {options}"
+                f"the config {config.name} has no argument {item!r}: expected t=N, t=adaptive or "
+                f"{options}"
             )
     if argument:
         config.name = f"{config.name}:{argument}"

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from ..compile_options import compiler_options
 from ..data import DataConfig, DegradationConfig, signed
@@ -29,6 +30,7 @@ from ..losses.adversarial import (
 from ..losses.total import Restoration, total
 from ..models import shifts
 from ..models.sampling import sampled_normal
+from ..process import timestep_of
 from ..weights import below, fill
 from .blueprint import Blueprint, Weights, values
 from .layout import (
@@ -45,6 +47,7 @@ from .layout import (
 from .skipping import unless_not_finite, updates
 from .state import TrainState, learning_rate, optimizer
 
+_LEAST_ERROR = 1e-6  # of latents, where an image is its own original
 Batch = dict[str, Any]  # lr, hr: b h w 3, uint8 or float in [-1, 1]; or hr, and plan for lr
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
@@ -55,6 +58,13 @@ class _Judged(NamedTuple):
 
     original: Array
     restored: Array
+
+
+class _Timesteps(NamedTuple):
+    """Where z_L enters (b, or all at one), and what it costs to have chosen wrongly, if it was."""
+
+    entered: ArrayLike
+    loss: Array | None
 
 
 class _Sums(NamedTuple):
@@ -198,7 +208,7 @@ def _gradients(
     *latent_keys, augment_key = example_keys(step_key, micro["number"])
 
     def generator_side(adapters: Weights) -> tuple[Array, Any]:
-        restored, judged = _restore(blueprint, adapters, frozen, micro, latent_keys)
+        restored, judged, timesteps = _restore(blueprint, adapters, frozen, micro, latent_keys)
         gan, vectors = None, spectral
         if config.losses.gan:
             parts = blueprint.assemble_discriminator(frozen, state.discriminator, spectral)
@@ -214,9 +224,11 @@ def _gradients(
             blueprint.assemble_networks(frozen),
             restored,
             process=blueprint.generator_config.process,
-            t_m=blueprint.generator_config.mid_timestep,
+            t_m=timesteps.entered,
             gan=gan,
         )
+        if timesteps.loss is not None:
+            loss, terms = loss + timesteps.loss, terms | {"timestep": timesteps.loss}
         ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
         return loss, (terms, vectors, judged, ok)
 
@@ -243,32 +255,62 @@ def _gradients(
 
 def _restore(
     blueprint: Blueprint, adapters: Weights, frozen: Weights, micro: Batch, keys: list[Array]
-) -> tuple[Restoration, _Judged]:
+) -> tuple[Restoration, _Judged, _Timesteps]:
     """x_P from x_L through the adapted generator, and the targets without a gradient."""
     for_z_l, for_z_h, for_eps = keys
     generator = fill(blueprint.generator, frozen | adapters)
     vae = fill(blueprint.vae, below("vae.", frozen))
     z_h = lax.stop_gradient(vae.latents(micro["hr"], for_z_h))
     z_l = generator.encode(micro["lr"], for_z_l)
-    z_p = _one_step(blueprint, generator, z_l, for_eps)
+    timesteps = _Timesteps(generator.t_m, None)
+    if generator.timestep_head is not None:
+        errors = jnp.square(vae.latents(micro["lr"]) - vae.latents(micro["hr"])).mean((1, 2, 3))
+        timesteps = _timesteps(blueprint, generator, z_l, lax.stop_gradient(errors), for_eps)
+    z_p = _one_step(blueprint, generator, z_l, timesteps.entered, for_eps)
     x_p = generator.decode(z_p)
     found = Restoration(x_p, micro["hr"], z_l, z_h, sampled_normal(for_eps, z_h.shape))
-    return found, _Judged(z_h, z_p) if blueprint.judges_latents else _Judged(micro["hr"], x_p)
+    judged = _Judged(z_h, z_p) if blueprint.judges_latents else _Judged(micro["hr"], x_p)
+    return found, judged, timesteps
 
 
-def _one_step(blueprint: Blueprint, generator: OMGSR, z_l: Array, for_eps: Array) -> Array:
+def _timesteps(
+    blueprint: Blueprint, generator: OMGSR, z_l: Array, errors: Array, for_eps: Array
+) -> _Timesteps:
+    """Around what the head predicts, which is to be what the pre-trained VAE's `errors` (b) say."""
+    assert generator.timestep_head is not None
+    process, most = generator.process, blueprint.config.model.timestep_spread
+    predicted = generator.timestep_head(lax.stop_gradient(z_l))
+    loss = jnp.square(predicted - jnp.log(errors + _LEAST_ERROR)).mean()
+    keys = _further_keys(for_eps, 2)
+    spread = jax.vmap(lambda key: jax.random.randint(key, (), -most, most + 1))(keys)
+    entered = timestep_of(process, lax.stop_gradient(predicted)) + spread
+    return _Timesteps(jnp.clip(entered, 0, process.timesteps - 1), loss)
+
+
+def _one_step(
+    blueprint: Blueprint, generator: OMGSR, z_l: Array, t: ArrayLike, for_eps: Array
+) -> Array:
     """z_P, where asked for of latents that each lie elsewhere in the backbone's patches."""
+
+    def one_step(z_l: Array) -> Array:
+        return generator.one_step(z_l, t)
+
     if not blueprint.config.model.shifts:
-        return generator.one_step(z_l)
+        return one_step(z_l)
     patch = blueprint.generator_config.backbone.patch
-    # Keys of their own: a run without shifts samples what it would sample with them.
-    keys = jax.vmap(jax.random.fold_in, (0, None))(for_eps, 1)
-    return shifts.moved(generator.one_step, z_l, shifts.sampled_places(keys, patch), patch)
+    places = shifts.sampled_places(_further_keys(for_eps, 1), patch)
+    return shifts.moved(one_step, z_l, places, patch)
+
+
+def _further_keys(for_eps: Array, number: int) -> Array:
+    """Keys for what not every run samples: one that does not samples all else as those that do."""
+    return jax.vmap(jax.random.fold_in, (0, None))(for_eps, number)
 
 
 def _term_names(blueprint: Blueprint) -> list[str]:
     losses = blueprint.config.losses
-    return [*losses.active, "generator", *(["discriminator"] if losses.gan else [])]
+    adaptive = ["timestep"] if blueprint.generator_config.adaptive else []
+    return [*losses.active, *adaptive, "generator", *(["discriminator"] if losses.gan else [])]
 
 
 def _numbers(all_readers: Sequence[Reader]) -> np.ndarray:
