@@ -21,8 +21,10 @@ each way is trained with each seed, for equally many steps. Stop it whenever you
 command goes on. What it makes:
 
     prior/, base/          the prior (configs/nano_base.py), and the model that all begin from
-    runs/WAY-SEED/         a run; models/WAY-SEED/, its result
+    runs/WAY/SEED/         a run, whose curves scripts/plot_run.py draws
+    models/WAY/SEED/       its result
     results.json           of the seeds that are done: metrics, and differences from plain training
+    results.md             the same as tables
     crops.png              a crop of the validation, restored in every way, and what each changed
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
@@ -31,26 +33,29 @@ Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to 
 import ast
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags, logging
+from flax import nnx
 from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 import omgsr_jax
 from omgsr_jax import architectures, assets, converted, files
-from omgsr_jax.data import DataConfig, list_images
+from omgsr_jax.data import DataConfig, list_images, signed
 from omgsr_jax.data.plan import STRENGTHS
 from omgsr_jax.errors import InputError
-from omgsr_jax.evaluation.metrics import BY_KEY, Settings
+from omgsr_jax.evaluation.metrics import BY_KEY, Metric, Settings
 from omgsr_jax.evaluation.statistics import paired_difference
 from omgsr_jax.inference import labels
 from omgsr_jax.inference.pictures import from_array
+from omgsr_jax.losses.lpips import feature_distance
 from omgsr_jax.training import goodput, pretrain, slices
 from omgsr_jax.training.config import TrainConfig, ValidationConfig
 from omgsr_jax.training.config_dict import ablate
@@ -62,6 +67,7 @@ from omgsr_jax.weights import below
 FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _PLAIN = "plain"
+_DIFFERENCES = f"differences from {_PLAIN}"
 config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "the prior")
 config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano_losses.py"), "the runs")
 flags.DEFINE_string("architecture", "nano", "of the generator")
@@ -70,17 +76,36 @@ flags.DEFINE_string("validation", None, "photographs for validation", required=T
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
 flags.DEFINE_multi_string("way", [], "what a way changes in the config, such as no_ldr,t=999")
 flags.DEFINE_multi_integer("averaged", [], "also plain with so many shifts at inference")
-flags.DEFINE_list("metrics", "psnr,ssim,coherence,coherence_fine", "what is compared")
+flags.DEFINE_multi_float("fidelity", [], "also plain with this fidelity at inference")
+flags.DEFINE_list("metrics", "psnr,ssim,coherence,coherence_fine,features", "what is compared")
 flags.DEFINE_bool("by_strength", False, "compare light, mild and published degradations apart")
 flags.DEFINE_integer("seeds", 3, "runs of each way", lower_bound=1)
 flags.DEFINE_integer("steps", None, "of each run, in place of the config's", lower_bound=1)
 
 _CROPS = 4  # of each photograph of the validation
+_CURVES, _POINTS = ("psnr", "coherence_fine"), 6  # validated during a run, how often
 _BATCH = 8  # crops that are restored at once
 _ENLARGED = 2  # of the picture's crops
 _AMPLIFIED = 16
 
 Scores = dict[str, np.ndarray]  # of each metric on each set of crops, for every crop of it
+
+
+def _features(_: Settings) -> Callable[[np.ndarray, np.ndarray], Any]:
+    """Through nano's own encoder, of every crop: no network that others trained is at hand."""
+    vae = converted.read_vae(assets.model_directory(assets.NANO))
+    graph, state = nnx.split(vae.encoder)
+
+    def distance(sr: Any, hr: Any) -> Any:
+        return feature_distance(sr[None], hr[None], nnx.merge(graph, state))
+
+    of_each = jax.jit(jax.vmap(distance))
+    return lambda sr, hr: of_each(signed(sr), signed(hr))
+
+
+_ABOUT = "the loss of this name, through nano's encoder"
+_METRICS = {key: metric for key, metric in BY_KEY.items() if metric.per_image}
+_METRICS["features"] = Metric("features", "features", "lower", 4, _ABOUT, _features)
 
 
 def main(argv: list[str]) -> int:
@@ -108,16 +133,16 @@ def _study(workdir: Path) -> None:
             print(f"{row}, seed {seed}: {_shown(scores[row][-1])}", flush=True)
         _write(workdir, scores, sets)
     _draw(workdir, sets, scores)
-    print(f"{workdir}: results.json, crops.png")
+    print(f"{workdir}: results.json, results.md, crops.png")
 
 
 def _require_what_is_asked() -> None:
     """What is wrong is said before anything is trained."""
     for way in _ways():
         _config(way, 0, "")
-    usual = [key for key, metric in BY_KEY.items() if metric.per_image]
-    if unknown := set(FLAGS.metrics) - set(usual):
-        raise InputError(f"--metrics {', '.join(sorted(unknown))}: expected of {', '.join(usual)}")
+    if unknown := set(FLAGS.metrics) - set(_METRICS):
+        known = ", ".join(_METRICS)
+        raise InputError(f"--metrics {', '.join(sorted(unknown))}: expected of {known}")
 
 
 def _make_base(workdir: Path, out: Path) -> None:
@@ -140,7 +165,7 @@ def _train(workdir: Path, base: Path, way: str, seed: int) -> None:
     if model.exists():
         return
     run = Run.of(_config(way, seed, str(base)))
-    make_task = partial(run.task, {})
+    make_task = partial(run.task, {key: BY_KEY[key].prepare(Settings()) for key in _CURVES})
     trained = slices.finished(_run_folder(workdir, way, seed), run.config, make_task).ema
     run.write_model(str(model), trained)
 
@@ -148,10 +173,15 @@ def _train(workdir: Path, base: Path, way: str, seed: int) -> None:
 def _config(way: str, seed: int, base: str) -> TrainConfig:
     steps = {} if FLAGS.steps is None else {"steps": FLAGS.steps}
     changes = {
-        "name": f"study_{_name(way, seed)}",
+        "name": f"study_{way}_{seed}",
         "seed": seed,
         "model": {"path": base},
         "data": {"sources": (FLAGS.photos,)},
+        "validation": {
+            "sources": (FLAGS.validation,),
+            "images": len(list_images(FLAGS.validation)),
+            "every": max(1, (FLAGS.steps or FLAGS.config.run.steps) // _POINTS),
+        },
         "run": steps,
     }
     return slices.config_of(TrainConfig, _changed(way), changes)
@@ -172,7 +202,7 @@ def _changed(way: str) -> ConfigDict:
 
 
 def _name(way: str, seed: int) -> str:
-    return f"{way}-{seed}"
+    return f"{way}/{seed}"
 
 
 def _run_folder(workdir: Path, way: str, seed: int) -> Path:
@@ -183,11 +213,12 @@ def _restored(
     workdir: Path, seed: int, sets: list["_Pairs"]
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Each row of the results, and the crops of each set as it restores them."""
-    rows = [(way, way, 1) for way in _ways()]
-    rows += [(f"{_PLAIN}, mean of {count}", _PLAIN, count) for count in FLAGS.averaged]
-    for row, way, shifts in rows:
+    rows: list[tuple[str, str, dict[str, Any]]] = [(way, way, {}) for way in _ways()]
+    rows += [(f"{_PLAIN}, mean of {n}", _PLAIN, {"shifts": n}) for n in FLAGS.averaged]
+    rows += [(f"{_PLAIN}, fidelity {f:g}", _PLAIN, {"fidelity": f}) for f in FLAGS.fidelity]
+    for row, way, said in rows:
         model = workdir / "models" / _name(way, seed)
-        upscaler = omgsr_jax.load(model, batch=_BATCH, shifts=shifts)
+        upscaler = omgsr_jax.load(model, batch=_BATCH, **said)
         lr = [crop for pairs in sets for crop in pairs.lr]
         images = upscaler.upscale_batch(lr, scale=1, color="none")
         yield row, np.split(np.stack([np.asarray(image) for image in images]), len(sets))
@@ -226,7 +257,7 @@ class _Pairs:
 
     def scores(self, restored: np.ndarray) -> Scores:
         settings = Settings(grid_period=self.period)
-        found = {key: BY_KEY[key].prepare(settings)(restored, self.hr) for key in FLAGS.metrics}
+        found = {key: _METRICS[key].prepare(settings)(restored, self.hr) for key in FLAGS.metrics}
         return {self.called(key): np.asarray(values, np.float64) for key, values in found.items()}
 
     def by_photograph(self, values: np.ndarray) -> np.ndarray:
@@ -258,13 +289,14 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], sets: list[_Pairs]
             **{row: _means([found]) for row, found in known.items()},
             **{row: _means(found) for row, found in scores.items()},
         },
-        f"differences from {_PLAIN}": {
+        _DIFFERENCES: {
             row: _differences(found, scores[_PLAIN], pairs)
             for row, found in scores.items()
             if row != _PLAIN
         },
     }
     files.write_text(workdir / "results.json", json.dumps(content, indent=1) + "\n")
+    files.write_text(workdir / "results.md", "\n".join(_tables(content, sets)) + "\n")
 
 
 def _means(of_seeds: list[Scores]) -> dict[str, list[float]]:
@@ -288,6 +320,32 @@ def _differences(
     return found
 
 
+def _tables(content: Mapping[str, Any], sets: list[_Pairs]) -> Iterator[str]:
+    """Of each set: means over crops and seeds, and differences from plain with their intervals,
+    bold where these do not hold 0."""
+    for pairs in sets:
+        yield f"| {pairs.strength or 'way'} | {' | '.join(FLAGS.metrics)} |"
+        yield "|---" * (len(FLAGS.metrics) + 1) + "|"
+        for row, means in content["means"].items():
+            differences = content[_DIFFERENCES].get(row, {})
+            cells = [
+                _cell(key, means[name], differences.get(name))
+                for key, name in ((key, pairs.called(key)) for key in FLAGS.metrics)
+            ]
+            yield f"| {row} | {' | '.join(cells)} |"
+        yield ""
+
+
+def _cell(key: str, means: list[float], difference: Mapping[str, Any] | None) -> str:
+    metric = _METRICS[key]
+    mean = metric.show(float(np.mean(means)))
+    if difference is None:
+        return mean
+    value, low, high = (difference[name] for name in ("value", "low", "high"))
+    text = f"{mean} ({metric.show_signed(value)}: {metric.show(low)} to {metric.show(high)})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
 def _step_seconds(workdir: Path, way: str) -> float:
     """What a step took with the first seed, without waiting for data."""
     account = json.loads((_run_folder(workdir, way, 0) / goodput.FILE).read_text())
@@ -297,7 +355,7 @@ def _step_seconds(workdir: Path, way: str) -> float:
 
 def _shown(scores: Scores) -> str:
     return "; ".join(
-        f"{key} {BY_KEY[key.partition(',')[0]].show(values.mean())}"
+        f"{key} {_METRICS[key.partition(',')[0]].show(values.mean())}"
         for key, values in scores.items()
     )
 

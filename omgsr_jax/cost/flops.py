@@ -80,6 +80,8 @@ def step_flops(blueprint: Blueprint, *, loops_once: bool = False) -> StepFlops:
     again = 1 if config.model.remat else 0  # activations computed a second time
 
     total = forward(plain, lambda m, x: m.vae.encode(x).mean, image)  # z_H
+    if generator.adaptive:
+        total = total.plus(total)  # and z_L without adapters, which the timestep is chosen by
     adapted = (
         (lambda m, x: m.vae.encode(x).mean, image),
         (lambda m, z: m.predict(z), latent),

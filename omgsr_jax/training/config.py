@@ -168,6 +168,10 @@ class TrainConfig:
         _one_of("model.precision", self.model.precision, tuple(PRECISIONS))
         _one_of("discriminator.heads", self.discriminator.heads, ("token", "tower", "unet"))
         _one_of("discriminator.backbone", self.discriminator.backbone, (*BACKBONES, LATENTS))
+        if self.model.timestep_spread < 0:
+            raise InputError(
+                f"model.timestep_spread is {self.model.timestep_spread}, expected 0 or more"
+            )
         _positive(self.data, "data", "batch_size", "accumulation")
         if self.losses.gan:
             _check_discriminator(self.discriminator, self.data.resolution)

@@ -93,6 +93,7 @@ def test_what_a_discriminator_cannot_judge_is_said(change, message):
         ({"seed": True}, "True, expected int"),
         ({"quirks": "published"}, '"v1" .* or "v2" .* not \'published\''),
         ({"model": {"precision": "fp16"}}, "'fp32', 'bf16'"),
+        ({"model": {"timestep_spread": -1}}, "timestep_spread is -1"),
         ({"run": {"steps": 0}}, "1 or more"),
         ({"run": {"steps": 5, "cooldown": 6}}, "run.cooldown is 6, expected 0 to run.steps, 5"),
         ({"validation": {"images": 0}}, r"1 or more: {'validation.images': 0}"),

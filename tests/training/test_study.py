@@ -40,16 +40,37 @@ def _results(photos, workdir, *arguments):
 
 @pytest.mark.slow
 def test_the_losses_are_compared_and_a_second_call_repeats_what_was_found(photos, tmp_path):
-    arguments = ["--way=no_ldr,no_gan", "--way=t=999"]
+    arguments = ["--way=no_ldr,no_gan", "--way=t=999", "--fidelity=1"]
     found = _results(photos, tmp_path / "run", *arguments)
-    assert set(found["means"]) == {"input", "original", "plain", "no_ldr,no_gan", "t=999"}
-    assert set(found["differences from plain"]) == {"no_ldr,no_gan", "t=999"}
+    assert set(found["means"]) == {
+        "input", "original", "plain", "no_ldr,no_gan", "t=999", "plain, fidelity 1",
+    }  # fmt: skip
+    assert set(found["differences from plain"]) == {
+        "no_ldr,no_gan", "t=999", "plain, fidelity 1",
+    }  # fmt: skip
     for metrics in found["differences from plain"].values():
-        assert set(metrics) == {"psnr", "ssim", "coherence", "coherence_fine"}
+        assert set(metrics) == {"psnr", "ssim", "coherence", "coherence_fine", "features"}
         assert np.isfinite([one["value"] for one in metrics.values()]).all()
     assert found["means"]["original"]["psnr"][0] > 70
+    assert found["means"]["original"]["features"][0] == 0
+    assert "| no_ldr,no_gan |" in (tmp_path / "run" / "results.md").read_text()
     assert Image.open(tmp_path / "run" / "crops.png").width > 5 * 128
     assert _results(photos, tmp_path / "run", *arguments) == found
+
+
+@pytest.mark.slow
+def test_each_strength_of_degradation_is_compared_apart(photos, tmp_path):
+    found = _results(
+        photos, tmp_path / "run", "--way=t=adaptive", "--by_strength", "--metrics=psnr"
+    )
+    keys = {"psnr, light", "psnr, mild", "psnr, published"}
+    assert set(found["means"]["t=adaptive"]) == keys
+    by_strength = [found["means"]["input"][f"psnr, {s}"][0] for s in ("light", "published")]
+    assert by_strength[0] > by_strength[1]
+    written = (tmp_path / "run" / "results.md").read_text()
+    assert [line.split()[1] for line in written.splitlines() if "| psnr |" in line] == [
+        "light", "mild", "published",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
