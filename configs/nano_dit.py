@@ -15,7 +15,7 @@ On what: two CPU cores. What to expect: see docs/training.md, "Against the grid"
 What differs from the paper: the backbone is trained whole, and only L1 counts. What acts against
 the lattice is off: `--config.losses.gan=0.05` is the discriminator of latents,
 `--config.losses.frequencies=1` the loss on frequencies, `--config.model.shifts` the shifts.
-Arguments: t=N, no_l1.
+Arguments: t=N, t=adaptive, no_l1.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@ On what: two CPU cores. What to expect: not known yet.
 
 What differs from the paper: the backbone is trained whole, the perceptual loss looks through the
 model's own VAE encoder, and a small U-Net that judges pixels takes DINO's place, since no network
-that others trained is at hand. Arguments: t=N, no_ldr, no_l1, no_features, no_gan.
+that others trained is at hand. Arguments: t=N, t=adaptive, no_ldr, no_l1, no_features, no_gan.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,8 @@ batch of 16, and 6,000 steps.
 
 What to expect: nobody has trained this configuration with this code yet.
 
-Arguments: t=N, no_ldr (the revised paper's LRR is the same function), no_l1, no_dv3cd, no_gan.
+Arguments: t=N, t=adaptive, no_ldr (the revised paper's LRR is the same function), no_l1, no_dv3cd,
+no_gan.
 
 What differs from the published code: warm-up is honoured, the discriminator sees its own loss only
 (`--config.quirks=v2` undoes both), and the size of DINOv3 is that of the converted weights.

@@ -12,8 +12,8 @@ their Sobel edges, which doubles the perceptual loss's work.
 What to expect: the authors published no figures for this loss, and nobody has trained it with this
 code yet.
 
-Arguments: t=N, no_ldr, no_mse, no_oc_ea_dists, no_gan. What differs from the published code: as in
-configs/omgsr_s_512.py; the UNet's rank is the published 32.
+Arguments: t=N, t=adaptive, no_ldr, no_mse, no_oc_ea_dists, no_gan. What differs from the published
+code: as in configs/omgsr_s_512.py; the UNet's rank is the published 32.
 """
 
 from ml_collections import ConfigDict

@@ -12,7 +12,7 @@ from CC0 collections, validated on Kodak's; docs/training.md has the curves). A 
 paints well: what counts is that every part learns.
 
 What differs from the paper: everything that size decides; the losses' form is the paper's.
-Arguments: t=N, no_ldr, no_mse, no_features, no_gan.
+Arguments: t=N, t=adaptive, no_ldr, no_mse, no_features, no_gan.
 """
 
 from ml_collections import ConfigDict

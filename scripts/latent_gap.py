@@ -160,14 +160,15 @@ def _studied(args: argparse.Namespace, shown: Display) -> Study:
 
 
 def _of_model(name: str, card: converted.ModelCard, directory: str) -> dict[str, Any]:
-    adapted = card.generator.encoder_lora or card.generator.backbone_lora
+    generator = card.generator
+    adapted = generator.encoder_lora or generator.backbone_lora or generator.adaptive
     return {
         "omgsr_jax": __version__,
         "model": name,
         "digest": converted.digest(directory),
         "adapters": "left out" if adapted else "none",
         "process": converted.kind_name(card.generator.process),
-        "mid_timestep": card.generator.mid_timestep,
+        "mid_timestep": card.generator.mid_timestep,  # where that of each image began, if it did
         "prompt": card.prompt,
     }
 

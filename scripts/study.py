@@ -54,6 +54,7 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.evaluation.metrics import BY_KEY, Metric, Settings
 from omgsr_jax.evaluation.statistics import paired_difference
 from omgsr_jax.inference import labels
+from omgsr_jax.inference.options import require_fidelity, require_shifts
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.losses.lpips import feature_distance
 from omgsr_jax.training import goodput, pretrain, slices
@@ -140,6 +141,11 @@ def _require_what_is_asked() -> None:
     """What is wrong is said before anything is trained."""
     for way in _ways():
         _config(way, 0, "")
+    patch = architectures.named(FLAGS.architecture).backbone.patch
+    for shifts in FLAGS.averaged:
+        require_shifts(shifts, patch)
+    for fidelity in FLAGS.fidelity:
+        require_fidelity(fidelity)
     if unknown := set(FLAGS.metrics) - set(_METRICS):
         known = ", ".join(_METRICS)
         raise InputError(f"--metrics {', '.join(sorted(unknown))}: expected of {known}")

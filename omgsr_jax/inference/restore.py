@@ -15,6 +15,7 @@ hypir    enlarged to the size asked for, as PyTorch does it, with all that it ov
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -169,7 +170,8 @@ def encode(
 def predict(model: OMGSR, z_l: Array, how: Prediction) -> Array:
     """z_L to z_P, or to the mean of several, each from latents that lie elsewhere in the
     backbone's patches (`shifts`)."""
-    return shifts.averaged(model.one_step, z_l, how.shifts, model.patch)
+    one_step = partial(model.one_step, t=model.mid_timestep(z_l))
+    return shifts.averaged(one_step, z_l, how.shifts, model.patch)
 
 
 def decode(

@@ -10,12 +10,18 @@ from jax import Array
 
 from .layers import Conv, Linear, Rngs, zeros
 
+_MOST_HALVINGS = 8
+
 
 @dataclass(frozen=True)
 class TimestepHeadConfig:
     """Convolutions of so many channels, each of which halves the map."""
 
     widths: tuple[int, ...] = (32, 64, 64)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.widths) <= _MOST_HALVINGS:
+            raise ValueError(f"widths must be 1 to {_MOST_HALVINGS}, not {len(self.widths)}")
 
 
 class TimestepHead(nnx.Module):

@@ -6,6 +6,7 @@ its adapters, the VAE without them (for the targets) and, where asked for, the p
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ from ..models.discriminator import (
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.timestep_head import TimestepHeadConfig
-from ..process import Residual
+from ..process import Residual, log_error
 from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import LATENTS, ModelConfig, TrainConfig
 from .published import as_published
@@ -46,7 +47,7 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 NETWORKS = "networks."
 HEADS = "heads."
-_TIMESTEP_HEAD = "timestep_head."
+TIMESTEP_HEAD = "timestep_head."
 _OWN_ENCODER = "vae_encoder"
 _PREFIXES = {_OWN_ENCODER: "vae.encoder.", LATENTS: ""}  # of weights that are the generator's own
 _DISCRIMINATOR_LOSSES: dict[str | None, Callable[..., tuple[Array, nnx.State]]] = {
@@ -119,7 +120,7 @@ class Blueprint:
         return shapes({n: v for n, v in found.items() if _is_adapter(v) or self._is_whole(n)})
 
     def _is_whole(self, name: str) -> bool:
-        return name.startswith((*self.config.model.whole, _TIMESTEP_HEAD))
+        return name.startswith((*self.config.model.whole, TIMESTEP_HEAD))
 
     @property
     def heads(self) -> Shapes:
@@ -143,7 +144,7 @@ class Blueprint:
         generator = {
             name: jax.ShapeDtypeStruct(leaf.shape, PRECISIONS[precision])
             for name, leaf in variables(self.generator).items()
-            if not _is_adapter(leaf)
+            if not (_is_adapter(leaf) or name.startswith(TIMESTEP_HEAD))
             # The targets are the pre-trained VAE's, which stays, as does what latents are seen by.
             and (name.startswith("vae.") or self.judges_latents or not self._is_whole(name))
         }
@@ -207,26 +208,28 @@ def _generator_config(model: ModelConfig) -> OMGSRConfig:
         )
     }
     t_m = base.mid_timestep if model.mid_timestep is None else model.mid_timestep
+    if base.adaptive and model.adaptive:  # its head has begun there
+        t_m = base.mid_timestep
     if not 0 <= t_m < base.process.timesteps:
         raise InputError(
             f"config.model.mid_timestep is {t_m}, expected 0 to {base.process.timesteps - 1}"
         )
-    return dataclasses.replace(base, mid_timestep=t_m, adaptive=_head(base, model), **specs)
+    return dataclasses.replace(base, mid_timestep=t_m, adaptive=_head(base, model, t_m), **specs)
 
 
-def _head(base: OMGSRConfig, model: ModelConfig) -> TimestepHeadConfig | None:
+def _head(base: OMGSRConfig, model: ModelConfig, t_m: int) -> TimestepHeadConfig | None:
     """What chooses each image's mid-timestep: the base's own head, whose training goes on, or a
-    new one. A timestep that is asked for is that of all images."""
+    new one that begins at t_m. Without one, a timestep that is asked for is that of all images."""
     if not model.adaptive:
         return None if model.mid_timestep is not None else base.adaptive
-    if base.adaptive and model.mid_timestep not in (None, base.mid_timestep):
-        raise InputError(
-            f"the base's mid-timesteps began at {base.mid_timestep}, and its head knows no other "
-            f"start: leave config.model.mid_timestep, {model.mid_timestep}, out"
-        )
     if isinstance(base.process, Residual):
         raise InputError(
             "the base takes z_L as it is at any time: set config.model.adaptive to False"
+        )
+    if not math.isfinite(log_error(base.process, t_m)):
+        raise InputError(
+            f"config.model.mid_timestep is {t_m}, where there is no noise, or nothing else: choose "
+            "another one for model.adaptive to begin at"
         )
     return base.adaptive or TimestepHeadConfig()
 

@@ -16,7 +16,7 @@ from .. import converted, perceptual
 from ..errors import InputError
 from ..models import stack
 from ..weights import variables
-from .blueprint import HEADS, NETWORKS, Blueprint, Shapes, Weights
+from .blueprint import HEADS, NETWORKS, TIMESTEP_HEAD, Blueprint, Shapes, Weights
 from .config import OptimizerConfig, RunConfig, TrainConfig
 from .layout import Layout
 
@@ -177,7 +177,7 @@ def _initial(name: str, shape: tuple[int, ...], seed: int, kernel: tuple[int, ..
     kind = name.rsplit(".", 1)[-1]
     if name.endswith("lora_A.kernel"):
         return rng.standard_normal(shape, np.float32) / shape[-1]
-    if name.endswith("lora_B.kernel"):
+    if name.endswith("lora_B.kernel") or name == f"{TIMESTEP_HEAD}out.kernel":
         return np.zeros(shape, np.float32)
     if kind == "kernel" or (kind == "bias" and name.startswith(HEADS)):
         limit = (math.prod(kernel[:-1]) / stack.depth(name, kernel)) ** -0.5

@@ -48,6 +48,8 @@ from .skipping import unless_not_finite, updates
 from .state import TrainState, learning_rate, optimizer
 
 _LEAST_ERROR = 1e-6  # of latents, where an image is its own original
+# Adam does not mind, and the norm by which all gradients are clipped hardly knows of it.
+_SHARE_OF_TIMESTEPS = 0.01
 Batch = dict[str, Any]  # lr, hr: b h w 3, uint8 or float in [-1, 1]; or hr, and plan for lr
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Weights, Batch], tuple[TrainState, Metrics]]
@@ -228,7 +230,8 @@ def _gradients(
             gan=gan,
         )
         if timesteps.loss is not None:
-            loss, terms = loss + timesteps.loss, terms | {"timestep": timesteps.loss}
+            loss = loss + _SHARE_OF_TIMESTEPS * timesteps.loss
+            terms = terms | {"timestep": timesteps.loss}
         ok = jnp.isfinite(restored.x_p).all((1, 2, 3)) & jnp.isfinite(restored.z_l).all((1, 2, 3))
         return loss, (terms, vectors, judged, ok)
 

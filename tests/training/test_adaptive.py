@@ -8,21 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file
 
 import omgsr_jax
 from conversion.export import export
 from omgsr_jax import architectures, converted
 from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR
+from omgsr_jax.inference.export import FUNCTION, WEIGHTS, write
 from omgsr_jax.models.timestep_head import TimestepHeadConfig
 from omgsr_jax.process import DDPM, FlowMatching, log_error, timestep_of
 from omgsr_jax.timestep import optimum
 from omgsr_jax.training.run import Run
 from omgsr_jax.weights import fill
+from tests.inference.conftest import photo
 from tests.training.runs import batches, random_base, smallest
 
 _DEVICE = jax.devices()[:1]
-_STEPS = 60
+_STEPS = 200
 _LOSSES = {"ldr": 5, "mse": 2, "features": 0, "gan": 0}  # what compiles soonest
 
 
@@ -55,7 +58,8 @@ def trained():
     """A run before and after it has learned how far its two kinds of images are from their
     originals, and its terms."""
     rate = {"learning_rate": 1e-2}
-    run = Run.of(smallest(model={"adaptive": True}, losses=_LOSSES, optimizer=rate), _DEVICE)
+    changes = {"model": {"adaptive": True}, "data": {"accumulation": 2}}
+    run = Run.of(smallest(**changes, losses=_LOSSES, optimizer=rate), _DEVICE)
     (batch,) = batches(1)
     # Half of the images have lost little, half have lost all.
     near = batch["hr"] + 0.02 * np.sign(batch["lr"])
@@ -73,6 +77,7 @@ def test_the_head_learns_how_far_each_image_is_from_its_original(trained):
     run, batch, start, end, terms = trained
     heads = {name for name in start.generator if name.startswith("timestep_head.")}
     assert len(heads) == 8
+    assert not start.generator["timestep_head.out.kernel"].any()  # so it begins at t_m
     assert not heads & set(run.frozen())
     assert terms[-1] < 0.2 * terms[0]
     model = fill(run.blueprint.generator, run.frozen() | end.generator)
@@ -106,6 +111,43 @@ def test_what_is_written_chooses_as_the_run_did(trained, tmp_path):
     upscaler = omgsr_jax.load(out)
     assert "t_m adaptive of" in str(upscaler)
     assert upscaler.upscale(np.zeros((9, 7, 3), np.uint8)).size == (28, 36)
+
+
+def test_what_is_exported_has_the_head_inside(trained, tmp_path):
+    run, _, _, end, _ = trained
+    run.write_model(str(tmp_path / "model"), end.generator)
+    model, image, out = omgsr_jax.load(tmp_path / "model"), photo(8, 8), tmp_path / "exported"
+    write(model, out, size=(8, 8), scale=4, platforms=("cpu",), name="adaptive")
+    function = jax.export.deserialize(bytearray((out / FUNCTION).read_bytes()))
+    weights = load_file(out / WEIGHTS)
+    assert any(name.startswith("timestep_head.") for name in weights)
+    np.testing.assert_array_equal(function.call(weights, image[None])[0], model.upscale(image))
+
+
+def test_a_base_without_a_head_gets_one_whoever_judges(tmp_path):
+    random_base(tmp_path / "base", architectures.named("smallest"), 16)
+    latents = {
+        "backbone": "latents", "heads": "unet", "levels": (0,), "width": 4, "image_size": None,
+        "relativistic": True,
+    }  # fmt: skip
+    for judge in ({}, latents):
+        model = {"path": str(tmp_path / "base"), "architecture": "", "adaptive": True}
+        config = smallest(model=model, discriminator=judge, data={"resolution": 64})
+        run = Run.of(config, _DEVICE)
+        assert set(run.frozen()) == set(run.layout.frozen)
+        assert "timestep_head.out.kernel" in run.start().generator
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"architecture": "smallest-flux", "mid_timestep": 0}, "where there is no noise"),
+        ({"architecture": "smallest-flux", "mid_timestep": 999}, "where there is no noise"),
+    ],
+)
+def test_a_head_begins_where_there_is_signal_and_noise(model, said):
+    with pytest.raises(InputError, match=said):
+        Run.of(smallest(model={**model, "adaptive": True}), _DEVICE)
 
 
 def test_a_card_from_before_there_were_heads_has_none(tmp_path):

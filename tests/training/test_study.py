@@ -89,6 +89,8 @@ def test_the_lattice_of_a_transformer_is_studied_with_settings_and_shifts(photos
     [
         ("--way=no_mse", "has no argument 'no_mse'"),
         ("--way=losses.mes=1", "losses.mes=1 is no setting"),
+        ("--fidelity=2", "fidelity must be within -1 .. 1, not 2"),
+        ("--averaged=2", "leave shifts at 1 instead of 2"),
         ("--metrics=psnr,sharpness", "--metrics sharpness: expected of psnr, ssim"),
     ],
 )
