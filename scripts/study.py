@@ -32,6 +32,7 @@ Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to 
 
 import ast
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -291,6 +292,7 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], sets: list[_Pairs]
         "photographs": pairs.photographs,
         "period": pairs.period,
         "step_seconds": {way: _step_seconds(workdir, way) for way in _ways()},
+        "timesteps": _timesteps(workdir, len(scores[_PLAIN]), sets),
         "means": {
             **{row: _means([found]) for row, found in known.items()},
             **{row: _means(found) for row, found in scores.items()},
@@ -303,6 +305,19 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], sets: list[_Pairs]
     }
     files.write_text(workdir / "results.json", json.dumps(content, indent=1) + "\n")
     files.write_text(workdir / "results.md", "\n".join(_tables(content, sets)) + "\n")
+
+
+def _timesteps(workdir: Path, seeds: int, sets: list[_Pairs]) -> dict[str, dict[str, list[float]]]:
+    """What adaptive models choose: the mean over each set's crops, for every seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for way, seed in itertools.product(_ways(), range(seeds)):
+        model = converted.read(workdir / "models" / _name(way, seed))
+        if model.timestep_head is not None:
+            for pairs in sets:
+                chosen = model.mid_timestep(model.encode(jax.numpy.asarray(signed(pairs.lr))))
+                of_set = found.setdefault(way, {}).setdefault(pairs.strength or "all", [])
+                of_set.append(round(float(np.mean(chosen)), 1))
+    return found
 
 
 def _means(of_seeds: list[Scores]) -> dict[str, list[float]]:

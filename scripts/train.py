@@ -69,7 +69,9 @@ def _train() -> int:
     keep_compiled_programs(wanted.run.compilation_cache)
     with (
         stop_requests() as stop_requested,
-        work_directory.opened(FLAGS.workdir, wanted.to_dict(), wanted.run) as saved,
+        work_directory.opened(
+            FLAGS.workdir, wanted.to_dict(), wanted.run, config.TrainConfig().to_dict()
+        ) as saved,
     ):
         run = Run.of(wanted)
         print(f"{wanted.name}: {distributed.description(run.mesh)}", flush=True)

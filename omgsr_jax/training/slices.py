@@ -41,7 +41,9 @@ def finished(folder: Path, config: Any, make_task: Callable[[], loop.Task]) -> A
     """The state at the end of a run, which is trained from wherever it stands."""
     with (
         stop_requests() as stop_requested,
-        work_directory.opened(folder, dataclasses.asdict(config), config.run) as saved,
+        work_directory.opened(
+            folder, dataclasses.asdict(config), config.run, dataclasses.asdict(type(config)())
+        ) as saved,
     ):
         task = make_task()
         print(f"{config.name}: up to step {config.run.steps}", flush=True)

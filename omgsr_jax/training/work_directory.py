@@ -33,15 +33,21 @@ _FREE = ("run.", "validation.", "mesh.", "sharding", "data.workers", "data.damag
 
 
 @contextmanager
-def opened(workdir: str | Path, config: Mapping[str, Any], run: RunConfig) -> Iterator[Checkpoints]:
+def opened(
+    workdir: str | Path,
+    config: Mapping[str, Any],
+    run: RunConfig,
+    defaults: Mapping[str, Any] | None = None,
+) -> Iterator[Checkpoints]:
     """The checkpoints in `workdir`, which is this run's alone until the block ends.
 
     Another run's directory is left untouched, and so is one whose checkpoints are damaged, unless
-    `run.resume` says what to do about it.
+    `run.resume` says what to do about it. A run of an earlier version, which did not know some
+    setting yet, had its default.
     """
     buckets.require(workdir)
     with ExitStack() as stack:
-        first_process_does(lambda: _claim(workdir, config, run, stack))
+        first_process_does(lambda: _claim(workdir, config, run, defaults or {}, stack))
         nearby = _nearby(workdir, run)
         yield stack.enter_context(Checkpoints(workdir, keep=run.keep, nearby=nearby))
 
@@ -63,11 +69,15 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def _claim(
-    workdir: str | Path, config: Mapping[str, Any], run: RunConfig, stack: ExitStack
+    workdir: str | Path,
+    config: Mapping[str, Any],
+    run: RunConfig,
+    defaults: Mapping[str, Any],
+    stack: ExitStack,
 ) -> None:
-    _require_own(workdir, config)  # before anything is written
+    _require_own(workdir, config, defaults)  # before anything is written
     stack.enter_context(locked(workdir))
-    if not _require_own(workdir, config):  # nobody else can have come in between now
+    if not _require_own(workdir, config, defaults):  # nobody else can have come in between now
         files.write_text(absolute(workdir) / CONFIG, json.dumps(config, indent=2) + "\n")
     if run.emergency_every and _identity(workdir) is None:
         files.write_text(absolute(workdir) / _ID, f"{secrets.token_hex(8)}\n")
@@ -91,11 +101,13 @@ def _identity(workdir: str | Path) -> str | None:
     return found if re.fullmatch("[0-9a-f]{16}", found) else None
 
 
-def _require_own(workdir: str | Path, config: Mapping[str, Any]) -> bool:
+def _require_own(
+    workdir: str | Path, config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> bool:
     """Whether this run has been here before; another run's directory is an error."""
     folder = absolute(workdir)
     if (folder / CONFIG).exists():
-        _require_same(workdir, read_config(workdir), config)
+        _require_same(workdir, read_config(workdir), config, defaults)
         return True
     if folder.exists() and (
         not folder.is_dir() or any(path.name != _LOCK for path in folder.iterdir())
@@ -106,8 +118,14 @@ def _require_own(workdir: str | Path, config: Mapping[str, Any]) -> bool:
     return False
 
 
-def _require_same(workdir: str | Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    theirs, mine = _flat(there), _flat(json.loads(json.dumps(here)))
+def _require_same(
+    workdir: str | Path,
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> None:
+    mine, usual = (_flat(json.loads(json.dumps(settings))) for settings in (here, defaults))
+    theirs = {name: usual[name] for name in mine if name in usual} | _flat(there)
     different = [
         f"{name} is {theirs.get(name)!r} there and {mine.get(name)!r} here"
         for name in sorted({*mine, *theirs})

@@ -39,6 +39,21 @@ def test_a_work_directory_belongs_to_one_run(tmp_path):
             pass
 
 
+def test_a_run_from_before_a_setting_was_known_had_its_default(tmp_path):
+    with _open(tmp_path / "run"):
+        pass
+
+    def go_on(adaptive):
+        known = {**_CONFIG, "model": {**_CONFIG["model"], "adaptive": adaptive}}
+        defaults = {"seed": 0, "model": {"encoder_rank": 16, "adaptive": False}}
+        return work_directory.opened(tmp_path / "run", known, RunConfig(), defaults)
+
+    with go_on(False):
+        pass
+    with pytest.raises(InputError, match="adaptive is False there and True here"), go_on(True):
+        pass
+
+
 def test_a_second_run_is_refused_and_touches_nothing(tmp_path):
     with (
         _open(tmp_path / "run"),
