@@ -78,6 +78,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "timesteps": (2, 10**5),
     "transformer_depth": (0, 64),
     "vocab_size": (1, 2**24),
+    "width": _WIDTH,
     "widths": _WIDTH,
 }
 

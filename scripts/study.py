@@ -342,8 +342,8 @@ def _differences(
 
 
 def _tables(content: Mapping[str, Any], sets: list[_Pairs]) -> Iterator[str]:
-    """Of each set: means over crops and seeds, and differences from plain with their intervals,
-    bold where these do not hold 0."""
+    """Of each set: means over crops and seeds, and differences from plain with their intervals.
+    Bold: the interval does not hold 0, which says nothing of other seeds, and all seeds agree."""
     for pairs in sets:
         yield f"| {pairs.strength or 'way'} | {' | '.join(FLAGS.metrics)} |"
         yield "|---" * (len(FLAGS.metrics) + 1) + "|"
@@ -364,7 +364,8 @@ def _cell(key: str, means: list[float], difference: Mapping[str, Any] | None) ->
         return mean
     value, low, high = (difference[name] for name in ("value", "low", "high"))
     text = f"{mean} ({metric.show_signed(value)}: {metric.show(low)} to {metric.show(high)})"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    agree = len({seed > 0 for seed in difference["seeds"]}) == 1
+    return f"**{text}**" if agree and (low > 0 or high < 0) else text
 
 
 def _step_seconds(workdir: Path, way: str) -> float:
