@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from flax import nnx
@@ -58,6 +59,7 @@ from omgsr_jax.inference import labels
 from omgsr_jax.inference.options import require_fidelity, require_shifts
 from omgsr_jax.inference.pictures import from_array
 from omgsr_jax.losses.lpips import feature_distance
+from omgsr_jax.process import timestep_of
 from omgsr_jax.training import goodput, pretrain, slices
 from omgsr_jax.training.config import TrainConfig, ValidationConfig
 from omgsr_jax.training.config_dict import ablate
@@ -308,13 +310,20 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], sets: list[_Pairs]
 
 
 def _timesteps(workdir: Path, seeds: int, sets: list[_Pairs]) -> dict[str, dict[str, list[float]]]:
-    """What adaptive models choose: the mean over each set's crops, for every seed."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """What adaptive models choose, the mean over each set's crops for every seed; and what the SNR
+    criterion asks for: the mean, and the range of all crops but a tenth."""
+    found: dict[str, dict[str, list[float]]] = {"criterion": {}}
+    base = converted.read(workdir / "base")
+    for pairs in sets:
+        z_l, z_h = (base.encode(jnp.asarray(signed(crops))) for crops in (pairs.lr, pairs.hr))
+        asked = timestep_of(base.process, jnp.log(jnp.square(z_l - z_h).mean((1, 2, 3))))
+        of_set = [float(np.mean(asked)), *np.percentile(asked, [5, 95]).tolist()]
+        found["criterion"][pairs.strength or "all"] = [round(one, 1) for one in of_set]
     for way, seed in itertools.product(_ways(), range(seeds)):
         model = converted.read(workdir / "models" / _name(way, seed))
         if model.timestep_head is not None:
             for pairs in sets:
-                chosen = model.mid_timestep(model.encode(jax.numpy.asarray(signed(pairs.lr))))
+                chosen = model.mid_timestep(model.encode(jnp.asarray(signed(pairs.lr))))
                 of_set = found.setdefault(way, {}).setdefault(pairs.strength or "all", [])
                 of_set.append(round(float(np.mean(chosen)), 1))
     return found

@@ -65,6 +65,7 @@ def test_each_strength_of_degradation_is_compared_apart(photos, tmp_path):
     )
     keys = {"psnr, light", "psnr, mild", "psnr, published"}
     assert set(found["means"]["t=adaptive"]) == keys
+    assert set(found["timesteps"]) == {"criterion", "t=adaptive"}
     assert set(found["timesteps"]["t=adaptive"]) == {"light", "mild", "published"}
     by_strength = [found["means"]["input"][f"psnr, {s}"][0] for s in ("light", "published")]
     assert by_strength[0] > by_strength[1]
