@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -21,7 +22,7 @@ from .models.timestep_head import TimestepHead, TimestepHeadConfig
 from .models.unet import UNet, UNetConfig
 from .models.vae import VAE, VAEConfig
 from .models.z_image import ZImage, ZImageConfig
-from .process import DDPM, FlowMatching, Residual, ScaledDDPM, log_error, timestep_of
+from .process import DDPM, FlowMatching, Residual, ScaledDDPM, log_noise, timestep_of
 
 AnyVAE = VAE | PixelVAE
 AnyVAEConfig = VAEConfig | PixelVAEConfig
@@ -101,7 +102,8 @@ class OMGSRConfig:
 
 def _timestep_head(config: OMGSRConfig, rngs: Rngs) -> TimestepHead:
     assert config.adaptive is not None
-    start = log_error(config.process, config.mid_timestep)
+    with jax.ensure_compile_time_eval():
+        start = float(log_noise(config.process, config.mid_timestep))
     return TimestepHead(config.adaptive, config.vae.latent_channels, start=start, rngs=rngs)
 
 

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -184,10 +183,9 @@ class FlowMatching:
         return replace(self, rounded_time=True, rounded_latents=training)
 
 
-def log_error(process: Process, t: int) -> float:
+def log_noise(process: Process, t: ArrayLike) -> Array:
     """The logarithm of the noise's power in z_t over the clean latent's."""
-    with jax.ensure_compile_time_eval():
-        return -float(jnp.log(process.snr(t, 1.0)))
+    return -jnp.log(process.snr(t, 1.0))
 
 
 def timestep_of(process: Process, log_error: Array) -> Array:
@@ -195,7 +193,7 @@ def timestep_of(process: Process, log_error: Array) -> Array:
 
     SNR(z_L) = |z_H|^2 / |z_L - z_H|^2, and SNR(z_t) has |z_H|^2 in it too: the error decides alone.
     """
-    noise = -jnp.log(process.snr(jnp.arange(process.timesteps), 1.0))  # t
+    noise = log_noise(process, jnp.arange(process.timesteps))
     return jnp.argmin(jnp.abs(noise - log_error[:, None]), axis=1)
 
 

@@ -53,8 +53,9 @@ from omgsr_jax import architectures, assets, converted, files
 from omgsr_jax.data import DataConfig, list_images, signed
 from omgsr_jax.data.plan import STRENGTHS
 from omgsr_jax.errors import InputError
+from omgsr_jax.evaluation import seeds
 from omgsr_jax.evaluation.metrics import BY_KEY, Metric, Settings
-from omgsr_jax.evaluation.statistics import paired_difference
+from omgsr_jax.evaluation.seeds import Scores
 from omgsr_jax.inference import labels
 from omgsr_jax.inference.options import require_fidelity, require_shifts
 from omgsr_jax.inference.pictures import from_array
@@ -91,8 +92,6 @@ _CURVES, _POINTS = ("psnr", "coherence_fine"), 6  # validated during a run, how 
 _BATCH = 8  # crops that are restored at once
 _ENLARGED = 2  # of the picture's crops
 _AMPLIFIED = 16
-
-Scores = dict[str, np.ndarray]  # of each metric on each set of crops, for every crop of it
 
 
 def _features(_: Settings) -> Callable[[np.ndarray, np.ndarray], Any]:
@@ -269,6 +268,11 @@ class _Pairs:
         found = {key: _METRICS[key].prepare(settings)(restored, self.hr) for key in FLAGS.metrics}
         return {self.called(key): np.asarray(values, np.float64) for key, values in found.items()}
 
+    def table(self, content: Mapping[str, Any]) -> Iterator[str]:
+        metrics = {self.called(key): _METRICS[key] for key in FLAGS.metrics}
+        title = self.strength or "way"
+        return seeds.table(title, metrics, content["means"], content[_DIFFERENCES])
+
     def by_photograph(self, values: np.ndarray) -> np.ndarray:
         """The means of the crops of each: these are not independent."""
         return values.reshape(-1, self.photographs).mean(0)
@@ -296,20 +300,21 @@ def _write(workdir: Path, scores: Mapping[str, list[Scores]], sets: list[_Pairs]
         "step_seconds": {way: _step_seconds(workdir, way) for way in _ways()},
         "timesteps": _timesteps(workdir, len(scores[_PLAIN]), sets),
         "means": {
-            **{row: _means([found]) for row, found in known.items()},
-            **{row: _means(found) for row, found in scores.items()},
+            **{row: seeds.means([found]) for row, found in known.items()},
+            **{row: seeds.means(found) for row, found in scores.items()},
         },
         _DIFFERENCES: {
-            row: _differences(found, scores[_PLAIN], pairs)
+            row: seeds.differences(found, scores[_PLAIN], pairs.by_photograph)
             for row, found in scores.items()
             if row != _PLAIN
         },
     }
     files.write_text(workdir / "results.json", json.dumps(content, indent=1) + "\n")
-    files.write_text(workdir / "results.md", "\n".join(_tables(content, sets)) + "\n")
+    lines = [line for each in sets for line in [*each.table(content), ""]]
+    files.write_text(workdir / "results.md", "\n".join(lines))
 
 
-def _timesteps(workdir: Path, seeds: int, sets: list[_Pairs]) -> dict[str, dict[str, list[float]]]:
+def _timesteps(workdir: Path, count: int, sets: list[_Pairs]) -> dict[str, dict[str, list[float]]]:
     """What adaptive models choose, the mean over each set's crops for every seed; and what the SNR
     criterion asks for: the mean, and the range of all crops but a tenth."""
     found: dict[str, dict[str, list[float]]] = {"criterion": {}}
@@ -319,7 +324,7 @@ def _timesteps(workdir: Path, seeds: int, sets: list[_Pairs]) -> dict[str, dict[
         asked = timestep_of(base.process, jnp.log(jnp.square(z_l - z_h).mean((1, 2, 3))))
         of_set = [float(np.mean(asked)), *np.percentile(asked, [5, 95]).tolist()]
         found["criterion"][pairs.strength or "all"] = [round(one, 1) for one in of_set]
-    for way, seed in itertools.product(_ways(), range(seeds)):
+    for way, seed in itertools.product(_ways(), range(count)):
         model = converted.read(workdir / "models" / _name(way, seed))
         if model.timestep_head is not None:
             for pairs in sets:
@@ -327,54 +332,6 @@ def _timesteps(workdir: Path, seeds: int, sets: list[_Pairs]) -> dict[str, dict[
                 of_set = found.setdefault(way, {}).setdefault(pairs.strength or "all", [])
                 of_set.append(round(float(np.mean(chosen)), 1))
     return found
-
-
-def _means(of_seeds: list[Scores]) -> dict[str, list[float]]:
-    """Of each metric, for every seed."""
-    return {key: [round(float(s[key].mean()), 4) for s in of_seeds] for key in of_seeds[0]}
-
-
-def _differences(
-    mine: list[Scores], plain: list[Scores], pairs: _Pairs
-) -> dict[str, dict[str, Any]]:
-    """For every seed; and of the mean over them, with its 95% interval over the photographs."""
-    found = {}
-    for key in mine[0]:
-        ours, theirs = (
-            np.stack([pairs.by_photograph(one[key]) for one in side]) for side in (mine, plain)
-        )
-        mean, p = paired_difference(ours.mean(0), theirs.mean(0))
-        rounded = {name: round(value, 4) for name, value in dataclasses.asdict(mean).items()}
-        seeds = [round(float(value), 4) for value in (ours - theirs).mean(1)]
-        found[key] = {"seeds": seeds, **rounded, "p": p}
-    return found
-
-
-def _tables(content: Mapping[str, Any], sets: list[_Pairs]) -> Iterator[str]:
-    """Of each set: means over crops and seeds, and differences from plain with their intervals.
-    Bold: the interval does not hold 0, which says nothing of other seeds, and all seeds agree."""
-    for pairs in sets:
-        yield f"| {pairs.strength or 'way'} | {' | '.join(FLAGS.metrics)} |"
-        yield "|---" * (len(FLAGS.metrics) + 1) + "|"
-        for row, means in content["means"].items():
-            differences = content[_DIFFERENCES].get(row, {})
-            cells = [
-                _cell(key, means[name], differences.get(name))
-                for key, name in ((key, pairs.called(key)) for key in FLAGS.metrics)
-            ]
-            yield f"| {row} | {' | '.join(cells)} |"
-        yield ""
-
-
-def _cell(key: str, means: list[float], difference: Mapping[str, Any] | None) -> str:
-    metric = _METRICS[key]
-    mean = metric.show(float(np.mean(means)))
-    if difference is None:
-        return mean
-    value, low, high = (difference[name] for name in ("value", "low", "high"))
-    text = f"{mean} ({metric.show_signed(value)}: {metric.show(low)} to {metric.show(high)})"
-    agree = len({seed > 0 for seed in difference["seeds"]}) == 1
-    return f"**{text}**" if agree and (low > 0 or high < 0) else text
 
 
 def _step_seconds(workdir: Path, way: str) -> float:

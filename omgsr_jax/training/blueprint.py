@@ -6,7 +6,6 @@ its adapters, the VAE without them (for the targets) and, where asked for, the p
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ from ..models.discriminator import (
 from ..models.lora import SD_TARGETS, LoRASpec
 from ..models.spectral_norm import SpectralVector
 from ..models.timestep_head import TimestepHeadConfig
-from ..process import Residual, log_error
+from ..process import Residual, log_noise
 from ..weights import PRECISIONS, below, by_name, fill, variables
 from .config import LATENTS, ModelConfig, TrainConfig
 from .published import as_published
@@ -226,7 +225,7 @@ def _head(base: OMGSRConfig, model: ModelConfig, t_m: int) -> TimestepHeadConfig
         raise InputError(
             "the base takes z_L as it is at any time: set config.model.adaptive to False"
         )
-    if not math.isfinite(log_error(base.process, t_m)):
+    if not jnp.isfinite(log_noise(base.process, t_m)):
         raise InputError(
             f"config.model.mid_timestep is {t_m}, where there is no noise, or nothing else: choose "
             "another one for model.adaptive to begin at"

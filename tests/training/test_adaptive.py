@@ -17,7 +17,7 @@ from omgsr_jax.errors import InputError
 from omgsr_jax.generator import OMGSR
 from omgsr_jax.inference.export import FUNCTION, WEIGHTS, write
 from omgsr_jax.models.timestep_head import TimestepHeadConfig
-from omgsr_jax.process import DDPM, FlowMatching, log_error, timestep_of
+from omgsr_jax.process import DDPM, FlowMatching, log_noise, timestep_of
 from omgsr_jax.timestep import optimum
 from omgsr_jax.training.run import Run
 from omgsr_jax.weights import fill
@@ -41,7 +41,7 @@ def test_an_error_leads_to_the_timestep_of_the_snr_criterion(process):
         pair = [(z_l[i : i + 1], z_h[i : i + 1])]
         assert t == optimum.search(jnp.asarray, process, pair).optima["snr"].timestep
     for t in (1, 195, 998):
-        assert timestep_of(process, jnp.array([log_error(process, t)]))[0] == t
+        assert timestep_of(process, log_noise(process, jnp.array([t])))[0] == t
 
 
 def test_a_new_head_leaves_the_generator_as_it_is():
