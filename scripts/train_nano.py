@@ -10,7 +10,7 @@ and the same command goes on from there. What it makes, in order:
     base/      both as a converted model, at the mid-timestep that its own latents ask for
     fidelity/  stage 2, configs/nano.py, by the ordinary train step
     faithful/  its result as a converted model
-    texture/   stage 3, configs/nano_texture.py, with --textures only
+    detail/    stage 3, configs/nano_detail.py
     model/     the result, in bf16
 
 Exit codes: 0 finished; 2 an error in what was given; 3 stopped by a signal, to be resumed.
@@ -40,8 +40,7 @@ FLAGS = flags.FLAGS
 _CONFIGS = Path(__file__).parents[1] / "configs"
 config_flags.DEFINE_config_file("base", str(_CONFIGS / "nano_base.py"), "stage 1")
 config_flags.DEFINE_config_file("config", str(_CONFIGS / "nano.py"), "stage 2")
-config_flags.DEFINE_config_file("texture", str(_CONFIGS / "nano_texture.py"), "stage 3")
-flags.DEFINE_bool("textures", False, "train stage 3 too, which takes hours")
+config_flags.DEFINE_config_file("detail", str(_CONFIGS / "nano_detail.py"), "stage 3")
 flags.DEFINE_string("photos", None, "the folder of photographs to train on", required=True)
 flags.DEFINE_string("validation", None, "photographs for validation", required=True)
 flags.DEFINE_string("workdir", None, "where everything goes", required=True)
@@ -62,21 +61,21 @@ def main(argv: list[str]) -> int:
 
 
 def _train(workdir: Path) -> None:
-    tiles, base, model = workdir / "tiles", workdir / "base", workdir / "model"
+    tiles, base, faithful, model = (
+        workdir / name for name in ("tiles", "base", "faithful", "model")
+    )
     if model.exists():
         raise InputError(
-            f"{model} is there already: remove it, and raise --config.run.steps, to train on"
+            f"{model} is there already: remove it, and raise --detail.run.steps, to train on"
         )
     if not tiles.exists():
         cut(FLAGS.photos, tiles)
     if not base.exists():
         _make_base(workdir, base)
-    run, trained = _adapt(workdir / "fidelity", FLAGS.config, tiles, base)
-    if FLAGS.textures:
-        faithful = workdir / "faithful"
-        if not faithful.exists():
-            run.write_model(str(faithful), trained)
-        run, trained = _adapt(workdir / "texture", FLAGS.texture, tiles, faithful)
+    if not faithful.exists():
+        run, trained = _adapt(workdir / "fidelity", FLAGS.config, tiles, base)
+        run.write_model(str(faithful), trained)
+    run, trained = _adapt(workdir / "detail", FLAGS.detail, tiles, faithful)
     run.write_model(str(model), trained, precision="bf16")
     print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
 

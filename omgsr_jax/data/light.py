@@ -21,7 +21,7 @@ class LightConfig:
     """Ranges are uniform. Blur is in the original's pixels, sharpening in the reduced image's."""
 
     scale: int = 4
-    blur_sigma: Range = (0.0, 2.0)
+    blur_sigma: Range = (0.0, 4.0)
     sharpen_probability: float = 0.5
     sharpen_sigma: Range = (0.5, 2.0)
     sharpen_amount: Range = (0.2, 1.5)

@@ -170,7 +170,7 @@ STRENGTHS: dict[str, DegradationConfig | LightConfig] = {
     "published": DegradationConfig(),
 }
 # Photographs of all kinds, most of them good.
-MIXED = Mixture(tuple(STRENGTHS.values()), (0.5, 0.25, 0.25))
+MIXED = Mixture(tuple(STRENGTHS.values()), (0.6, 0.2, 0.2))
 
 
 @dataclass(frozen=True)

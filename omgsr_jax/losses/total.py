@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ..process import Process
+from .detail import detail
 from .dists import oc_dists, oc_ea_dists
 from .dv3cd import dv3cd
 from .frequencies import frequencies
@@ -71,6 +72,7 @@ LOSSES: dict[str, Loss] = {
     "l1": Loss(lambda g: l1(g.x_p, g.x_h)),
     "spectrum": Loss(lambda g: spectrum(g.x_p, g.x_h)),
     "frequencies": Loss(lambda g: frequencies(g.x_p, g.x_h)),
+    "detail": Loss(lambda g: detail(g.x_p, g.x_h)),
     "oc_lpips": Loss(
         lambda g: oc_lpips(g.x_p, g.x_h, g.n.vgg, g.n.lpips_vgg),
         needs=("vgg", "lpips_vgg"),
@@ -109,6 +111,7 @@ class LossWeights:
     l1: float = 0.0
     spectrum: float = 0.0
     frequencies: float = 0.0
+    detail: float = 0.0
     oc_lpips: float = 0.0
     oc_dists: float = 0.0
     oc_ea_dists: float = 0.0

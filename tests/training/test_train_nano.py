@@ -38,10 +38,9 @@ def start(photos, tmp_path):
         command = [sys.executable, "scripts/train_nano.py", f"--photos={photos}"]
         command += [f"--validation={photos}", f"--workdir={tmp_path / 'run'}"]
         command += ["--base.run.steps=3", "--base.data.batch_size=2"]
-        for stage in ("config", "texture"):
+        for stage in ("config", "detail"):
             command += [f"--{stage}.run.steps=2", f"--{stage}.data.batch_size=2"]
             command += [f"--{stage}.validation.images=2", f"--{stage}.validation.shown=1"]
-        command += ["--textures"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
         pipe = subprocess.PIPE
         return subprocess.Popen(
