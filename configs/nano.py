@@ -40,7 +40,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.workers = 0
     config.validation.images = 24
     config.validation.every = 250
-    config.run.steps = 3500
+    config.run.steps = 4000
+    config.run.cooldown = 600
     config.run.log_every = 25
     config.run.save_every = 250
     return ablate(config, argument)

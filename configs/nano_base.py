@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.mixed = True
     config.data.flat = 8.0
     config.data.workers = 0
-    config.run.steps = 500
+    config.run.steps = 120
     config.run.log_every = 20
     config.run.save_every = 100
     return config

@@ -20,7 +20,7 @@ NANO = "nano"
 # Models that go by a name, and their directories. A folder of that name is meant by ./nano.
 MODELS = {NANO: FOLDER / "nano"}
 # The demo's photographs; the first is its default.
-SAMPLES = ("astronaut", "coffee", "chelsea", "rocket")
+SAMPLES = ("coffee", "astronaut", "chelsea", "rocket")
 
 _MEND = "install omgsr-jax again"
 

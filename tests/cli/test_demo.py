@@ -34,19 +34,19 @@ def test_the_demo_writes_and_prints_what_it_says(tmp_path, capsys):
     printed = capsys.readouterr()
     files = sorted((tmp_path / "omgsr-demo").iterdir())
     assert [file.stem for file in files] == [
-        "astronaut-comparison",
-        "astronaut-input",
-        "astronaut-restored",
+        "coffee-comparison",
+        "coffee-input",
+        "coffee-restored",
     ]
     for file in files:
         assert f"{file.relative_to(tmp_path)}  " in printed.out
     comparison, source, restored = (np.asarray(Image.open(file)) for file in files)
-    pair = assets.sample("astronaut")
+    pair = assets.sample("coffee")
     np.testing.assert_array_equal(source, np.asarray(Image.open(pair.lr)))
     original = np.asarray(Image.open(pair.hr).convert("RGB"))
-    panels = [comparison[-512:, i * 520 : i * 520 + 512] for i in range(3)]
-    assert comparison.shape[1] == 3 * 520 - 8
-    assert (comparison[:-512] < 128).any()  # labels
+    panels = [comparison[-400:, i * 408 : i * 408 + 400] for i in range(3)]
+    assert comparison.shape[1] == 3 * 408 - 8
+    assert (comparison[:-400] < 128).any()  # labels
     # Within a level, as ties may be rounded either way.
     np.testing.assert_allclose(panels[0], _bicubic(source), rtol=0, atol=1)
     np.testing.assert_array_equal(panels[1], restored)
@@ -85,7 +85,7 @@ def test_an_unknown_sample_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["demo", "--sample", "lena"])
     assert stop.value.code == 2
-    assert "astronaut" in capsys.readouterr().err
+    assert "coffee" in capsys.readouterr().err
 
 
 def _bicubic(source: np.ndarray) -> np.ndarray:
