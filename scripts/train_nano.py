@@ -68,21 +68,23 @@ def _train(workdir: Path) -> None:
         raise InputError(
             f"{model} is there already: remove it, and raise --detail.run.steps, to train on"
         )
+    # Before hours of training: what is wrong with a later stage's settings is said now.
+    fidelity = _config(TrainConfig, FLAGS.config, tiles, model={"path": str(base)})
+    detail = _config(TrainConfig, FLAGS.detail, tiles, model={"path": str(faithful)})
     if not tiles.exists():
         cut(FLAGS.photos, tiles)
     if not base.exists():
         _make_base(workdir, base)
     if not faithful.exists():
-        run, trained = _adapt(workdir / "fidelity", FLAGS.config, tiles, base)
+        run, trained = _adapt(workdir / "fidelity", fidelity)
         run.write_model(str(faithful), trained)
-    run, trained = _adapt(workdir / "detail", FLAGS.detail, tiles, faithful)
+    run, trained = _adapt(workdir / "detail", detail)
     run.write_model(str(model), trained, precision="bf16")
     print(f"{model}: try it with `omgsr upscale IN -o OUT --model {model}`")
 
 
-def _adapt(workdir: Path, settings: ConfigDict, tiles: Path, base: Path) -> tuple[Run, Any]:
+def _adapt(workdir: Path, config: TrainConfig) -> tuple[Run, Any]:
     """Stage 2 or 3 to its end, and the average of what it trains."""
-    config = _config(TrainConfig, settings, tiles, model={"path": str(base)})
     run = Run.of(config)
     metrics, used = {"psnr": psnr, "ssim": ssim}, utilisation(run.blueprint)
     return run, slices.finished(workdir, config, lambda: run.task(metrics, used)).ema

@@ -34,13 +34,14 @@ def photos(tmp_path):
 
 @pytest.fixture
 def start(photos, tmp_path):
-    def begin():
+    def begin(cooldown=1):
         command = [sys.executable, "scripts/train_nano.py", f"--photos={photos}"]
         command += [f"--validation={photos}", f"--workdir={tmp_path / 'run'}"]
         command += ["--base.run.steps=3", "--base.data.batch_size=2"]
         for stage in ("config", "detail"):
             command += [f"--{stage}.run.steps=2", f"--{stage}.data.batch_size=2"]
             command += [f"--{stage}.validation.images=2", f"--{stage}.validation.shown=1"]
+            command += [f"--{stage}.run.cooldown={cooldown}"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -52,8 +53,14 @@ def start(photos, tmp_path):
 
 @pytest.mark.slow
 def test_nano_trains_in_slices_to_a_model_that_upscales(start, photos, tmp_path):
-    process = start()
+    process = start(cooldown=3)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert "run.cooldown is 3" in errors
     workdir = tmp_path / "run"
+    assert not (workdir / "tiles").exists(), "before anything is done"
+
+    process = start()
     while not (workdir / "prior" / "config.json").exists():
         assert process.poll() is None, process.communicate()[1][-2000:]
         time.sleep(0.2)
