@@ -10,7 +10,7 @@ On its own, from the base that the first stage made:
 On what: two CPU cores. What to expect: see docs/nano.md.
 
 What differs from the paper: the backbone and the encoder's branch are trained whole, not through
-adapters, and no network judges the result yet. Arguments: t=N, t=adaptive, no_ldr, no_l1,
+adapters, and no network judges the result. Arguments: t=N, t=adaptive, no_ldr, no_l1,
 no_spectrum.
 """
 

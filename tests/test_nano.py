@@ -43,7 +43,7 @@ def test_a_second_process_gives_every_bit_again(tmp_path):
 
 @pytest.mark.parametrize("name", assets.SAMPLES)
 def test_nano_is_better_than_bicubic(upscaler, name):
-    """More detail of the original's own, in its place and stronger, at nearly the same PSNR."""
+    """Nearer to the original, and with more detail of its own, in its place and stronger."""
     pair = assets.sample(name)
     source, original = images.read(pair.lr), images.read(pair.hr)
     restored = np.asarray(upscaler.upscale(pair.lr, scale=4))
@@ -51,15 +51,15 @@ def test_nano_is_better_than_bicubic(upscaler, name):
     outputs, originals = np.stack([restored, bicubic]), np.stack([original.pixels(8)] * 2)
     # How much more is less than was measured: it may differ with the platform's rounding.
     for key, more in (
-        ("psnr", -0.4),
-        ("ssim", -0.01),
+        ("psnr", 0.0),
+        ("ssim", 0.0),
         ("coherence", 0.01),
         ("coherence_fine", 0.05),
     ):
         of_nano, of_bicubic = BY_KEY[key].prepare(Settings())(outputs, originals)
         assert of_nano >= of_bicubic + more, key
     of_nano, of_bicubic = band(outputs, originals, FINE).energy
-    assert 4 * of_bicubic <= of_nano <= 1.2, "of the original's power, 1/8 to 1/4 cycles a pixel"
+    assert 8 * of_bicubic <= of_nano <= 1.2, "of the original's power, 1/8 to 1/4 cycles a pixel"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from jax import Array, lax
 
 _LIMITS = (1 / 4, 1 / 8, 1 / 16)  # cycles a pixel, between the bands and below the last one
 _STRENGTHS = (0.0, 0.1, 0.0)  # how much contrast alone counts in each band
-_WINDOW = 16  # px, over which detail is compared
+WINDOW = 16  # px, over which detail is compared
 _FLOOR = (2 / 255) ** 2  # of power: a grey level, below which there is no detail
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -22,8 +22,8 @@ def detail(x_p: Array, x_h: Array) -> Array:
     strength in the wrong place gains nothing.
 
     contrast = 2 |p| |h| / (<p, p> + <h, h>) holds p to its strength also where the correlation is
-    small and likeness hardly changes: beyond what the input can hold. Not in the finest band, where
-    that would be grain.
+    small and likeness hardly changes: at 1/8 to 1/4, beyond what an input of a quarter of the size
+    can hold. In a finer band that would be grain, in a coarser one too much contrast.
     """
     bands = zip(_bands(x_p), _bands(x_h), _STRENGTHS, strict=True)
     return jnp.stack([_unlikeness(*band) for band in bands]).mean()
@@ -62,5 +62,5 @@ def _low_pass(side: int, limit: float) -> np.ndarray:
 
 def _pooled(x: Array) -> Array:
     """The mean over windows that overlap by half."""
-    window, strides = (1, _WINDOW, _WINDOW), (1, _WINDOW // 2, _WINDOW // 2)
-    return lax.reduce_window(x, 0.0, lax.add, window, strides, "VALID") / _WINDOW**2
+    window, strides = (1, WINDOW, WINDOW), (1, WINDOW // 2, WINDOW // 2)
+    return lax.reduce_window(x, 0.0, lax.add, window, strides, "VALID") / WINDOW**2

@@ -11,6 +11,7 @@ from typing import Any
 from .. import buckets
 from ..data import DataConfig
 from ..errors import InputError
+from ..losses.detail import WINDOW as DETAIL_WINDOW
 from ..losses.total import LossWeights
 from ..models.stack import EACH
 from ..perceptual import BACKBONES
@@ -173,6 +174,11 @@ class TrainConfig:
                 f"model.timestep_spread is {self.model.timestep_spread}, expected 0 or more"
             )
         _positive(self.data, "data", "batch_size", "accumulation")
+        if self.losses.detail and self.data.resolution < DETAIL_WINDOW:
+            raise InputError(
+                f"losses.detail compares windows of {DETAIL_WINDOW} px, but data.resolution is "
+                f"{self.data.resolution}"
+            )
         if self.losses.gan:
             _check_discriminator(self.discriminator, self.data.resolution)
 

@@ -96,6 +96,7 @@ def test_what_a_discriminator_cannot_judge_is_said(change, message):
         ({"model": {"timestep_spread": -1}}, "timestep_spread is -1"),
         ({"run": {"steps": 0}}, "1 or more"),
         ({"run": {"steps": 5, "cooldown": 6}}, "run.cooldown is 6, expected 0 to run.steps, 5"),
+        ({"losses": {"detail": 1.0}, "data": {"resolution": 12}}, "windows of 16 px, .* is 12"),
         ({"validation": {"images": 0}}, r"1 or more: {'validation.images': 0}"),
         ({"validation": {"shown": -1}}, r"1 or more: {'validation.shown': -1}"),
         ({"run": {"resume": "best"}}, r"run.resume is 'best', expected one of 'latest', 'last_w"),
