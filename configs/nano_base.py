@@ -2,7 +2,8 @@
 
     python scripts/train_nano.py --photos photos --validation photos_aside --workdir runs/nano
 
-trains it, and then OMGSR itself (configs/nano.py, configs/nano_detail.py). Settings are --base.NAME=VALUE.
+trains it, and then OMGSR itself (configs/nano.py, configs/nano_detail.py). Settings are
+--base.NAME=VALUE.
 """
 
 from ml_collections import ConfigDict
