@@ -53,8 +53,8 @@ _SCALES = (1.0, 0.5)  # of the photographs: smaller ones are sharper
 _PROCESS_SIZE = 512  # px
 _SEARCHED = 64  # tiles
 _CRITERION = "snr"
-_OF_DETAIL = 0.7  # the share of stage 3 in the result
 _FLAT = 6.0  # grey levels: tiles that vary less teach little
+_OF_DETAIL = 0.7  # the share of stage 3 in the result
 
 
 def main(argv: list[str]) -> int:
